@@ -1,0 +1,1 @@
+"""Bring outside data in: declared tables, files, layouts, quality."""

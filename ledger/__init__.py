@@ -1,0 +1,1 @@
+"""Agree on what happened: envelopes, machine, contracts, trees, engines, receipts."""

@@ -1,0 +1,1 @@
+"""The contracts: typed ops and their transitions. Pure, no I/O."""

@@ -1,0 +1,1 @@
+"""What orders blocks: the embedded engine on SQLite."""

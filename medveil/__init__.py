@@ -1,0 +1,1 @@
+"""What people touch: CLI, verification, the demo. The only public import surface."""

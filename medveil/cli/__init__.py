@@ -1,0 +1,1 @@
+"""The command line: one tree, parts imported when used."""

@@ -1,0 +1,1 @@
+"""Compute together without sharing: secure sums, private release, statistics, encrypted scoring."""

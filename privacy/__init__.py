@@ -1,0 +1,1 @@
+"""Keep records private at home: vault, keys, predicates, grants, the decision, audit."""

@@ -1,0 +1,1 @@
+"""Prove a fact without the record: groups, transcript, Pedersen commitments, range proofs."""
