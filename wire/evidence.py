@@ -1,0 +1,209 @@
+"""Evidence: files that an outsider can check, and the signed manifest of a folder of them.
+
+A file is the canonical bytes of one tagged struct whose first field is its `Header`. Parts register
+the struct of each kind they write; `read` finds the struct by the header and refuses unknown kinds,
+versions and suites. A folder holds ``manifest.json``: path, length, SHA-256 and kind of every file,
+signed by the exporting organisation, so that a changed, added, removed or renamed file fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+import msgspec
+
+from wire import canonical
+from wire.canonical import Wire
+from wire.domains import MANIFEST
+from wire.errors import DecodeError, Unavailable, VerificationError
+from wire.identifiers import NAME_PATTERN, Name
+from wire.signing import Signature, Signer, VerifyKey, verify
+
+SUITE = 1
+"""The one suite of today: SHA-256, ed25519, BLS12-381."""
+
+MANIFEST_NAME = "manifest.json"
+SUFFIX = ".evidence"
+
+
+class Header(Wire, frozen=True, tag="wire.header"):
+    """First field of every evidence struct: what it is, in which version and suite."""
+
+    kind: Name
+    version: Annotated[int, msgspec.Meta(ge=1, le=255)]
+    suite: Annotated[int, msgspec.Meta(ge=1, le=255)]
+
+
+_kinds: dict[tuple[str, int], type[Wire]] = {}
+
+
+def register(kind: str, version: int, struct: type[Wire]) -> Header:
+    """Make `struct` the type of evidence `kind` in `version`; returns the header it must carry.
+
+    The struct's first field must be ``header: Header``, its tag the kind's own. Registering a second
+    struct under the same kind and version is a caller's bug: ValueError.
+    """
+    fields = struct.__struct_fields__
+    if not fields or fields[0] != "header":
+        raise ValueError(f"{struct.__name__} must have `header: Header` as its first field")
+    if _kinds.setdefault((kind, version), struct) is not struct:
+        raise ValueError(f"evidence kind {kind!r} version {version} is registered twice")
+    return Header(kind, version, SUITE)
+
+
+def kinds() -> tuple[tuple[str, int], ...]:
+    """The registered kinds and versions, sorted."""
+    return tuple(sorted(_kinds))
+
+
+def _header(data: bytes) -> Header:
+    try:
+        outer = msgspec.msgpack.decode(data)
+        header = outer[1]
+        if header[0] != "wire.header" or len(header) != 4:
+            raise DecodeError("wire.not_evidence")
+        return msgspec.convert({"kind": header[1], "version": header[2], "suite": header[3]}, _PlainHeader).header()
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, LookupError, TypeError, ValueError):
+        raise DecodeError("wire.not_evidence") from None
+
+
+class _PlainHeader(msgspec.Struct):
+    kind: Name
+    version: int
+    suite: int
+
+    def header(self) -> Header:
+        return Header(self.kind, self.version, self.suite)
+
+
+def read(data: bytes) -> Any:
+    """The evidence struct that `data` encodes. Raises DecodeError for anything else."""
+    if len(data) > canonical.LARGEST:
+        raise DecodeError("wire.too_long", kind="evidence", length=len(data), limit=canonical.LARGEST)
+    header = _header(data)
+    struct = _kinds.get((header.kind, header.version))
+    if struct is None or header.suite != SUITE:
+        raise DecodeError("wire.unknown_kind", kind=header.kind, version=header.version, suite=header.suite)
+    return canonical.decode(struct, data)
+
+
+class ListedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of a folder. path: relative, with forward slashes; sha256: lower-case hex."""
+
+    path: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    kind: Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=64)]
+    length: Annotated[int, msgspec.Meta(ge=0)]
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class ManifestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the exporter signs. created: instant; files: sorted by path."""
+
+    version: Annotated[int, msgspec.Meta(ge=1, le=1)]
+    chain: Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=64)]
+    exporter: Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=64)]
+    created: int
+    files: tuple[ListedFile, ...]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``manifest.json``. key_id and signature: lower-case hex, ed25519 under domain MANIFEST."""
+
+    body: ManifestBody
+    algorithm: Annotated[int, msgspec.Meta(ge=1, le=255)]
+    key_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+    signature: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{128}$")]
+
+
+def to_json(struct: Any) -> bytes:
+    """The one JSON text of a struct: fields in order, two spaces, a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(struct, order="deterministic"), indent=2) + b"\n"
+
+
+def _message(body: ManifestBody) -> bytes:
+    return msgspec.json.encode(body, order="deterministic")
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not path.is_dir():
+            yield path
+
+
+def write_manifest(
+    folder: Path, kinds_by_path: dict[str, str], chain: str, exporter: str, at: int, signer: Signer
+) -> None:
+    """List and sign every file of `folder`. kinds_by_path: relative posix path -> kind; at: instant."""
+    listed = []
+    for path in _files_below(folder):
+        name = path.relative_to(folder).as_posix()
+        if name == MANIFEST_NAME:
+            continue
+        data = path.read_bytes()
+        listed.append(ListedFile(name, kinds_by_path[name], len(data), hashlib.sha256(data).hexdigest()))
+    body = ManifestBody(1, chain, exporter, at, tuple(listed))
+    signature = signer.sign(MANIFEST, _message(body))
+    manifest = Manifest(body, signature.algorithm, signature.key_id.hex(), signature.value.hex())
+    (folder / MANIFEST_NAME).write_bytes(to_json(manifest))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Parse ``manifest.json``. Raises Unavailable (no such file), DecodeError (not its one JSON text)."""
+    path = folder / MANIFEST_NAME
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise Unavailable("wire.no_manifest", folder=str(folder)) from None
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        raise DecodeError("wire.bad_manifest", file=MANIFEST_NAME) from None
+    if to_json(manifest) != data:
+        raise DecodeError("wire.bad_manifest", file=MANIFEST_NAME)
+    return manifest
+
+
+def check_manifest(folder: Path, manifest: Manifest, key: VerifyKey) -> None:
+    """Check the signature by the exporter's envelope `key`, then every file of `folder`.
+
+    Raises VerificationError naming the first file that was changed, added, removed or renamed.
+    """
+    signature = Signature(manifest.algorithm, bytes.fromhex(manifest.key_id), bytes.fromhex(manifest.signature))
+    try:
+        verify(key, MANIFEST, _message(manifest.body), signature)
+    except VerificationError:
+        raise VerificationError(
+            "wire.manifest_signature", file=MANIFEST_NAME, exporter=manifest.body.exporter
+        ) from None
+    _check_paths(file.path for file in manifest.body.files)
+    present = {path.relative_to(folder).as_posix(): path for path in _files_below(folder)}
+    present.pop(MANIFEST_NAME, None)
+    listed = {file.path: file for file in manifest.body.files}
+    for name in sorted(present.keys() - listed.keys()):
+        raise VerificationError("wire.file_added", file=name)
+    for name in sorted(listed.keys() - present.keys()):
+        raise VerificationError("wire.file_removed", file=name)
+    for name, file in sorted(listed.items()):
+        path = present[name]
+        if path.is_symlink() or not path.is_file():
+            raise VerificationError("wire.file_changed", file=name)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            raise Unavailable("wire.unreadable", file=name) from None
+        if len(data) != file.length or hashlib.sha256(data).hexdigest() != file.sha256:
+            raise VerificationError("wire.file_changed", file=name)
+
+
+def _check_paths(paths: Iterable[str]) -> None:
+    """Listed paths stay inside the folder, are in order and none is listed twice."""
+    before = ""
+    for name in paths:
+        parts = PurePosixPath(name).parts
+        plain = name == "/".join(parts) and ".." not in parts and not name.startswith("/") and "\\" not in name
+        if not plain or name <= before or name == MANIFEST_NAME:
+            raise VerificationError("wire.bad_manifest", file=MANIFEST_NAME)
+        before = name
