@@ -19,7 +19,7 @@ EPOCH = date(1900, 1, 1)
 NO_END = 65535
 
 Day = Annotated[int, msgspec.Meta(ge=0, le=NO_END)]
-Instant = Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63)]
+Instant = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 def day_of(value: date) -> int:

@@ -17,7 +17,7 @@ from wire.identifiers import Name
 from wire.sealing import SealKey
 from wire.signing import VerifyKey
 
-Height = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+Height = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class SignatureKey(Wire, frozen=True, tag="wire.signature_key"):
