@@ -1,0 +1,28 @@
+"""`medveil demo`: one consortium on this machine does the main job on real data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the tree."""
+
+    @app.command("demo")
+    def demo(
+        data: Annotated[
+            Path | None,
+            typer.Option(help="Folder of CSV tables, one a site. Default: the RAND Health Insurance Experiment."),
+        ] = None,
+        out: Annotated[Path, typer.Option(help="Folder for the results. An earlier run's are replaced.")] = Path(
+            "medveil-demo"
+        ),
+        json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON instead of text.")] = False,
+    ) -> None:
+        """Play one consortium: join, load, grant, query, prove, score, audit, report."""
+        from medveil.demo.run import run
+
+        run(data, out, as_json=json)

@@ -1,0 +1,36 @@
+"""`medveil verify`: check evidence offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the tree."""
+
+    @app.command("verify")
+    def verify(
+        path: Annotated[Path, typer.Argument(help="An evidence folder, or one evidence file.")],
+        trust: Annotated[
+            Path | None,
+            typer.Option(help="The trust file consortium.json that you pinned. Without it nothing is verified."),
+        ] = None,
+        backend: Annotated[
+            str, typer.Option(help="Curve library for proofs: arkworks, or reference (py_ecc, slow, independent).")
+        ] = "arkworks",
+        json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
+    ) -> None:
+        """Check every ledger entry, proof and receipt, offline; show who used what, and under which grant.
+
+        Exit code 0: verified. 1: something does not hold. 3: consistent, but not pinned by a trust file.
+        """
+        from medveil.verification import verify as check
+        from medveil.verification.screen import show_report
+
+        report = check(path, trust=trust, backend=backend)
+        show_report(report, as_json=json)
+        if not report.pinned:
+            raise typer.Exit(3)

@@ -1,0 +1,179 @@
+"""What a run found out, step by step: the facts behind the screen, ``--json`` and the report.
+
+Plain numbers for people; nothing here is signed or sent. The plain pooled answers stand here in the
+demo only, since one machine plays every organisation.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class OrganisationFacts(msgspec.Struct, frozen=True):
+    """One member of the consortium."""
+
+    name: str
+    roles: list[str]
+    re_executes: bool
+    key_id: str
+
+
+class JoinFacts(msgspec.Struct, frozen=True):
+    """Step 1."""
+
+    chain: str
+    genesis: str
+    organisations: list[OrganisationFacts]
+    sequencer: str
+    k: int
+    cosigners: int
+
+
+class SiteFacts(msgspec.Struct, frozen=True):
+    """Step 2, one hospital."""
+
+    name: str
+    table: str
+    rows: int
+    missing: dict[str, int]
+    out_of_range: dict[str, int]
+    duplicates: int | None
+    dirty_rate: float
+    vault_bytes: int
+
+
+class LoadFacts(msgspec.Struct, frozen=True):
+    """Step 2."""
+
+    title: str
+    source: str
+    split_rule: str
+    unit: str
+    population: str
+    sites: list[SiteFacts]
+    budget_nano: int
+
+
+class GrantFacts(msgspec.Struct, frozen=True):
+    """Step 3."""
+
+    grants: list[str]
+    recipient: str
+    fields: list[str]
+    purpose: str
+    legal_basis: str
+    not_before: str
+    expires: str
+    denied_use: str
+    denial: str
+    denial_zh: str
+    rule: str
+
+
+class GroupFacts(msgspec.Struct, frozen=True):
+    """Step 4, one group of the answer, beside the plain one."""
+
+    label: str
+    noisy_count: float
+    hidden: str
+    count: float | None
+    mean: float | None
+    mean_low: float | None
+    mean_high: float | None
+    sd: float | None
+    histogram: list[float]
+    plain_count: int
+    plain_mean: float | None
+    plain_sd: float | None
+    plain_histogram: list[int]
+
+
+class QueryFacts(msgspec.Struct, frozen=True):
+    """Step 4."""
+
+    measure: str
+    unit: str
+    by: list[str]
+    edges: list[float]
+    rows_policy: str
+    minimum: int
+    groups: list[GroupFacts]
+    rho_nano: int
+    budget_before_nano: int
+    budget_after_nano: int
+    noise: list[str]
+    epsilons: list[str]
+    privacy_unit: str
+    sites: list[str]
+    messages: int
+    bytes_carried: int
+
+
+class EligibilityFacts(msgspec.Struct, frozen=True):
+    """Step 5."""
+
+    person: str
+    limit: str
+    handle: str
+    proof_bytes: int
+    prove_ms: float
+    verify_ms: float
+    grant: str
+    refusal: str
+
+
+class ScoreFacts(msgspec.Struct, frozen=True):
+    """Step 6."""
+
+    hospital: str
+    records: int
+    features: list[str]
+    limit: int
+    flagged: int
+    plain_flagged: int
+    agree: bool
+    key_bits: int
+    reviewed_by: str
+    leaks: list[str]
+    refusal: str
+    seconds: float
+
+
+class FlowFacts(msgspec.Struct, frozen=True):
+    """One row of the data-flow table."""
+
+    time: str
+    owner: str
+    who: str
+    dataset: str
+    kind: str
+    purpose: str
+    grant: str
+    outcome: str
+
+
+class AuditFacts(msgspec.Struct, frozen=True):
+    """Step 7."""
+
+    checks: list[str]
+    flows: list[FlowFacts]
+    tampered_file: str
+    tampered_says: str
+    blocks: int
+    envelopes: int
+    operations: int
+
+
+class DemoFacts(msgspec.Struct, frozen=True):
+    """A whole run. seconds: step title -> wall time."""
+
+    version: str
+    started: str
+    join: JoinFacts
+    load: LoadFacts
+    grant: GrantFacts
+    query: QueryFacts
+    eligibility: EligibilityFacts
+    score: ScoreFacts
+    audit: AuditFacts
+    seconds: dict[str, float]
