@@ -1,0 +1,48 @@
+# One line a target; .ci/run calls the same ones. PYTHON=... chooses the interpreter, ARGS=... adds arguments.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PY := .venv/bin/python
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+ARGS ?=
+
+.PHONY: env demo test test-long check fmt bench docs peers
+.DELETE_ON_ERROR:
+
+env: .venv/product .venv/tools ## .venv with all that the other targets need
+
+demo: .venv/product ## install the product alone and run its main job
+	.venv/bin/medveil demo $(ARGS)
+
+test: env ## every test but the long campaigns; a skip says what to install
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-long: env ## the campaigns marked "long"
+	$(PY) -m pytest -n 2 --dist loadfile -m long $(ARGS)
+
+check: env ## lint, format, types, floors
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+
+fmt: env ## format and sort imports in place
+	.venv/bin/ruff check --fix . && .venv/bin/ruff format .
+
+bench: env ## side-by-side figures; ARGS="--quick", ARGS="zkp --json", ...
+	$(PY) -m benchmarks $(ARGS)
+
+docs: env ## check that links, paths and commands in the documents resolve
+	$(PY) docs/check.py
+
+# The environment in two steps, so that `make demo` installs no test tool and neither repeats the other's work.
+.venv/made:
+	@test -n "$(PYTHON)" || { echo "medveil needs Python 3.11 or newer; name it with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { $(PYTHON) -m venv --without-pip .venv && $(PYTHON) -m pip --quiet --python $(PY) install pip; }
+	@$(INSTALL) pip
+	@touch $@
+
+.venv/product: .venv/made pyproject.toml constraints.txt
+	@echo "Installing medveil into .venv: about a minute the first time."
+	@$(INSTALL) --editable '.[demo]'
+	@touch $@
+
+.venv/tools: .venv/product
+	@echo "Installing the tools of the tests and checks into .venv."
+	@$(INSTALL) --group test --group check
+	@touch $@
