@@ -11,6 +11,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test is timed: a slow machine is not a fault. Under CI the same examples are drawn every time.
+settings.register_profile(
+    "medveil",
+    deadline=None,
+    max_examples=60,
+    derandomize=bool(os.environ.get("CI")),
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("medveil")
 
 _ROOT = Path(__file__).resolve().parent.parent
 

@@ -38,22 +38,30 @@ def date_of(day: int) -> date:
 
 
 def day_at(instant: int, zone: str) -> int:
-    """The civil day on which `instant` falls in `zone` (an IANA name such as "Asia/Shanghai")."""
-    return day_of(datetime.fromtimestamp(instant // 1000, tz=UTC).astimezone(ZoneInfo(zone)).date())
+    """The civil day on which `instant` falls in `zone` (an IANA name such as "Asia/Shanghai").
+
+    Raises DecodeError outside the civil days.
+    """
+    place = ZoneInfo(zone)
+    try:
+        moment = datetime.fromtimestamp(instant // 1000, tz=UTC).astimezone(place)
+    except (ValueError, OverflowError, OSError):
+        raise DecodeError("wire.day_out_of_range", day=f"{instant} ms") from None
+    return day_of(moment.date())
 
 
 def birth_days(youngest: int, oldest: int, on: int) -> tuple[int, int]:
     """First and last birth day of those who are `youngest`..`oldest` years old on civil day `on`.
 
     By calendar: a birthday on 29 February is kept on 1 March in a common year. Both ends inclusive,
-    clipped to the range of civil days.
+    the first clipped to the range of civil days. Raises DecodeError if all of them were born before it.
     """
     if not 0 <= youngest <= oldest <= 150:
         raise ValueError("ages must satisfy 0 <= youngest <= oldest <= 150")
     today = date_of(on)
     last = _years_before(today, youngest)
     first = _years_before(today, oldest + 1) + timedelta(days=1)
-    return max((first - EPOCH).days, 0), max((last - EPOCH).days, 0)
+    return max((first - EPOCH).days, 0), day_of(last)
 
 
 def _years_before(day: date, years: int) -> date:

@@ -96,7 +96,7 @@ class ListedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     kind: Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=64)]
     length: Annotated[int, msgspec.Meta(ge=0)]
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class ManifestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,8 +114,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     body: ManifestBody
     algorithm: Annotated[int, msgspec.Meta(ge=1, le=255)]
-    key_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
-    signature: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{128}$")]
+    key_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+    signature: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{128}\Z")]
 
 
 def to_json(struct: Any) -> bytes:

@@ -14,7 +14,7 @@ import msgspec
 
 from wire.errors import DecodeError
 
-NAME_PATTERN = r"^[a-z][a-z0-9]*([-_.][a-z0-9]+)*$"
+NAME_PATTERN = r"^[a-z][a-z0-9]*([-_.][a-z0-9]+)*\Z"
 _NAME = re.compile(NAME_PATTERN)
 
 Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=64)]

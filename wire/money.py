@@ -21,7 +21,7 @@ class Amount(Wire, frozen=True, tag="wire.amount"):
     """minor: 0..2^40-1 in the currency's minor unit (fen for CNY)."""
 
     minor: Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
-    currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
+    currency: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z")]
 
     def __str__(self) -> str:
         digits = MINOR_DIGITS.get(self.currency, 2)

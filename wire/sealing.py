@@ -10,7 +10,9 @@ HPKE does not name its sender: sign what is sealed. Everything the recipient mus
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
@@ -21,6 +23,8 @@ from wire.errors import DecodeError, VerificationError
 X25519 = 1
 HYBRID = 2
 
+Suite = Annotated[int, msgspec.Meta(ge=0, le=255)]
+
 _MLKEM_PUBLIC = 1184
 _MLKEM_SEED = 64
 
@@ -28,14 +32,14 @@ _MLKEM_SEED = 64
 class SealKey(Wire, frozen=True, tag="wire.seal_key"):
     """A public sealing key. public: 32 bytes (suite 1) or 1184 + 32 bytes, ML-KEM half first (suite 2)."""
 
-    suite: int
+    suite: Suite
     public: bytes
 
 
 class Sealed(Wire, frozen=True, tag="wire.sealed"):
     """What only the recipient can open."""
 
-    suite: int
+    suite: Suite
     ciphertext: bytes
 
 
@@ -93,7 +97,11 @@ def seal(recipient: SealKey, info: bytes, plaintext: bytes) -> Sealed:
     The encapsulation's randomness comes from the library. Raises DecodeError for a malformed key.
     """
     suite = _suite(recipient.suite)
-    return Sealed(recipient.suite, suite.encrypt(plaintext, _public(recipient), info))  # type: ignore[arg-type]
+    public = _public(recipient)
+    try:
+        return Sealed(recipient.suite, suite.encrypt(plaintext, public, info))  # type: ignore[arg-type]
+    except ValueError:  # a point of small order has no shared secret
+        raise DecodeError("wire.bad_seal_key", suite=recipient.suite) from None
 
 
 def open(key: OpenKey, info: bytes, sealed: Sealed) -> bytes:

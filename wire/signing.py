@@ -8,6 +8,9 @@ the ledger. SM2 and ML-DSA have their ids reserved and are refused as unknown.
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import msgspec
 from nacl import bindings, exceptions
 
 from wire.canonical import Wire
@@ -18,6 +21,8 @@ ED25519 = 1
 SM2 = 2  # reserved
 ML_DSA_65 = 3  # reserved
 
+Algorithm = Annotated[int, msgspec.Meta(ge=0, le=255)]
+
 PUBLIC_BYTES = 32
 SIGNATURE_BYTES = 64
 
@@ -25,7 +30,7 @@ SIGNATURE_BYTES = 64
 class VerifyKey(Wire, frozen=True, tag="wire.verify_key"):
     """A public signature key: algorithm id and its raw bytes."""
 
-    algorithm: int
+    algorithm: Algorithm
     public: bytes
 
     def key_id(self) -> bytes:
@@ -36,7 +41,7 @@ class VerifyKey(Wire, frozen=True, tag="wire.verify_key"):
 class Signature(Wire, frozen=True, tag="wire.signature"):
     """A signature, with the algorithm and the id of the key that made it."""
 
-    algorithm: int
+    algorithm: Algorithm
     key_id: bytes
     value: bytes
 
