@@ -1,0 +1,154 @@
+"""One SQLite file that one process owns: opened locked, durable, with a version, errors in words.
+
+Every commit is on disk when it returns (WAL, synchronous=FULL). Deleted content is overwritten in
+the file (secure_delete) and the write-ahead log is cut on close; copies that the disk or a backup
+keeps are out of reach. A second process gets a clear Unavailable. Data of a newer medveil is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from wire.errors import DecodeError, Refused, Unavailable
+
+_PASSING = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_NOLFS,
+}
+
+
+class Store:
+    """An open, locked SQLite file.
+
+    application: 4 bytes that say what the file is. schema: statements that make an empty file.
+    version: of the schema. create: whether the file must be new (True), must exist (False), or may
+    be either (None). Raises Unavailable (in use, not there, disk full or read-only), Refused (there
+    already, or written by a newer medveil), DecodeError (damaged, or something else).
+    """
+
+    def __init__(self, path: Path, application: bytes, schema: str, version: int, create: bool | None) -> None:
+        self.path = path
+        self._guard = RLock()
+        exists = path.is_file() and path.stat().st_size > 0
+        if create is False and not exists:
+            raise Unavailable("privacy.store_missing", path=str(path))
+        if create is True and exists:
+            raise Refused("privacy.store_exists", path=str(path))
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = FileLock(path.with_name(path.name + ".lock"), mode=0o600)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise Unavailable("privacy.store_in_use", path=str(path), retry_after=5) from None
+        except (OSError, NotImplementedError) as error:
+            raise Unavailable("privacy.store_failed", path=str(path), reason=_reason(error)) from None
+        try:
+            if not exists:
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            with self.errors():
+                # The statements below hold their own transactions.
+                self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+                self._prepare(int.from_bytes(application, "big"), schema, version)
+        except OSError as error:
+            self._release()
+            raise Unavailable("privacy.store_failed", path=str(path), reason=_reason(error)) from None
+        except BaseException:
+            self._release()
+            raise
+
+    def _prepare(self, application: int, schema: str, version: int) -> None:
+        run = self._database.execute
+        run("PRAGMA trusted_schema = OFF")
+        run("PRAGMA secure_delete = ON")
+        run("PRAGMA synchronous = FULL")
+        run("PRAGMA fullfsync = ON")
+        found, written = run("PRAGMA application_id").fetchone()[0], run("PRAGMA user_version").fetchone()[0]
+        if found == 0 and written == 0 and not run("SELECT 1 FROM sqlite_schema").fetchone():
+            run("PRAGMA journal_mode = WAL")
+            with self.transaction():
+                for statement in schema.split(";"):
+                    run(statement)
+                run(f"PRAGMA application_id = {application}")
+                run(f"PRAGMA user_version = {version}")
+        elif found != application:
+            raise DecodeError("privacy.store_damaged", path=str(self.path))
+        elif written > version:
+            raise Refused("privacy.store_newer", path=str(self.path), version=written, known=version)
+        elif written != version or run("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise DecodeError("privacy.store_damaged", path=str(self.path))
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn what SQLite raises into words; one thread at a time."""
+        with self._guard:
+            try:
+                yield
+            except sqlite3.ProgrammingError:
+                raise ValueError(f"{self.path.name} is closed") from None
+            except sqlite3.Error as error:
+                code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+                if code in _PASSING:
+                    name = getattr(error, "sqlite_errorname", "SQLITE")
+                    raise Unavailable("privacy.store_failed", path=str(self.path), reason=name) from None
+                raise DecodeError("privacy.store_damaged", path=str(self.path)) from None
+            except (UnicodeError, OverflowError):  # a damaged cell
+                raise DecodeError("privacy.store_damaged", path=str(self.path)) from None
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing; on disk when the block is left."""
+        with self.errors():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+
+    def rows(self, statement: str, *parameters: Any) -> list[Any]:
+        """All rows of a SELECT."""
+        with self.errors():
+            return self._database.execute(statement, parameters).fetchall()
+
+    def cut_log(self) -> None:
+        """Move the write-ahead log into the file and cut it, so that it keeps no deleted content."""
+        with self.errors():
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Close and unlock. Closing twice is harmless."""
+        try:
+            with self.errors():
+                self.cut_log()
+        except (ValueError, DecodeError, Unavailable):
+            pass  # closed before, or the file cannot be written: what was committed stays in the log
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        database = getattr(self, "_database", None)
+        if database is not None:
+            database.close()
+        self._lock.release()
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
