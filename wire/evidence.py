@@ -144,6 +144,7 @@ def write_manifest(
             continue
         data = path.read_bytes()
         listed.append(ListedFile(name, kinds_by_path[name], len(data), hashlib.sha256(data).hexdigest()))
+    listed.sort(key=lambda file: file.path)  # as text: a folder's parts would sort ledger/ before ledger-head
     body = ManifestBody(1, chain, exporter, at, tuple(listed))
     signature = signer.sign(MANIFEST, _message(body))
     manifest = Manifest(body, signature.algorithm, signature.key_id.hex(), signature.value.hex())
