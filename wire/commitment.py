@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 
 from wire.canonical import Wire, encode
-from wire.domains import COMMITMENT, SALT, digest, keyed
+from wire.domains import COMMITMENT, CONTRIBUTION, SALT, digest, keyed
 from wire.errors import VerificationError
 
 BYTES = 32
@@ -44,3 +44,12 @@ def check(commitment: bytes, salt: bytes, value: bytes) -> None:
     """Check an opening. Raises VerificationError."""
     if len(salt) != BYTES or not hmac.compare_digest(commitment, commit(salt, value)):
         raise VerificationError("wire.bad_opening")
+
+
+def contribution_digest(query: bytes, phase: int, site: str, point: bytes, salt: bytes) -> bytes:
+    """What a site announces before it shows its vector commitment: H(query, phase, site, point, salt).
+
+    query: the query's 16-byte handle; phase: 1..255; point: 48 bytes, secret until all have announced;
+    salt: 32 secret bytes, shown with the point. The ledger's `queries` contract checks it.
+    """
+    return digest(CONTRIBUTION, query, bytes([phase]), site.encode(), point, salt)

@@ -25,6 +25,7 @@ PRESENTATION = b"medveil/v1/presentation"
 
 # hashes
 GENESIS = b"medveil/v1/genesis"
+ENVELOPE_ID = b"medveil/v1/envelope-id"
 KEY_ID = b"medveil/v1/key-id"
 SCHEMA = b"medveil/v1/schema"
 COMMITMENT = b"medveil/v1/commitment"
