@@ -50,17 +50,19 @@ class ArrowEngine:
             table = table.filter(to_arrow(row_filter.predicate))
         values, known = scaled(table[plan.measure], plan)
         group, declared = _groups(table, plan)
-        counted = known & declared
         if plan.person:
-            # "the first rows_per_person rows of a person, after filtering and leaving out missing measures"
-            counted[counted] = _first_rows(table[plan.person].filter(pa.array(counted)), plan.rows_per_person)
+            # "the first rows_per_person rows of a person, after filtering and leaving out missing measures":
+            # rows of undeclared groups count towards them and leave afterwards.
+            known[known] = _first_rows(table[plan.person].filter(pa.array(known)), plan.rows_per_person)
+        counted = known & declared
         return _sums(plan, values[counted], group[counted])
 
 
 def scaled(cells: pa.ChunkedArray, plan: LocalPlan) -> tuple[Integers, Mask]:
     """(v' clamped to low..high, whether the cell is known): v' = round_half_even(v * scale).
 
-    Null, NaN and the plan's missing markers are unknown; the integer beside them means nothing.
+    The product of a float column is a double's. Null, NaN and the plan's missing markers are unknown;
+    the integer beside them means nothing.
     """
     known = ~np.asarray(pc.is_null(cells, nan_is_null=True))
     if pa.types.is_integer(cells.type):

@@ -185,8 +185,6 @@ class _Checker:
         toml = self.toml
         self.check_names()
         columns = tuple(self.derived(column) if column.cases else self.plain(column) for column in toml.columns)
-        if not any(not column.derived for column in columns):
-            raise self.fault("connectors.toml_nothing_read", columns[0].name)
         self.check_sources(columns)
         if toml.unit == "person" and not toml.person:
             raise DecodeError("connectors.toml_person", file=self.file)
@@ -216,6 +214,8 @@ class _Checker:
     def check_names(self) -> None:
         seen: set[str] = set()
         for name in (*(column.name for column in self.toml.columns), *self.identifiers()):
+            if not re.fullmatch(FIELD_PATTERN, name):  # the pattern's own end lets a final line break pass
+                raise DecodeError("connectors.toml_shape", file=self.file, key="columns.name")
             if name in seen:
                 raise self.fault("connectors.toml_repeated", name)
             seen.add(name)
@@ -319,8 +319,6 @@ class _Checker:
         cells = prod(len(group.values) + 1 for group in groups if group) * (len(edges) + 2)
         if cells > _MOST_CELLS:
             raise self.fault("connectors.toml_study", toml.measure)
-        label = Label(toml.title, toml.title_zh or toml.title)
-        at = columns.index(measure)
-        column = self.toml.columns[at]
-        label = Label(label.title, label.title_zh, column.unit, column.unit_zh or column.unit)
+        column = self.toml.columns[columns.index(measure)]
+        label = Label(toml.title, toml.title_zh or toml.title, column.unit, column.unit_zh or column.unit)
         return Study(toml.measure, toml.groups, edges, toml.minimum, toml.other, label)
