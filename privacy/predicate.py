@@ -28,14 +28,14 @@ DEEPEST = 32
 MOST_NODES = 1000
 """Most nodes (an In counts its values too) in a predicate."""
 
-FIELD_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"
+FIELD_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,63}\Z"
 _FIELD = re.compile(FIELD_PATTERN)
 
 Field = Annotated[str, msgspec.Meta(pattern=FIELD_PATTERN)]
 """A column's name."""
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-Text = Annotated[str, msgspec.Meta(max_length=200, pattern="^[^\\x00]*$")]
+Text = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00]*\Z")]
 
 
 class Fixed(Wire, frozen=True, tag="privacy.fixed"):

@@ -20,6 +20,7 @@ Not caught: a whole older copy of the folder put in its place; it is consistent 
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
@@ -48,7 +49,7 @@ VERSION = 1
 _SCHEMA = """
 CREATE TABLE vault (one INTEGER PRIMARY KEY CHECK (one = 1), header BLOB, epoch INTEGER, wrapped BLOB) STRICT;
 CREATE TABLE datasets (name TEXT PRIMARY KEY, version INTEGER, epoch INTEGER, wrapped BLOB, sealed BLOB) STRICT;
-CREATE TABLE records (dataset TEXT, record BLOB, epoch INTEGER, wrapped BLOB,
+CREATE TABLE records (dataset TEXT, record BLOB, rows INTEGER, epoch INTEGER, wrapped BLOB,
     PRIMARY KEY (dataset, record)) STRICT, WITHOUT ROWID;
 CREATE TABLE rows (dataset TEXT, position INTEGER, record BLOB, sealed BLOB,
     PRIMARY KEY (dataset, position)) STRICT, WITHOUT ROWID;
@@ -57,8 +58,13 @@ CREATE TABLE documents (kind TEXT, document BLOB, version INTEGER, epoch INTEGER
     PRIMARY KEY (kind, document)) STRICT, WITHOUT ROWID
 """
 
+# A row whose key is missing comes out with nulls: altered, not absent.
+_SELECT_ROWS = """
+SELECT position, rows.record, sealed, records.rows, epoch, wrapped FROM rows LEFT JOIN records
+    ON records.dataset = rows.dataset AND records.record = rows.record"""
+
 _RECORD_BYTES = 16
-DOCUMENT_STEP = 256
+_DOCUMENT_STEP = 256
 
 
 class VaultHeader(Wire, frozen=True, tag="privacy.vault_header"):
@@ -212,9 +218,9 @@ class Vault:
             before = database.execute("SELECT version FROM datasets WHERE name = ?", (dataset,)).fetchone()
             if before is not None and not replace:
                 raise Refused("privacy.dataset_exists", dataset=dataset)
-            version = 1 if before is None else before[0] + 1
-            for name in ("rows", "records"):
-                database.execute(f"DELETE FROM {name} WHERE dataset = ?", (dataset,))
+            version = 1 if before is None else _number(before[0]) + 1
+            for stale in ("rows", "records"):
+                database.execute(f"DELETE FROM {stale} WHERE dataset = ?", (dataset,))
             info = DatasetInfo(dataset, version, table.num_rows, columns, schema_hash, record_ids is not None)
             epoch = self._provider.epochs()[-1]
             master, wrapped = self._new_key(epoch, "dataset key", dataset, b"")
@@ -223,6 +229,7 @@ class Vault:
                 "INSERT OR REPLACE INTO datasets VALUES (?, ?, ?, ?, ?)", (dataset, version, epoch, wrapped, sealed)
             )
             keys: dict[bytes, AESGCM] = {}
+            shared = Counter(record_ids or ())
             names: Iterable[str | None] = repeat(None) if record_ids is None else record_ids
             rows = []
             wraps = []
@@ -230,15 +237,16 @@ class Vault:
                 record = self._rand(_RECORD_BYTES) if name is None else self._keyed_id(dataset, name)
                 key = keys.get(record)
                 if key is None:
-                    master, wrapped = self._new_key(epoch, "record key", dataset, record)
+                    number = 1 if name is None else shared[name]
+                    master, wrapped = self._new_key(epoch, "record key", dataset, record, number)
                     key = AESGCM(keyed(master, DATA_KEY))
-                    wraps.append((dataset, record, epoch, wrapped))
+                    wraps.append((dataset, record, number, epoch, wrapped))
                     if name is not None:
                         keys[record] = key
                 nonce = self._rand(NONCE_BYTES)
                 place = encode(self._place("row", dataset, bound, version, record, position))
                 rows.append((dataset, position, record, nonce + key.encrypt(nonce, plaintext, place)))
-            database.executemany("INSERT INTO records VALUES (?, ?, ?, ?)", wraps)
+            database.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", wraps)
             database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", rows)
         self._store.cut_log()
         return info
@@ -274,11 +282,8 @@ class Vault:
         VerificationError naming the dataset and position of the first row that was altered or is missing.
         """
         info = self.info(dataset)
-        # A row whose key is missing shows up as altered, not as absent.
         found = self._store.rows(
-            "SELECT position, rows.record, sealed, epoch, wrapped FROM rows LEFT JOIN records"
-            " ON records.dataset = rows.dataset AND records.record = rows.record"
-            " WHERE rows.dataset = ? ORDER BY position",
+            _SELECT_ROWS + " WHERE rows.dataset = ? ORDER BY position",
             dataset,
         )
         for expected, row in enumerate(found):
@@ -292,20 +297,22 @@ class Vault:
         """The rows (secret) of one record id, in order. Raises Refused where there is none."""
         info = self.info(dataset)
         found = self._store.rows(
-            "SELECT position, rows.record, sealed, epoch, wrapped FROM rows LEFT JOIN records"
-            " ON records.dataset = rows.dataset AND records.record = rows.record"
-            " WHERE rows.dataset = ? AND rows.record = ? ORDER BY position",
+            _SELECT_ROWS + " WHERE rows.dataset = ? AND rows.record = ? ORDER BY position",
             dataset,
             self._keyed_id(dataset, record_id),
         )
         if not found:
             raise Refused("privacy.no_record", dataset=dataset)
+        if len(found) != found[0][3]:  # the number of rows is bound to the record's key
+            raise VerificationError("privacy.vault_row", dataset=dataset, position=found[0][0])
         return decode_rows(info.columns, list(self._decrypt_rows(info, found)), None)
 
     def salt_key(self, dataset: str, record_id: str) -> bytes:
         """The 32-byte salt key (secret) of a record, for `wire.commitment.salt`."""
         record = self._keyed_id(dataset, record_id)
-        found = self._store.rows("SELECT epoch, wrapped FROM records WHERE dataset = ? AND record = ?", dataset, record)
+        found = self._store.rows(
+            "SELECT epoch, wrapped, rows FROM records WHERE dataset = ? AND record = ?", dataset, record
+        )
         if not found:
             raise Refused("privacy.no_record", dataset=dataset)
         try:
@@ -331,9 +338,9 @@ class Vault:
                 version, epoch = 1, self._provider.epochs()[-1]
                 master, wrapped = self._new_key(epoch, "document key", kind, document)
             else:
-                version, epoch, wrapped = found[0] + 1, found[1], found[2]
+                version, epoch, wrapped = _number(found[0]) + 1, found[1], found[2]
                 master = self._document_key(kind, document, epoch, wrapped)
-            plaintext = pad(msgspec.msgpack.encode((name, content)), DOCUMENT_STEP)
+            plaintext = pad(msgspec.msgpack.encode((name, content)), _DOCUMENT_STEP)
             sealed = self._seal(master, plaintext, self._place("document", kind, b"", version, document))
             database.execute(
                 "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?)",
@@ -378,16 +385,16 @@ class Vault:
             index_key = self._provider.unwrap(_number(before), _blob(wrapped), self._index_place())
             again = self._provider.wrap(epoch, index_key, self._index_place())
             database.execute("UPDATE vault SET epoch = ?, wrapped = ?", (epoch, again))
-            for table, what, name, record in (
-                ("datasets", "dataset key", "name", "x''"),
-                ("records", "record key", "dataset", "record"),
-                ("documents", "document key", "kind", "document"),
+            for table, what, name, record, rows in (
+                ("datasets", "dataset key", "name", "x''", "0"),
+                ("records", "record key", "dataset", "record", "rows"),
+                ("documents", "document key", "kind", "document", "0"),
             ):
-                found = database.execute(f"SELECT {name}, {record}, epoch, wrapped FROM {table}").fetchall()
+                found = database.execute(f"SELECT {name}, {record}, {rows}, epoch, wrapped FROM {table}").fetchall()
                 again_all = []
-                for owner, item, *old in found:
-                    key = self._unwrap(old, what, owner, item)
-                    place = encode(self._place(what, owner, b"", 0, item))
+                for owner, item, number, *old in found:
+                    key = self._unwrap((*old, number), what, owner, item)
+                    place = encode(self._place(what, owner, b"", 0, item, number))
                     again_all.append((epoch, self._provider.wrap(epoch, key, place), owner, item))
                 where = f"{name} = ? AND {record} = ?"
                 database.executemany(f"UPDATE {table} SET epoch = ?, wrapped = ? WHERE {where}", again_all)
@@ -411,19 +418,18 @@ class Vault:
     def _keyed_id(self, dataset: str, record_id: str) -> bytes:
         return keyed(self._index_key, VAULT_INDEX, dataset.encode(), record_id.encode())[:_RECORD_BYTES]
 
-    def _new_key(self, epoch: int, what: str, name: str, record: bytes) -> tuple[bytes, bytes]:
+    def _new_key(self, epoch: int, what: str, name: str, record: bytes, rows: int = 0) -> tuple[bytes, bytes]:
         master = self._rand(32)
-        return master, self._provider.wrap(epoch, master, encode(self._place(what, name, b"", 0, record)))
+        return master, self._provider.wrap(epoch, master, encode(self._place(what, name, b"", 0, record, rows)))
 
     def _unwrap(self, found: Sequence[Any], what: str, name: str, record: bytes) -> bytes:
-        epoch, wrapped = found
-        return self._provider.unwrap(
-            _number(epoch), _blob(wrapped), encode(self._place(what, name, b"", 0, _blob(record)))
-        )
+        epoch, wrapped, rows = found
+        place = self._place(what, name, b"", 0, _blob(record), _number(rows))
+        return self._provider.unwrap(_number(epoch), _blob(wrapped), encode(place))
 
     def _document_key(self, kind: str, document: bytes, epoch: Any, wrapped: Any) -> bytes:
         try:
-            return self._unwrap((epoch, wrapped), "document key", kind, document)
+            return self._unwrap((epoch, wrapped, 0), "document key", kind, document)
         except VerificationError:
             raise VerificationError("privacy.vault_document", kind=kind) from None
 
@@ -449,11 +455,12 @@ class Vault:
         bound = digest(SCHEMA, *(text.encode() for column in info.columns for text in (column.name, column.kind)))
         bound = digest(SCHEMA, bound, info.schema_hash)
         keys: dict[bytes, AESGCM] = {}
-        for position, record, sealed, epoch, wrapped in found:
+        for position, record, sealed, rows, epoch, wrapped in found:
             try:
                 key = keys.get(record) if info.has_record_ids else None
                 if key is None:
-                    key = AESGCM(keyed(self._unwrap((epoch, wrapped), "record key", info.name, record), DATA_KEY))
+                    master = self._unwrap((epoch, wrapped, rows), "record key", info.name, record)
+                    key = AESGCM(keyed(master, DATA_KEY))
                     if info.has_record_ids:
                         keys[record] = key
                 place = encode(self._place("row", info.name, bound, info.version, record, position))
