@@ -1,0 +1,246 @@
+"""Four hospitals with an in-memory board: what the tests of secure sums and releases play with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pytest
+
+from mpc import cells, release
+from mpc import secure_aggregation as sums
+from mpc.budget import Scale, split
+from mpc.query import Measure, Query, check_query, local_plan, salted_hash
+from privacy.local import GroupColumn
+from wire.signing import Signer, VerifyKey
+
+SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
+HANDLE = bytes(range(16))
+SALT = bytes(range(32))
+
+
+def stream(seed: str) -> Callable[[int], bytes]:
+    """A replayable source of bytes."""
+    counter = 0
+
+    def rand(size: int) -> bytes:
+        nonlocal counter
+        counter += 1
+        return hashlib.shake_256(f"{seed}/{counter}".encode()).digest(size)
+
+    return rand
+
+
+def example_query(**changes: Any) -> Query:
+    """Visits (0..30) by health and plan over four hospitals."""
+    rho = changes.get("rho_nano", 100_000_000)
+    edges = (0, 1, 3, 6, 10, 30)
+    base = Query(
+        version=1,
+        chain="test-chain",
+        population="cohort",
+        roster=SITES,
+        datasets=tuple(f"{site}.visits" for site in SITES),
+        measures=(Measure("visits", 0, 30, 1, edges),),
+        groups=(
+            GroupColumn("health", ("good", "fair", "poor"), other=False),
+            GroupColumn("plan", ("yes", "no"), other=False),
+        ),
+        filter=None,
+        purpose="HRESCH",
+        unit="row",
+        person="",
+        rows_per_person=1,
+        colluders=1,
+        max_rows=8192,
+        rho_nano=rho,
+        split=split(rho, True),
+        delta_exponent=6,
+        minimum_group=120,
+    )
+    return msgspec.structs.replace(base, **changes)
+
+
+def example_rows(site: int) -> list[tuple[int, int]]:
+    """(group index, visits) of one hospital: skewed, of very different group sizes, replayable."""
+    sizes = (600, 200, 300, 90, 40, 3)
+    source = hashlib.shake_256(b"rows" + bytes([site])).digest(sum(sizes) * 2)
+    rows, at = [], 0
+    for group, size in enumerate(sizes):
+        for _ in range(size):
+            rows.append((group, min(source[at] * source[at + 1] // 1500 + group, 30)))
+            at += 2
+    return rows
+
+
+def table_of(query: Query, rows: Sequence[tuple[int, int]]) -> pa.Table:
+    """What an exact local engine answers for rows of (group index, v')."""
+    plan = local_plan(query)
+    columns: dict[str, list[Any]] = {"group": list(plan.group_labels())}
+    for name in plan.result_schema().names[1:]:
+        columns[name] = [0] * len(columns["group"])
+    for group, value in rows:
+        clamped = min(max(value, plan.low), plan.high)
+        columns["count"][group] += 1
+        columns["sum"][group] += clamped - plan.centre
+        columns["sum_squares"][group] += (clamped - plan.centre) ** 2
+        for i in range(plan.bins):
+            last = i == plan.bins - 1 and clamped == plan.edges[-1]
+            if plan.edges[i] <= clamped < plan.edges[i + 1] or last:
+                columns[f"bin_{i}"][group] += 1
+    return pa.table(columns, schema=plan.result_schema())
+
+
+def no_noise(scale: Scale, count: int) -> tuple[int, ...]:
+    """A draw that is always zero: for what must be exact."""
+    return (0,) * count
+
+
+@dataclass
+class Run:
+    """One phase, played step by step; a test may change what a party is shown in between."""
+
+    session: sums.SumSession
+    signers: Mapping[str, Signer]
+    members: Mapping[str, VerifyKey]
+    vectors: Mapping[str, Sequence[int]]
+    seed: str = "run"
+    states: dict[str, Any] = field(default_factory=dict)
+    keys: list[sums.MaskKey] = field(default_factory=list)
+    announcements: list[sums.Announcement] = field(default_factory=list)
+    contributions: list[sums.Contribution] = field(default_factory=list)
+    masked: list[sums.Masked] = field(default_factory=list)
+
+    def start(self) -> Run:
+        for site in self.session.roster:
+            rand = stream(f"{self.seed}/{site}")
+            state, key = sums.start(self.session, site, self.vectors[site], self.signers[site], self.members, rand)
+            self.states[site] = state
+            self.keys.append(key)
+        return self
+
+    def announce(self) -> Run:
+        self.start()
+        for site in self.session.roster:
+            self.states[site], out = self.states[site].receive(self.keys)
+            self.announcements.append(out)
+        return self
+
+    def contribute(self) -> Run:
+        self.announce()
+        for site in self.session.roster:
+            self.states[site], out = self.states[site].receive(self.announcements)
+            self.contributions.append(out)
+        return self
+
+    def survivors(self) -> sums.Survivors:
+        return sums.Survivors(self.session.query, self.session.phase, self.session.roster, tuple(self.contributions))
+
+    def mask(self) -> Run:
+        self.contribute()
+        for site in self.session.roster:
+            self.states[site], out = self.states[site].receive(self.survivors())
+            self.masked.append(out)
+        return self
+
+    def open(self) -> sums.Opened:
+        self.mask()
+        collecting = sums.collect(self.session, self.members, self.keys)
+        for masked in self.masked:
+            collecting = collecting.receive(masked)
+        return collecting.finish(self.survivors())
+
+    def record(self) -> release.PhaseRecord:
+        opened = self.open()
+        return release.PhaseRecord(self.session.phase, tuple(self.contributions), opened)
+
+
+@dataclass
+class Consortium:
+    """The hospitals' envelope keys, and whole runs over them."""
+
+    signers: Mapping[str, Signer]
+
+    @property
+    def members(self) -> dict[str, VerifyKey]:
+        return {site: signer.key for site, signer in self.signers.items()}
+
+    def run(self, vectors: Mapping[str, Sequence[int]] | None = None, **changes: Any) -> Run:
+        """One phase over small vectors, in a session of its own."""
+        vectors = vectors or {site: (7 * i, 2**50 + i, 0) for i, site in enumerate(self.signers)}
+        roster = tuple(sorted(vectors))
+        cells_of_it = len(vectors[roster[0]])
+        session = sums.SumSession("test-chain", HANDLE, bytes(32), 1, roster, bytes(32), cells_of_it)
+        session = msgspec.structs.replace(session, **changes)
+        return Run(session, self.signers, self.members, vectors)
+
+    def answer(self, query: Query, tables: Mapping[str, pa.Table], draw: Any = None) -> release.Board:
+        """Both phases of `query` over the sites' exact tables: the board after them."""
+        check_query(query)
+        cells.prove_no_wrap(query)
+        options = {} if draw is None else {"draw": draw}
+        records: list[release.PhaseRecord] = []
+        for phase in (1, 2):
+            if phase == 1:
+                layout = cells.counts_layout(query)
+            else:
+                layout = cells.sums_layout(query, cells.passing(query, records[0].opened.totals))
+            vectors = {site: cells.contribution(query, layout, tables[site], **options) for site in query.roster}
+            session = sums.session_for(query, SALT, HANDLE, layout)
+            records.append(Run(session, self.signers, self.members, vectors, f"phase-{phase}").record())
+        return release.Board(
+            query=HANDLE,
+            query_hash=salted_hash(query, SALT),
+            population=query.population,
+            roster=query.roster,
+            rho_nano=query.rho_nano,
+            phases=tuple(records),
+            budget_before_nano=10**9,
+            budget_after_nano=10**9 - query.rho_nano,
+        )
+
+
+@pytest.fixture
+def consortium() -> Consortium:
+    """Four hospitals."""
+    return Consortium({site: Signer(hashlib.sha256(site.encode()).digest()) for site in SITES})
+
+
+@pytest.fixture
+def make_query() -> Callable[..., Query]:
+    """`example_query`: a valid query, with fields changed by keyword."""
+    return example_query
+
+
+@pytest.fixture
+def make_table() -> Callable[[Query, Sequence[tuple[int, int]]], pa.Table]:
+    """`table_of`: the exact local answer to a query for rows of (group index, value)."""
+    return table_of
+
+
+@pytest.fixture
+def make_rows() -> Callable[[int], list[tuple[int, int]]]:
+    """`example_rows`: the rows of hospital number i."""
+    return example_rows
+
+
+@pytest.fixture
+def exact() -> Callable[[Scale, int], tuple[int, ...]]:
+    """`no_noise`."""
+    return no_noise
+
+
+@pytest.fixture
+def replay() -> Callable[[str], Callable[[int], bytes]]:
+    """`stream`: replayable bytes by seed."""
+    return stream
+
+
+@pytest.fixture
+def salt() -> bytes:
+    """The salt of the consortium's queries."""
+    return SALT
