@@ -261,7 +261,10 @@ def _durable_writes(folder: Path) -> str:
 def _space(folder: Path) -> str:
     from shutil import disk_usage
 
-    free = disk_usage(folder).free // 1_000_000
+    try:
+        free = disk_usage(folder).free // 1_000_000
+    except OSError as error:
+        raise Unavailable("doctor.folder", folder=str(folder), reason=type(error).__name__) from None
     if free < SPACE:
         raise Unavailable("doctor.space", folder=str(folder), free=free, wanted=SPACE)
     return f"{free} MB"

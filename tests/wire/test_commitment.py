@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wire.commitment import BYTES, Place, check, commit, salt
+from wire.commitment import BYTES, Place, check, commit, contribution_digest, salt
 from wire.errors import VerificationError
 
 KEY = bytes(range(32))
@@ -66,3 +66,15 @@ def test_salt_and_value_do_not_run_together() -> None:
 def test_a_weak_salt_key_is_a_bug() -> None:
     with pytest.raises(ValueError):
         salt(b"short", PLACE)
+
+
+def test_an_announcement_binds_query_phase_site_point_and_salt() -> None:
+    parts = (b"q" * 16, 1, "hospital-1", b"p" * 48, b"s" * 32)
+    digest = contribution_digest(*parts)
+    assert digest == contribution_digest(*parts)
+    for which, other in enumerate((b"r" * 16, 2, "hospital-2", b"o" * 48, b"t" * 32)):
+        changed = (*parts[:which], other, *parts[which + 1 :])
+        assert contribution_digest(*changed) != digest  # type: ignore[arg-type]
+    assert contribution_digest(b"q" * 16, 1, "ab", b"c" * 48, b"s" * 32) != contribution_digest(
+        b"q" * 16, 1, "a", b"bc" * 24, b"s" * 32
+    )
