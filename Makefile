@@ -30,6 +30,9 @@ bench: env ## side-by-side figures; ARGS="--quick", ARGS="zkp --json", ...
 docs: env ## check that links, paths and commands in the documents resolve
 	$(PY) docs/check.py
 
+peers: $(patsubst benchmarks/peers/%.txt,.peers/%/made,$(wildcard benchmarks/peers/*.txt)) ## an environment for each outside peer of the benchmarks
+	@test -n "$^" || echo "No benchmark of today needs an environment of its own: the peers are libraries of .venv."
+
 # The environment in two steps, so that `make demo` installs no test tool and neither repeats the other's work.
 .venv/made:
 	@test -n "$(PYTHON)" || { echo "medveil needs Python 3.11 or newer; name it with PYTHON=..." >&2; exit 1; }
@@ -45,4 +48,8 @@ docs: env ## check that links, paths and commands in the documents resolve
 .venv/tools: .venv/product
 	@echo "Installing the tools of the tests and checks into .venv."
 	@$(INSTALL) --group test --group check
+	@touch $@
+
+.peers/%/made: benchmarks/peers/%.txt
+	@$(PYTHON) -m venv .peers/$* && .peers/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
