@@ -199,6 +199,16 @@ def test_another_request(shown: tuple[Presentation, LimitRequest, Bill], field: 
     assert caught.value.code == "zkp.bad_range_proof"
 
 
+def test_all_that_is_public_is_in_the_transcript() -> None:
+    bill, request = bill_of(5)[0], request_for(10)
+    replace = msgspec.structs.replace
+    statements = [(request, bill), (request, bill_of(6)[0])]
+    statements += [(replace(request, **{field: value}), bill) for field, value in CHANGES.items()]
+    statements += [(request, replace(bill, **{field: CHANGES[field]})) for field in ("handle", "currency")]
+    challenges = {bill_limit._statement(asked, shown).challenge(b"c") for asked, shown in statements}
+    assert len(challenges) == len(statements) == 12
+
+
 def test_another_bill_of_the_same_person(shown: tuple[Presentation, LimitRequest, Bill]) -> None:
     """The ledger's commitment counts, not the prover's: a cheap bill cannot stand in for a dear one."""
     presentation, request, _ = shown

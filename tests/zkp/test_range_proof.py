@@ -96,13 +96,31 @@ def test_statement_is_bound(seeded: Seeded) -> None:
 
 
 def test_commitments_shifted_after_the_challenge(seeded: Seeded) -> None:
-    """Weak Fiat-Shamir: were V not in the transcript, V could be solved for afterwards."""
+    """Weak Fiat-Shamir: the equation fixes z^2 V_1 + z^3 V_2 only. Were V not in the transcript, the
+    proof would hold as well for V_1 + z D and V_2 - D with any D, that is for amounts of any size."""
     proof = range_proof.prove(transcript(), [1, 2], [3, 4], 8, seeded(1))
     one, two = commitments([1, 2], [3, 4])
+    replay = transcript()
+    range_proof._start(replay, 8, [GROUP.encode(one), GROUP.encode(two)])
+    replay.append_point(b"A", proof[:48])
+    replay.append_point(b"S", proof[48:96])
+    replay.challenge(b"y")
+    z = replay.challenge(b"z")
     shift = GROUP.generator()
-    for left, right in [(shift, GROUP.neg(shift)), (GROUP.neg(shift), shift)]:
-        with pytest.raises(VerificationError):
-            range_proof.verify(transcript(), [GROUP.add(one, left), GROUP.add(two, right)], 8, proof)
+    forged = [GROUP.add(one, GROUP.mul(shift, z)), GROUP.add(two, GROUP.neg(shift))]
+    with pytest.raises(VerificationError) as caught:
+        range_proof.verify(transcript(), forged, 8, proof)
+    assert caught.value.code == "zkp.bad_range_proof"
+
+
+def test_shape_and_commitments_are_in_the_transcript() -> None:
+    one, two = (GROUP.encode(point) for point in commitments([1, 2], [3, 4]))
+    challenges = set()
+    for bits, encoded in [(8, [one]), (16, [one]), (8, [two]), (8, [one, two]), (8, [two, one]), (8, [one, one])]:
+        said = transcript()
+        range_proof._start(said, bits, encoded)
+        challenges.add(said.challenge(b"y"))
+    assert len(challenges) == 6
 
 
 def test_identity_is_no_commitment(seeded: Seeded) -> None:
