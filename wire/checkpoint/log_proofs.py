@@ -91,9 +91,8 @@ def consistency_proof(leaf_hashes: Sequence[bytes], first: int) -> tuple[bytes, 
     return tuple(reversed(proof))
 
 
-def _check_hashes(code: str, *hashes: bytes) -> None:
-    if any(len(value) != BYTES for value in hashes):
-        raise VerificationError(code)
+def _are_hashes(*values: bytes) -> bool:
+    return all(len(value) == BYTES for value in values)
 
 
 def verify_inclusion(root: bytes, size: int, index: int, leaf_hash: bytes, proof: Sequence[bytes]) -> None:
@@ -101,14 +100,17 @@ def verify_inclusion(root: bytes, size: int, index: int, leaf_hash: bytes, proof
 
     Returns None or raises VerificationError. Spec: RFC 9162, section 2.1.3.2.
     """
-    code = "checkpoint.bad_inclusion"
-    _check_hashes(code, root, leaf_hash, *proof)
+    if not _are_hashes(root, leaf_hash, *proof) or not _included(root, size, index, leaf_hash, proof):
+        raise VerificationError("checkpoint.bad_inclusion")
+
+
+def _included(root: bytes, size: int, index: int, leaf_hash: bytes, proof: Sequence[bytes]) -> bool:
     if not 0 <= index < size <= LARGEST:
-        raise VerificationError(code)
+        return False
     fn, sn, r = index, size - 1, leaf_hash
     for p in proof:
         if sn == 0:
-            raise VerificationError(code)
+            return False
         if fn & 1 or fn == sn:
             r = node_hash(p, r)
             if not fn & 1:
@@ -119,8 +121,7 @@ def verify_inclusion(root: bytes, size: int, index: int, leaf_hash: bytes, proof
             r = node_hash(r, p)
         fn >>= 1
         sn >>= 1
-    if sn != 0 or not hmac.compare_digest(r, root):
-        raise VerificationError(code)
+    return sn == 0 and hmac.compare_digest(r, root)
 
 
 def verify_consistency(size1: int, root1: bytes, size2: int, root2: bytes, proof: Sequence[bytes]) -> None:
@@ -128,19 +129,20 @@ def verify_consistency(size1: int, root1: bytes, size2: int, root2: bytes, proof
 
     Returns None or raises VerificationError. Spec: RFC 9162, section 2.1.4.2.
     """
-    code = "checkpoint.bad_consistency"
-    _check_hashes(code, root1, root2, *proof)
+    if not _are_hashes(root1, root2, *proof) or not _consistent(size1, root1, size2, root2, proof):
+        raise VerificationError("checkpoint.bad_consistency")
+
+
+def _consistent(size1: int, root1: bytes, size2: int, root2: bytes, proof: Sequence[bytes]) -> bool:
     if not 1 <= size1 <= size2 <= LARGEST:
-        raise VerificationError(code)
+        return False
     if size1 == size2:
-        if proof or not hmac.compare_digest(root1, root2):
-            raise VerificationError(code)
-        return
+        return not proof and hmac.compare_digest(root1, root2)
     path = list(proof)
     if size1 & (size1 - 1) == 0:  # an exact power of two: its root is not in the proof
         path.insert(0, root1)
     if not path:
-        raise VerificationError(code)
+        return False
     fn, sn = size1 - 1, size2 - 1
     while fn & 1:
         fn >>= 1
@@ -148,7 +150,7 @@ def verify_consistency(size1: int, root1: bytes, size2: int, root2: bytes, proof
     fr = sr = path[0]
     for c in path[1:]:
         if sn == 0:
-            raise VerificationError(code)
+            return False
         if fn & 1 or fn == sn:
             fr = node_hash(c, fr)
             sr = node_hash(c, sr)
@@ -159,5 +161,4 @@ def verify_consistency(size1: int, root1: bytes, size2: int, root2: bytes, proof
             sr = node_hash(sr, c)
         fn >>= 1
         sn >>= 1
-    if sn != 0 or not hmac.compare_digest(fr, root1) or not hmac.compare_digest(sr, root2):
-        raise VerificationError(code)
+    return sn == 0 and hmac.compare_digest(fr, root1) and hmac.compare_digest(sr, root2)

@@ -1,0 +1,259 @@
+"""`datasets`: populations with one privacy budget each, the datasets in them, the owners' votes.
+
+Order: a population is registered, hospitals register their datasets in it, every owner votes an
+amount of budget. The budget is in force once all owners voted the same amount; from then on only an
+owner may add datasets, so that nobody can undo an agreement by joining it. A later unanimous vote
+changes the amount. What was spent or reserved stays with the population for good: a table that is
+registered again under another name inherits it.
+
+A dataset shows its schema hash, declared column bounds, a row class (rounded up to a public step)
+and a salted commitment; never a count or a row.
+
+State keys: ``datasets/population/<name>`` -> PopulationState; ``datasets/dataset/<name>`` -> DatasetState.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from ledger.contracts.contract import Context, Contract, Event, Ids, Nano, View, state_key
+from ledger.contracts.organisations import require_role
+from wire.canonical import Wire
+from wire.errors import BudgetExhausted, Refused
+from wire.identifiers import Hash, Name
+from wire.keyset import Height
+
+NAME = "datasets"
+OWNERS = ("hospital", "pharmacy", "insurer", "agency")
+
+Bound = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+ColumnName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}\Z")]
+Category = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+
+
+class Column(Wire, frozen=True, tag="datasets.column"):
+    """A declared column. number: low..high in units of 1/scale, no values. category: its values, bounds 0, scale 1."""
+
+    name: ColumnName
+    kind: Literal["number", "category"]
+    low: Bound
+    high: Bound
+    scale: Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+    values: Annotated[tuple[Category, ...], msgspec.Meta(max_length=1000)]
+
+
+class RegisterPopulation(Wire, frozen=True, tag="datasets.register_population"):
+    """A named set of datasets with one privacy budget. By a data owner.
+
+    unit: what the budget protects. rows_per_person: cap on the rows of one person at one site (1 for
+    unit "row"). colluders: sites assumed to pool what they know, in the noise.
+    """
+
+    population: Name
+    unit: Literal["row", "person"]
+    rows_per_person: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    colluders: Annotated[int, msgspec.Meta(ge=0, le=1000)]
+
+
+class RegisterDataset(Wire, frozen=True, tag="datasets.register_dataset"):
+    """A table of its owner, the sender. row_class: 100, 200, 500, 1,000, ... ; commitment: salted."""
+
+    dataset: Name
+    population: Name
+    schema_hash: Hash
+    columns: Annotated[tuple[Column, ...], msgspec.Meta(min_length=1, max_length=256)]
+    row_class: Annotated[int, msgspec.Meta(ge=100, le=10**15)]
+    commitment: Hash
+
+
+class VoteBudget(Wire, frozen=True, tag="datasets.vote_budget"):
+    """An owner's vote for the population's whole budget, in nano-rho."""
+
+    population: Name
+    rho_nano: Nano
+
+
+class Vote(Wire, frozen=True, tag="datasets.vote"):
+    """The latest vote of an owner."""
+
+    owner: Name
+    rho_nano: Nano
+
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class PopulationState(Wire, frozen=True, tag="datasets.population"):
+    """A population now. budget: in force, 0 for none; reserved, spent: nano-rho; owners, votes: in order of arrival."""
+
+    population: Name
+    unit: Literal["row", "person"]
+    rows_per_person: int
+    colluders: int
+    registered_by: Name
+    datasets: Ids
+    owners: Ids
+    votes: tuple[Vote, ...]
+    budget: Count
+    reserved: Count
+    spent: Count
+
+    @property
+    def available(self) -> int:
+        """What may still be reserved; 0 also if a later vote lowered the budget below what is gone."""
+        return max(0, self.budget - self.reserved - self.spent)
+
+
+class DatasetState(Wire, frozen=True, tag="datasets.dataset"):
+    """A registered dataset."""
+
+    dataset: Name
+    population: Name
+    owner: Name
+    schema_hash: Hash
+    columns: tuple[Column, ...]
+    row_class: int
+    commitment: Hash
+    height: Height
+
+
+def population_key(population: str) -> bytes:
+    """State key of a population."""
+    return state_key(NAME, "population", population)
+
+
+def dataset_key(dataset: str) -> bytes:
+    """State key of a dataset."""
+    return state_key(NAME, "dataset", dataset)
+
+
+def population(view: View, name: str) -> PopulationState:
+    """The population of that name. Raises Refused."""
+    state = view.get(population_key(name), PopulationState)
+    if state is None:
+        raise Refused("datasets.unknown_population", population=name)
+    return state
+
+
+def register_population(op: RegisterPopulation, sender: str, context: Context, view: View) -> tuple[Event, ...]:
+    """Open a population without datasets or budget."""
+    require_role(view, sender, *OWNERS)
+    if view.get(population_key(op.population), PopulationState) is not None:
+        raise Refused("datasets.population_exists", population=op.population)
+    if op.unit == "row" and op.rows_per_person != 1:
+        raise Refused("datasets.row_unit", population=op.population)
+    state = PopulationState(
+        population=op.population,
+        unit=op.unit,
+        rows_per_person=op.rows_per_person,
+        colluders=op.colluders,
+        registered_by=sender,
+        datasets=(),
+        owners=(),
+        votes=(),
+        budget=0,
+        reserved=0,
+        spent=0,
+    )
+    view.put(population_key(op.population), state)
+    return (Event("datasets.population", op.population),)
+
+
+def _public_step(value: int) -> bool:
+    while value % 10 == 0:
+        value //= 10
+    return value in (1, 2, 5)
+
+
+def _check_columns(op: RegisterDataset) -> None:
+    seen: list[str] = []
+    for column in op.columns:
+        if column.kind == "number":
+            fine = column.low <= column.high and not column.values
+        else:
+            fine = (column.low, column.high, column.scale) == (0, 0, 1) and bool(column.values)
+            fine = fine and all(value not in column.values[:at] for at, value in enumerate(column.values))
+        if not fine or column.name in seen:
+            raise Refused("datasets.bad_column", dataset=op.dataset, column=column.name)
+        seen.append(column.name)
+
+
+def register_dataset(op: RegisterDataset, sender: str, context: Context, view: View) -> tuple[Event, ...]:
+    """Add a dataset of the sender to a population."""
+    require_role(view, sender, *OWNERS)
+    state = population(view, op.population)
+    if view.get(dataset_key(op.dataset), DatasetState) is not None:
+        raise Refused("datasets.dataset_exists", dataset=op.dataset)
+    if state.budget and sender not in state.owners:
+        raise Refused("datasets.population_closed", population=op.population)
+    if not _public_step(op.row_class):
+        raise Refused("datasets.row_class", dataset=op.dataset, row_class=op.row_class)
+    _check_columns(op)
+    dataset = DatasetState(
+        dataset=op.dataset,
+        population=op.population,
+        owner=sender,
+        schema_hash=op.schema_hash,
+        columns=op.columns,
+        row_class=op.row_class,
+        commitment=op.commitment,
+        height=context.height,
+    )
+    view.put(dataset_key(op.dataset), dataset)
+    owners = state.owners if sender in state.owners else (*state.owners, sender)
+    state = msgspec.structs.replace(state, datasets=(*state.datasets, op.dataset), owners=owners)
+    view.put(population_key(op.population), state)
+    return (Event("datasets.dataset", op.dataset, (op.row_class,)),)
+
+
+def vote_budget(op: VoteBudget, sender: str, context: Context, view: View) -> tuple[Event, ...]:
+    """Record the sender's vote; with all owners' votes equal, that amount comes into force."""
+    state = population(view, op.population)
+    if sender not in state.owners:
+        raise Refused("datasets.not_owner", organisation=sender, population=op.population)
+    votes = (*(vote for vote in state.votes if vote.owner != sender), Vote(sender, op.rho_nano))
+    agreed = len(votes) == len(state.owners) and all(vote.rho_nano == op.rho_nano for vote in votes)
+    state = msgspec.structs.replace(state, votes=votes, budget=op.rho_nano if agreed else state.budget)
+    view.put(population_key(op.population), state)
+    if agreed:
+        return (Event("datasets.budget", op.population, (op.rho_nano,)),)
+    return (Event("datasets.vote", op.population, (op.rho_nano,)),)
+
+
+def check_available(view: View, name: str, rho_nano: int) -> PopulationState:
+    """The population, if `rho_nano` of its budget is free. Raises Refused or BudgetExhausted."""
+    state = population(view, name)
+    if not state.budget:
+        raise Refused("datasets.no_budget", population=name, votes=len(state.votes), owners=len(state.owners))
+    if rho_nano > state.available:
+        raise BudgetExhausted("datasets.budget_exhausted", population=name, asked=rho_nano, available=state.available)
+    return state
+
+
+def reserve(view: View, name: str, rho_nano: int) -> int:
+    """Reserve budget; returns what was available just before. Raises Refused or BudgetExhausted."""
+    state = check_available(view, name, rho_nano)
+    view.put(population_key(name), msgspec.structs.replace(state, reserved=state.reserved + rho_nano))
+    return state.available
+
+
+def give_back(view: View, name: str, rho_nano: int) -> None:
+    """Return a reservation, whole."""
+    state = population(view, name)
+    view.put(population_key(name), msgspec.structs.replace(state, reserved=state.reserved - rho_nano))
+
+
+def spend(view: View, name: str, rho_nano: int) -> None:
+    """Turn a reservation into spending, whole."""
+    state = population(view, name)
+    state = msgspec.structs.replace(state, reserved=state.reserved - rho_nano, spent=state.spent + rho_nano)
+    view.put(population_key(name), state)
+
+
+CONTRACT = Contract(
+    NAME,
+    1,
+    {RegisterPopulation: register_population, RegisterDataset: register_dataset, VoteBudget: vote_budget},
+)

@@ -1,0 +1,361 @@
+"""`queries`: a query's life on the ledger, from proposal to released sums.
+
+    propose -> every roster member approves -> budget RESERVED
+      for phase 1, 2, ...:
+        every roster member announces H(query, phase, site, C_i, salt)
+        every roster member contributes C_i and salt      only after all have announced
+        the researcher fixes the survivors                only after all have contributed; the first one SPENDS
+        the researcher releases totals X and blinding R   anyone checks sum C_i = Com(X, R)
+    close: before the first fixing, by the researcher or a roster member: the reservation goes back
+
+Announcing first keeps a site from choosing its commitment after it saw another's. Fixing the survivors
+is what allows sites to send masked numbers; today all of the roster must survive. Budget is whole
+nano-rho, never below zero; after the first fixing nothing is returned, whatever happens later.
+The contract does not open commitments: it records what `medveil verify` checks with the curve.
+
+State keys: ``queries/query/<handle>`` -> QueryState; ``queries/phase/<handle>/<phase>`` -> PhaseState;
+``queries/release/<handle>/<phase>`` -> ReleaseState.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Annotated, Literal
+
+import msgspec
+
+from ledger.contracts import datasets
+from ledger.contracts.contract import Context, Contract, Event, Ids, Nano, Point, View, state_key
+from ledger.contracts.organisations import require_role
+from wire.canonical import Wire
+from wire.commitment import contribution_digest
+from wire.errors import Refused
+from wire.identifiers import Handle, Hash, Name
+from wire.keyset import Height
+
+NAME = "queries"
+FEWEST_SITES = 3
+
+Phase = Annotated[int, msgspec.Meta(ge=1, le=4)]
+Roster = Annotated[tuple[Name, ...], msgspec.Meta(min_length=FEWEST_SITES, max_length=200)]
+Total = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Totals = Annotated[tuple[Total, ...], msgspec.Meta(max_length=2**17)]
+"""Cells in order. A later phase has none where nothing of the one before may be asked further."""
+
+
+class ProposeQuery(Wire, frozen=True, tag="queries.propose"):
+    """A query over `population`, by a researcher. salted_hash: of the query, which the roster has in full.
+
+    roster: distinct owners of datasets in the population; rho_nano: all it will cost; phases: 1..4.
+    """
+
+    query: Handle
+    salted_hash: Hash
+    population: Name
+    roster: Roster
+    rho_nano: Nano
+    phases: Phase
+
+
+class ApproveQuery(Wire, frozen=True, tag="queries.approve"):
+    """A roster member's approval. The last one reserves the budget."""
+
+    query: Handle
+
+
+class AnnounceContribution(Wire, frozen=True, tag="queries.announce"):
+    """digest: `wire.commitment.contribution_digest` of what the sender will contribute."""
+
+    query: Handle
+    phase: Phase
+    digest: Hash
+
+
+class Contribute(Wire, frozen=True, tag="queries.contribute"):
+    """The announced vector commitment of the sender, and the salt of its digest."""
+
+    query: Handle
+    phase: Phase
+    point: Point
+    salt: Hash
+
+
+class FixSurvivors(Wire, frozen=True, tag="queries.fix_survivors"):
+    """By the researcher: whose contributions are summed. Today the whole roster."""
+
+    query: Handle
+    phase: Phase
+
+
+class Release(Wire, frozen=True, tag="queries.release"):
+    """By the researcher: the noisy sums of a phase (cells in order) and the sum of blindings (32 bytes, big-endian)."""
+
+    query: Handle
+    phase: Phase
+    totals: Totals
+    blinding: Hash
+
+
+class CloseQuery(Wire, frozen=True, tag="queries.close"):
+    """Give up before anything was opened."""
+
+    query: Handle
+
+
+Status = Literal["proposed", "reserved", "spent", "released", "closed"]
+
+
+class QueryState(Wire, frozen=True, tag="queries.query"):
+    """A query now. approvals: in order of arrival; height: of the proposal.
+
+    budget_before: what the population had available just before this query was reserved, 0 until then.
+    """
+
+    query: Handle
+    researcher: Name
+    salted_hash: Hash
+    population: Name
+    roster: Roster
+    rho_nano: Nano
+    phases: Phase
+    status: Status
+    approvals: Ids
+    height: Height
+    budget_before: datasets.Count
+
+
+class Announcement(Wire, frozen=True, tag="queries.announcement"):
+    """A site's digest."""
+
+    site: Name
+    digest: Hash
+
+
+class Contribution(Wire, frozen=True, tag="queries.contribution"):
+    """A site's vector commitment and salt."""
+
+    site: Name
+    point: Point
+    salt: Hash
+
+
+class PhaseState(Wire, frozen=True, tag="queries.phase"):
+    """A phase now, in order of arrival. survivors: in the roster's order, empty until fixed."""
+
+    query: Handle
+    phase: Phase
+    announced: tuple[Announcement, ...]
+    contributed: tuple[Contribution, ...]
+    survivors: Ids
+
+
+class ReleaseState(Wire, frozen=True, tag="queries.released"):
+    """What a phase released."""
+
+    query: Handle
+    phase: Phase
+    totals: Totals
+    blinding: Hash
+    height: Height
+
+
+def query_key(query: bytes) -> bytes:
+    """State key of a query."""
+    return state_key(NAME, "query", query)
+
+
+def phase_key(query: bytes, phase: int) -> bytes:
+    """State key of a phase."""
+    return state_key(NAME, "phase", query, phase)
+
+
+def release_key(query: bytes, phase: int) -> bytes:
+    """State key of a phase's release."""
+    return state_key(NAME, "release", query, phase)
+
+
+def query(view: View, handle: bytes) -> QueryState:
+    """The query under that handle. Raises Refused."""
+    state = view.get(query_key(handle), QueryState)
+    if state is None:
+        raise Refused("queries.unknown", query=handle.hex())
+    return state
+
+
+def _phase(view: View, handle: bytes, phase: int) -> PhaseState:
+    return view.get(phase_key(handle, phase), PhaseState) or PhaseState(handle, phase, (), (), ())
+
+
+def propose(op: ProposeQuery, sender: str, context: Context, view: View) -> tuple[Event, ...]:
+    """Put a query up for approval; refused at once if the budget cannot cover it."""
+    require_role(view, sender, "researcher")
+    if view.get(query_key(op.query), QueryState) is not None:
+        raise Refused("queries.exists", query=op.query.hex())
+    state = datasets.check_available(view, op.population, op.rho_nano)
+    for at, site in enumerate(op.roster):
+        if site in op.roster[:at]:
+            raise Refused("queries.roster_twice", query=op.query.hex(), organisation=site)
+        if site not in state.owners:
+            raise Refused("datasets.not_owner", organisation=site, population=op.population)
+    view.put(
+        query_key(op.query),
+        QueryState(
+            query=op.query,
+            researcher=sender,
+            salted_hash=op.salted_hash,
+            population=op.population,
+            roster=op.roster,
+            rho_nano=op.rho_nano,
+            phases=op.phases,
+            status="proposed",
+            approvals=(),
+            height=context.height,
+            budget_before=0,
+        ),
+    )
+    return (Event("queries.proposed", op.query.hex(), (op.rho_nano, op.phases)),)
+
+
+def approve(op: ApproveQuery, sender: str, context: Context, view: View) -> tuple[Event, ...]:
+    """Record an approval; the last one reserves the budget, or is refused if it is gone by now."""
+    state = _of_roster(view, op.query, sender)
+    if state.status != "proposed":
+        raise _wrong_status(state)
+    if sender in state.approvals:
+        raise Refused("queries.approved", query=op.query.hex(), organisation=sender)
+    approvals = (*state.approvals, sender)
+    events = [Event("queries.approved", op.query.hex(), (len(approvals),))]
+    status: Status = "proposed"
+    before = 0
+    if len(approvals) == len(state.roster):
+        before = datasets.reserve(view, state.population, state.rho_nano)
+        status = "reserved"
+        events.append(Event("queries.reserved", op.query.hex(), (state.rho_nano,)))
+    state = msgspec.structs.replace(state, approvals=approvals, status=status, budget_before=before)
+    view.put(query_key(op.query), state)
+    return tuple(events)
+
+
+def announce(op: AnnounceContribution, sender: str, context: Context, view: View) -> tuple[Event, ...]:
+    """Record a digest. A phase opens when the one before it is released."""
+    state = _of_roster(view, op.query, sender)
+    phase = _open_phase(view, state, op.phase)
+    if any(entry.site == sender for entry in phase.announced):
+        raise Refused("queries.announced", query=op.query.hex(), phase=op.phase, organisation=sender)
+    announced = (*phase.announced, Announcement(sender, op.digest))
+    view.put(phase_key(op.query, op.phase), msgspec.structs.replace(phase, announced=announced))
+    return (Event("queries.announced", op.query.hex(), (op.phase, len(announced))),)
+
+
+def contribute(op: Contribute, sender: str, context: Context, view: View) -> tuple[Event, ...]:
+    """Record a commitment that matches the sender's digest, once all of the roster have announced."""
+    state = _of_roster(view, op.query, sender)
+    phase = _open_phase(view, state, op.phase)
+    if len(phase.announced) < len(state.roster):
+        raise Refused(
+            "queries.not_all_announced",
+            query=op.query.hex(),
+            phase=op.phase,
+            have=len(phase.announced),
+            need=len(state.roster),
+        )
+    if any(entry.site == sender for entry in phase.contributed):
+        raise Refused("queries.contributed", query=op.query.hex(), phase=op.phase, organisation=sender)
+    (announced,) = (entry.digest for entry in phase.announced if entry.site == sender)
+    if not hmac.compare_digest(announced, contribution_digest(op.query, op.phase, sender, op.point, op.salt)):
+        raise Refused("queries.digest", query=op.query.hex(), phase=op.phase, organisation=sender)
+    contributed = (*phase.contributed, Contribution(sender, op.point, op.salt))
+    view.put(phase_key(op.query, op.phase), msgspec.structs.replace(phase, contributed=contributed))
+    return (Event("queries.contributed", op.query.hex(), (op.phase, len(contributed))),)
+
+
+def fix_survivors(op: FixSurvivors, sender: str, context: Context, view: View) -> tuple[Event, ...]:
+    """Fix the roster as survivors; the first time, the reservation is spent."""
+    state = _of_researcher(view, op.query, sender)
+    phase = _open_phase(view, state, op.phase)
+    if len(phase.contributed) < len(state.roster):
+        raise Refused(
+            "queries.not_all_contributed",
+            query=op.query.hex(),
+            phase=op.phase,
+            have=len(phase.contributed),
+            need=len(state.roster),
+        )
+    events = [Event("queries.survivors", op.query.hex(), (op.phase, len(state.roster)))]
+    if state.status == "reserved":
+        datasets.spend(view, state.population, state.rho_nano)
+        view.put(query_key(op.query), msgspec.structs.replace(state, status="spent"))
+        events.append(Event("queries.spent", op.query.hex(), (state.rho_nano,)))
+    view.put(phase_key(op.query, op.phase), msgspec.structs.replace(phase, survivors=state.roster))
+    return tuple(events)
+
+
+def release(op: Release, sender: str, context: Context, view: View) -> tuple[Event, ...]:
+    """Record the sums of a phase, once, after its survivors were fixed."""
+    state = _of_researcher(view, op.query, sender)
+    if not _phase(view, op.query, op.phase).survivors:
+        raise Refused("queries.not_fixed", query=op.query.hex(), phase=op.phase)
+    if view.get(release_key(op.query, op.phase), ReleaseState) is not None:
+        raise Refused("queries.released", query=op.query.hex(), phase=op.phase)
+    released = ReleaseState(op.query, op.phase, op.totals, op.blinding, context.height)
+    view.put(release_key(op.query, op.phase), released)
+    if op.phase == state.phases:
+        view.put(query_key(op.query), msgspec.structs.replace(state, status="released"))
+    return (Event("queries.released", op.query.hex(), (op.phase, len(op.totals))),)
+
+
+def close(op: CloseQuery, sender: str, context: Context, view: View) -> tuple[Event, ...]:
+    """Close a query that has opened nothing; a reservation goes back whole."""
+    state = query(view, op.query)
+    if sender != state.researcher and sender not in state.roster:
+        raise Refused("queries.not_party", query=op.query.hex(), organisation=sender)
+    if state.status not in ("proposed", "reserved"):
+        raise _wrong_status(state)
+    if state.status == "reserved":
+        datasets.give_back(view, state.population, state.rho_nano)
+    view.put(query_key(op.query), msgspec.structs.replace(state, status="closed"))
+    return (Event("queries.closed", op.query.hex(), (state.rho_nano if state.status == "reserved" else 0,)),)
+
+
+def _wrong_status(state: QueryState) -> Refused:
+    return Refused("queries.status", query=state.query.hex(), status=state.status)
+
+
+def _of_roster(view: View, handle: bytes, sender: str) -> QueryState:
+    state = query(view, handle)
+    if sender not in state.roster:
+        raise Refused("queries.not_party", query=handle.hex(), organisation=sender)
+    return state
+
+
+def _of_researcher(view: View, handle: bytes, sender: str) -> QueryState:
+    state = query(view, handle)
+    if sender != state.researcher:
+        raise Refused("queries.not_party", query=handle.hex(), organisation=sender)
+    return state
+
+
+def _open_phase(view: View, state: QueryState, number: int) -> PhaseState:
+    """The phase, if it is the one that takes steps now: budget held, the phase before released, not yet fixed."""
+    if state.status not in ("reserved", "spent"):
+        raise _wrong_status(state)
+    phase = _phase(view, state.query, number)
+    before = number == 1 or view.get(release_key(state.query, number - 1), ReleaseState) is not None
+    if number > state.phases or not before or phase.survivors:
+        raise Refused("queries.phase", query=state.query.hex(), phase=number)
+    return phase
+
+
+CONTRACT = Contract(
+    NAME,
+    1,
+    {
+        ProposeQuery: propose,
+        ApproveQuery: approve,
+        AnnounceContribution: announce,
+        Contribute: contribute,
+        FixSurvivors: fix_survivors,
+        Release: release,
+        CloseQuery: close,
+    },
+)

@@ -1,0 +1,372 @@
+"""The embedded engine: one sequencer, one SQLite file, checkpoints cosigned by k of n members.
+
+The sequencer orders envelopes into blocks (all that wait go into the next one: group commit), runs
+them on its own machine, writes block and signed head durably, and only then shows them. Members'
+replicas follow, replay and cosign; with k cosignatures a head is final.
+
+What this gives, and what not: history is *tamper-evident*. The sequencer can order, delay or stop; it
+cannot forge an envelope, alter the state or rewrite final history without k members replaying and
+signing the same. It is **not Byzantine-fault-tolerant**: if the sequencer stops, so does the ledger.
+
+Crash safety: data on disk is either before or after a block, never between. Opening replays every
+block from genesis and insists on each header, so altered data is found, with its height. Any error
+of the disk stops the engine for good: open it again, and what was durable is there. A restored *old
+copy* of the file looks fine to the sequencer; replicas that remember a longer history refuse it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Literal, overload
+
+from filelock import FileLock, Timeout
+
+from ledger.engines.engine import Head, TxId
+from ledger.engines.store import Store
+from ledger.envelope import envelope_id
+from ledger.export import EXPORT, LedgerExport
+from ledger.machine import MOST_ENVELOPES, Block, BlockHeader, Executed, Machine, Result, check_usable
+from ledger.receipts import PROVEN_VALUE, RECEIPT, ProvenValue, Receipt
+from ledger.trees.state import StateTree
+from wire.canonical import encode
+from wire.checkpoint import Note, SignatureLine, inclusion_proof, leaf_hash, sign_checkpoint, verify_checkpoint
+from wire.checkpoint.note import verify_cosignature
+from wire.checkpoint.trust import trust_of
+from wire.errors import MedveilError, Refused, Unavailable, VerificationError
+from wire.keyset import Founding
+from wire.signing import Signer
+
+MOST_WAITING = 1024
+"""Most envelopes of one organisation that may wait for a block: its quota."""
+BLOCK_BYTES = 16 * 1024 * 1024
+"""A block is closed once its envelopes reach this size."""
+REMEMBERED = 10_000
+"""Refusals whose facts are kept in memory; older ones keep their code only."""
+
+
+class EmbeddedEngine:
+    """See the module. Open it with `open`; use it from one event loop; close it with `close` or ``async with``."""
+
+    def __init__(self, path: Path, founding: Founding, signer: Signer, clock: Callable[[], int]) -> None:
+        self._trust = trust_of(founding)
+        if self._trust.member(self._trust.sequencer).keys.cosign.key != signer.key:
+            raise VerificationError("ledger.not_cosigner", organisation=self._trust.sequencer)
+        self._founding, self._signer, self._clock = founding, signer, clock
+        self._lock = FileLock(path.with_name(path.name + ".lock"))
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise Unavailable("ledger.locked", retry_after=5, path=str(path)) from None
+        except OSError:
+            raise Unavailable("ledger.storage", path=str(path)) from None
+        try:
+            self._store = Store(path, founding)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._machine = Machine(founding)
+        self._states: dict[int, StateTree] = {}  # by height, from the last final one on
+        self._heads: dict[int, Note] = {}  # by size: signed, with cosignatures, above the last final one
+        self._final: Note | None = None
+        self._refusals: OrderedDict[TxId, Refused] = OrderedDict()
+        self._waiting: OrderedDict[TxId, bytes] = OrderedDict()  # submitted, not in a block yet
+        self._pending: Counter[str] = Counter()  # how many of them, by sender
+        self._failure: MedveilError | None = None
+        self._closing = self._released = False
+        self._changed = asyncio.Condition()
+        self._writer: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, path: Path, founding: Founding, signer: Signer, clock: Callable[[], int]) -> EmbeddedEngine:
+        """Open or create the ledger at `path` and replay it. signer: the sequencer's cosign key; clock: ms UTC.
+
+        Raises Unavailable (locked by another process, disk), DecodeError (damaged, newer or another consortium's
+        data), VerificationError naming the height of a block that does not replay.
+        """
+        engine = cls(path, founding, signer, clock)
+        try:
+            await asyncio.to_thread(engine._replay)
+        except BaseException:
+            engine._release()
+            raise
+        engine._writer = asyncio.create_task(engine._write())
+        return engine
+
+    async def __aenter__(self) -> EmbeddedEngine:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def machine(self) -> Machine:
+        """The sequencer's own machine, at the latest executed block: for reading."""
+        return self._machine
+
+    # --- opening ---------------------------------------------------------------------------------
+
+    def _replay(self) -> None:
+        final = self._store.final()
+        self._states[0] = self._machine.state
+        for height in range(1, self._store.height() + 1):
+            block, note = self._store.block(height)
+            if block.header.height != height:
+                raise VerificationError("ledger.block_differs", height=height)
+            outcome = self._machine.replay(block)
+            head = note.checkpoint
+            same = (head.size, head.root) == (outcome.size, outcome.log_root)
+            same = same and self._store.results(height) == outcome.results
+            if not same or any(self._store.place(r.envelope) != (height, r.entry) for r in outcome.results):
+                raise VerificationError("ledger.block_differs", height=height)
+            self._adopted(outcome.size, note, outcome.results, outcome.refusals)
+        if final is not None:
+            log, head = self._machine.log, final.checkpoint
+            verify_checkpoint(final.format(), self._trust)
+            if not 1 < head.size <= log.size or log.root(head.size) != head.root:
+                raise VerificationError("ledger.export_head", height=self._machine.height, size=head.size)
+            self._make_final(final)
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    async def submit(self, envelope: bytes) -> TxId:
+        """See `Engine.submit`."""
+        self._check_open()
+        tx = envelope_id(envelope)
+        if tx in self._waiting or self._store.place(tx) is not None:
+            return tx
+        signed = self._machine.authenticate(envelope)
+        sender = signed.envelope.sender
+        waiting = self._pending[sender]
+        if waiting >= MOST_WAITING:
+            raise Unavailable("ledger.busy", retry_after=1, organisation=sender)
+        nonce = self._machine.next_nonce(sender) + waiting
+        check_usable(signed.envelope, self._machine.height + 1, self._machine.view(), nonce)
+        self._waiting[tx] = envelope
+        self._pending[sender] += 1
+        await self._announce()
+        return tx
+
+    async def _write(self) -> None:
+        """The one writer: what waits becomes the next block, until the engine closes."""
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: bool(self._waiting) or self._closing)
+            if not self._waiting:
+                return
+            await asyncio.sleep(0)  # whoever submits in the same turn of the loop shares the block
+            try:
+                await self._next_block()
+            except MedveilError as error:
+                await self._fail(error)
+                return
+            except BaseException:
+                await self._fail(Unavailable("ledger.stopped"))
+                raise
+
+    async def _fail(self, error: MedveilError) -> None:
+        self._failure = error
+        await self._announce()
+
+    async def _next_block(self) -> None:
+        batch: list[bytes] = []
+        room = BLOCK_BYTES
+        for data in self._waiting.values():
+            if batch and (len(data) > room or len(batch) == MOST_ENVELOPES):
+                break
+            batch.append(data)
+            room -= len(data)
+        time = max(self._clock(), self._machine.time)
+        executed = self._machine.execute(self._machine.height + 1, time, batch)
+        block = Block(executed.outcome.header, tuple(batch))
+        note = sign_checkpoint(self._signer, self._trust.origin, executed.outcome.size, executed.outcome.log_root)
+        # Durable before anybody sees it: the sequencer never signs two heads of one size that were shown.
+        await asyncio.to_thread(self._store.append, block, executed.outcome.results, note, self._final)
+        self._adopt(executed, note)
+        await self._announce()
+
+    def _adopt(self, executed: Executed, note: Note) -> None:
+        outcome = self._machine.adopt(executed)
+        for result in outcome.results:
+            del self._waiting[result.envelope]
+            self._pending[result.sender] -= 1
+        self._adopted(outcome.size, note, outcome.results, outcome.refusals)
+
+    def _adopted(
+        self, size: int, note: Note, results: tuple[Result, ...], refusals: tuple[Refused | None, ...]
+    ) -> None:
+        self._states[size - 1] = self._machine.state
+        self._heads[size] = note
+        for result, refusal in zip(results, refusals, strict=True):
+            if refusal is not None:
+                self._refusals[result.envelope] = refusal
+                if len(self._refusals) > REMEMBERED:
+                    self._refusals.popitem(last=False)
+
+    async def add_cosignature(self, size: int, line: SignatureLine) -> None:
+        """See `Engine.add_cosignature`. One of a head below the last final one, or after closing, changes nothing."""
+        if self._released:
+            return
+        note = self._heads.get(size)
+        if note is None:
+            if 1 < size <= self._machine.log.size:
+                return
+            raise Refused("ledger.unknown_head", size=size)
+        member = self._trust.member(line.name)
+        verify_cosignature(member.keys.cosign.key, note, line)
+        if any(other.name == line.name for other in note.lines):
+            return
+        note = self._heads[size] = note.with_line(line)
+        counted = sum(other.name in self._trust.re_executing for other in note.lines[1:])
+        if counted >= self._trust.k:
+            self._make_final(note)
+            await self._announce()
+
+    def _make_final(self, note: Note) -> None:
+        size = note.checkpoint.size
+        self._final = note
+        self._heads = {other: head for other, head in self._heads.items() if other > size} | {size: note}
+        self._states = {height: state for height, state in self._states.items() if height >= size - 1}
+
+    async def _announce(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    @property
+    def _final_height(self) -> int:
+        return self._final.checkpoint.size - 1 if self._final else 0
+
+    async def wait(self, tx: TxId, timeout: float) -> Receipt:
+        """See `Engine.wait`."""
+        try:
+            async with asyncio.timeout(timeout), self._changed:
+                while True:
+                    self._check_open()
+                    place = self._store.place(tx)
+                    if place is None and tx not in self._waiting:
+                        raise Refused("ledger.unknown_envelope", envelope=tx.hex())
+                    if place is not None and place[0] <= self._final_height:
+                        return self._receipt(*place)
+                    await self._changed.wait()
+        except TimeoutError:
+            raise Unavailable("ledger.timeout", retry_after=1, envelope=tx.hex()) from None
+
+    def _receipt(self, height: int, entry: int) -> Receipt:
+        note = self._final
+        assert note is not None  # the caller found the block final
+        block, _ = self._store.block(height)
+        results = self._store.results(height)
+        return Receipt(
+            header=RECEIPT,
+            envelope=block.envelopes[entry],
+            result=results[entry],
+            result_path=inclusion_proof([leaf_hash(encode(result)) for result in results], entry),
+            block=block.header,
+            block_path=self._machine.log.inclusion_proof(height, note.checkpoint.size),
+            note=note.format(),
+        )
+
+    async def refusal(self, tx: TxId) -> Refused | None:
+        """See `Engine.refusal`."""
+        self._check_open()
+        place = self._store.place(tx)
+        if place is None:
+            raise Refused("ledger.unknown_envelope", envelope=tx.hex())
+        height, entry = place
+        result = self._store.results(height)[entry]
+        if result.accepted:
+            return None
+        return self._refusals.get(tx) or Refused(result.code)
+
+    async def next_nonce(self, organisation: str) -> int:
+        """See `Engine.next_nonce`."""
+        self._check_open()
+        return self._machine.next_nonce(organisation) + self._pending[organisation]
+
+    @overload
+    async def query(self, key: bytes, prove: Literal[False] = False) -> bytes | None: ...
+    @overload
+    async def query(self, key: bytes, prove: Literal[True]) -> ProvenValue: ...
+    async def query(self, key: bytes, prove: bool = False) -> bytes | ProvenValue | None:
+        """See `Engine.query`."""
+        self._check_open()
+        height = self._final_height
+        state = self._states[height]
+        if not prove:
+            return state.get(key)
+        note = self._final
+        if note is None:
+            raise Unavailable("ledger.not_final", retry_after=1)
+        return ProvenValue(
+            header=PROVEN_VALUE,
+            key=key,
+            value=state.get(key),
+            proof=state.prove(key),
+            block=self._header(height),
+            block_path=self._machine.log.inclusion_proof(height, note.checkpoint.size),
+            note=note.format(),
+        )
+
+    def _header(self, height: int) -> BlockHeader:
+        return self._machine.header if height == self._machine.height else self._store.block(height)[0].header
+
+    async def head(self) -> Head:
+        """See `Engine.head`."""
+        self._check_open()
+        return Head(self._machine.height, self._final_height, self._final.format() if self._final else None)
+
+    async def subscribe(self, cursor: int) -> AsyncIterator[tuple[Block, Note]]:
+        """See `Engine.subscribe`. Ends when the engine closes; raises Unavailable if it failed."""
+        while True:
+            async with self._changed:
+                while self._machine.height < cursor and not self._released and self._failure is None:
+                    await self._changed.wait()
+            if self._released:
+                return
+            if self._failure is not None:
+                raise self._failure
+            yield self._store.block(cursor)
+            cursor += 1
+
+    async def export(self) -> LedgerExport:
+        """See `Engine.export`. Raises Unavailable while nothing is final."""
+        self._check_open()
+        note = self._final
+        if note is None:
+            raise Unavailable("ledger.not_final", retry_after=1)
+        blocks = tuple(self._store.block(height)[0] for height in range(1, note.checkpoint.size))
+        return LedgerExport(EXPORT, self._founding, blocks, note.format())
+
+    # --- closing ---------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._closing:
+            raise Unavailable("ledger.closed")
+
+    async def close(self) -> None:
+        """See `Engine.close`. What was submitted still gets its block; it may not be final yet."""
+        if self._closing:
+            return
+        self._closing = True
+        await self._announce()
+        try:
+            if self._writer is not None:
+                await self._writer
+            if self._failure is None:
+                self._store.put_final(self._final)
+        finally:
+            self._release()
+            await self._announce()
+
+    def _release(self) -> None:
+        self._released = True
+        try:
+            self._store.close()
+        finally:
+            self._lock.release()

@@ -1,0 +1,102 @@
+"""What every engine offers, whatever orders its blocks.
+
+An envelope is *executed* when a block carries it, and *final* when k re-executing members have
+cosigned a checkpoint over that block. Only final history is shown, proven and receipted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar, overload
+
+from ledger.export import LedgerExport
+from ledger.machine import Block
+from ledger.receipts import ProvenValue, Receipt
+from ledger.replicas import Replica
+from wire.canonical import Wire, decode
+from wire.checkpoint import Note, SignatureLine
+from wire.errors import Refused
+
+TxId = bytes
+"""Id of a submitted envelope: `ledger.envelope.envelope_id` of its bytes."""
+
+T = TypeVar("T", bound=Wire)
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where an engine is. height: latest executed block; final_height: latest final one; note: its checkpoint."""
+
+    height: int
+    final_height: int
+    note: bytes | None
+
+
+class Engine(Protocol):
+    """Orders envelopes, keeps blocks, collects cosignatures, answers with proofs."""
+
+    async def submit(self, envelope: bytes) -> TxId:
+        """Accept a signed envelope for a coming block; submitting it again is harmless.
+
+        Raises DecodeError, VerificationError or Refused if it could not take effect now, Unavailable.
+        """
+
+    async def wait(self, tx: TxId, timeout: float) -> Receipt:
+        """The receipt, once final, also of a refused envelope. Raises Unavailable after `timeout` seconds."""
+
+    async def refusal(self, tx: TxId) -> Refused | None:
+        """Why an executed envelope did not take effect; None if it did. Raises Refused for an unknown one."""
+
+    async def next_nonce(self, organisation: str) -> int:
+        """The nonce of the organisation's next envelope, those still waiting counted."""
+
+    @overload
+    async def query(self, key: bytes, prove: Literal[False] = False) -> bytes | None: ...
+    @overload
+    async def query(self, key: bytes, prove: Literal[True]) -> ProvenValue: ...
+    async def query(self, key: bytes, prove: bool = False) -> bytes | ProvenValue | None:
+        """The final value of a state key (canonical bytes, None for absence), or evidence of it."""
+
+    async def head(self) -> Head:
+        """Where the engine is."""
+
+    def subscribe(self, cursor: int) -> AsyncIterator[tuple[Block, Note]]:
+        """Blocks from height `cursor` (>= 1) on, each with its head as the sequencer signed it; waits for more."""
+
+    async def add_cosignature(self, size: int, line: SignatureLine) -> None:
+        """Add a member's cosignature of the head of that size. Raises VerificationError or Refused."""
+
+    async def export(self) -> LedgerExport:
+        """All final history."""
+
+    async def close(self) -> None:
+        """Finish what is being written and let go of the data."""
+
+
+async def commit(engine: Engine, envelope: bytes, timeout: float) -> Receipt:
+    """Submit, wait until final, and raise the `Refused` of an envelope that did not take effect."""
+    tx = await engine.submit(envelope)
+    receipt = await engine.wait(tx, timeout)
+    refusal = await engine.refusal(tx)
+    if refusal is not None:
+        raise refusal
+    return receipt
+
+
+async def read(engine: Engine, key: bytes, kind: type[T]) -> T | None:
+    """The final value of a state key as a struct."""
+    value = await engine.query(key)
+    return None if value is None else decode(kind, value)
+
+
+async def attend(engine: Engine, replica: Replica) -> None:
+    """Let a replica follow the engine and cosign for as long as the engine is open.
+
+    Returns when the engine closes. Raises what `Replica.follow` raises: then this member has stopped
+    cosigning, and somebody should look into it.
+    """
+    async for block, note in engine.subscribe(replica.height + 1):
+        line = replica.follow((block,), note)
+        if line is not None:
+            await engine.add_cosignature(note.checkpoint.size, line)

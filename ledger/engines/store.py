@@ -1,0 +1,166 @@
+"""The embedded engine's data: one SQLite file in WAL mode with synchronous=FULL.
+
+A block, its results, the ids of its envelopes and the signed head over it are written in one
+transaction: either all of it is there after a crash or nothing. The file names its data version; a
+newer one is refused, and so is another consortium's.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from ledger.machine import Block, Result
+from wire.canonical import Wire, decode, encode
+from wire.checkpoint import Note, parse_note
+from wire.errors import DecodeError, MedveilError, Unavailable
+from wire.keyset import Founding
+
+R = TypeVar("R")
+
+DATA_VERSION = 1
+APPLICATION_ID = 0x6D76_6C31  # "mvl1"
+
+_SCHEMA = """
+CREATE TABLE genesis (founding BLOB NOT NULL);
+CREATE TABLE blocks (height INTEGER PRIMARY KEY, block BLOB NOT NULL, results BLOB NOT NULL, note BLOB NOT NULL);
+CREATE TABLE envelopes (id BLOB PRIMARY KEY, height INTEGER NOT NULL, entry INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE final (one INTEGER PRIMARY KEY CHECK (one = 1), note BLOB NOT NULL);
+"""
+
+
+class Results(Wire, frozen=True, tag="ledger.results"):
+    """The results of a block, in order."""
+
+    results: tuple[Result, ...]
+
+
+class Store:
+    """The file, opened for one writer and one reader of this process. Raises Unavailable and DecodeError."""
+
+    def __init__(self, path: Path, founding: Founding) -> None:
+        self._path = path
+        self._turn = threading.Lock()  # writes come from a thread; closing waits for them
+        with self._guarded():
+            self._writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+        try:
+            with self._guarded():
+                self._open(founding)
+                self._reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+        except BaseException:
+            self._writer.close()
+            raise
+
+    def _open(self, founding: Founding) -> None:
+        db = self._writer
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        fresh = (version, application, tables) == (0, 0, 0)
+        if not fresh and application != APPLICATION_ID:
+            raise DecodeError("ledger.damaged", path=str(self._path))
+        if not fresh and version != DATA_VERSION:
+            raise DecodeError("ledger.data_version", path=str(self._path), version=version, known=DATA_VERSION)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        if fresh:
+            db.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA.split(";"):
+                db.execute(statement)
+            db.execute("INSERT INTO genesis VALUES (?)", (encode(founding),))
+            db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version={DATA_VERSION}")
+            db.execute("COMMIT")
+        elif db.execute("SELECT founding FROM genesis").fetchall() != [(encode(founding),)]:
+            raise DecodeError("ledger.other_data", path=str(self._path), chain=founding.chain)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Turn SQLite's errors into ours."""
+        try:
+            yield
+        except (sqlite3.OperationalError, OSError):
+            raise Unavailable("ledger.storage", path=str(self._path)) from None
+        except (sqlite3.Error, sqlite3.Warning):
+            raise DecodeError("ledger.damaged", path=str(self._path)) from None
+
+    def append(self, block: Block, results: Sequence[Result], note: Note, final: Note | None) -> None:
+        """Write a block durably, with the head over it and the last final head so far. Raises Unavailable."""
+        height = block.header.height
+        with self._turn, self._guarded():
+            db = self._writer
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                row = (height, encode(block), encode(Results(tuple(results))), note.format())
+                db.execute("INSERT INTO blocks VALUES (?, ?, ?, ?)", row)
+                db.executemany(
+                    "INSERT INTO envelopes VALUES (?, ?, ?)",
+                    [(result.envelope, height, result.entry) for result in results],
+                )
+                self._put_final(final)
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+
+    def _put_final(self, final: Note | None) -> None:
+        if final is not None:
+            self._writer.execute("INSERT OR REPLACE INTO final VALUES (1, ?)", (final.format(),))
+
+    def put_final(self, final: Note | None) -> None:
+        """Write the last final head."""
+        with self._guarded():
+            self._put_final(final)
+
+    def final(self) -> Note | None:
+        """The last final head that was written."""
+        with self._guarded():
+            row = self._reader.execute("SELECT note FROM final").fetchone()
+        return None if row is None else self._decoded(lambda: parse_note(row[0]))
+
+    def block(self, height: int) -> tuple[Block, Note]:
+        """The block at `height` (must exist) and the head over it as the sequencer signed it."""
+        with self._guarded():
+            row = self._reader.execute("SELECT block, note FROM blocks WHERE height = ?", (height,)).fetchone()
+        if row is None:
+            raise DecodeError("ledger.damaged", path=str(self._path))
+        return self._decoded(lambda: (decode(Block, row[0]), parse_note(row[1])))
+
+    def results(self, height: int) -> tuple[Result, ...]:
+        """The results of the block at `height` (must exist)."""
+        with self._guarded():
+            row = self._reader.execute("SELECT results FROM blocks WHERE height = ?", (height,)).fetchone()
+        if row is None:
+            raise DecodeError("ledger.damaged", path=str(self._path))
+        return self._decoded(lambda: decode(Results, row[0]).results)
+
+    def height(self) -> int:
+        """Height of the last stored block; 0 for none."""
+        with self._guarded():
+            (height,) = self._reader.execute("SELECT coalesce(max(height), 0) FROM blocks").fetchone()
+        if not isinstance(height, int):
+            raise DecodeError("ledger.damaged", path=str(self._path))
+        return height
+
+    def place(self, identity: bytes) -> tuple[int, int] | None:
+        """Height and entry of an envelope, or None."""
+        with self._guarded():
+            row = self._reader.execute("SELECT height, entry FROM envelopes WHERE id = ?", (identity,)).fetchone()
+        return None if row is None else (row[0], row[1])
+
+    def _decoded(self, decoded: Callable[[], R]) -> R:
+        try:
+            return decoded()
+        except (MedveilError, TypeError):
+            raise DecodeError("ledger.damaged", path=str(self._path)) from None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._turn, self._guarded():
+            self._reader.close()
+            self._writer.close()

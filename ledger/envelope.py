@@ -1,0 +1,119 @@
+"""Envelopes: signed batches of ops, the only thing that changes the ledger.
+
+    SignedEnvelope = Envelope {version, chain, sender, nonce, expiry_height, ops[1..256]} + Signature
+
+The signature is the sender's envelope key's, under the domain ENVELOPE, over the canonical bytes of
+the envelope. `chain` is the hash of genesis, so an envelope of one chain means nothing on another;
+nonces run 0, 1, 2, ... per sender, so each envelope counts once; after `expiry_height` it is void.
+An envelope's ops happen all or none.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, Any
+
+import msgspec
+
+from ledger.contracts import CONTRACTS, Op
+from wire.canonical import Wire, decode, encode
+from wire.domains import ENVELOPE, ENVELOPE_ID, digest
+from wire.errors import DecodeError, VerificationError
+from wire.identifiers import Hash, Name
+from wire.keyset import Height
+from wire.signing import Signature, Signer, VerifyKey, verify
+
+VERSION = 1
+MOST_OPS = 256
+LARGEST = 1024 * 1024
+"""Longest envelope in bytes."""
+
+Nonce = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class Envelope(Wire, frozen=True, tag="ledger.envelope"):
+    """chain: genesis hash; nonce: the sender's next; expiry_height: last block height that may carry it."""
+
+    version: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    chain: Hash
+    sender: Name
+    nonce: Nonce
+    expiry_height: Height
+    ops: Annotated[tuple[Op, ...], msgspec.Meta(min_length=1, max_length=MOST_OPS)]
+
+
+class SignedEnvelope(Wire, frozen=True, tag="ledger.signed_envelope"):
+    """What travels to the sequencer and stands in a block."""
+
+    envelope: Envelope
+    signature: Signature
+
+
+_TAGS = frozenset(op.__struct_config__.tag for contract in CONTRACTS for op in contract.ops)
+
+
+def sign_envelope(signer: Signer, envelope: Envelope) -> bytes:
+    """The signed envelope's bytes. `signer` holds the sender's envelope key."""
+    data = encode(SignedEnvelope(envelope, signer.sign(ENVELOPE, encode(envelope))))
+    if len(data) > LARGEST:
+        raise DecodeError("ledger.envelope_too_large", length=len(data), limit=LARGEST)
+    return data
+
+
+def envelope_id(data: bytes) -> bytes:
+    """The 32-byte id of a signed envelope: the hash of its bytes."""
+    return digest(ENVELOPE_ID, data)
+
+
+@lru_cache(maxsize=256)
+def open_envelope(data: bytes) -> SignedEnvelope:
+    """The envelope that `data` is, its signature not yet checked.
+
+    Raises DecodeError: too large, not canonical, unknown op, unknown version.
+    """
+    if len(data) > LARGEST:
+        raise DecodeError("ledger.envelope_too_large", length=len(data), limit=LARGEST)
+    try:
+        signed = decode(SignedEnvelope, data)
+    except DecodeError:
+        unknown = _unknown_op(data)
+        if unknown is not None:
+            raise DecodeError("ledger.unknown_op", op=unknown) from None
+        raise
+    if signed.envelope.version != VERSION:
+        raise DecodeError("ledger.envelope_version", version=signed.envelope.version)
+    return signed
+
+
+def _unknown_op(data: bytes) -> str | None:
+    """The first op tag nobody knows, if `data` at least looks like an envelope: for the message only."""
+    try:
+        outer: Any = msgspec.msgpack.decode(data)
+        for op in outer[1][6]:
+            tag = op[0]
+            if isinstance(tag, str) and tag not in _TAGS:
+                return tag if tag.isascii() and tag.isprintable() and len(tag) <= 64 else "?"
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, LookupError, TypeError):
+        pass
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _check_signature(key: VerifyKey, message: bytes, signature: Signature) -> None:
+    # A valid signature stays valid: replicas of one process need not check it eight times. A failure
+    # raises and is not kept.
+    verify(key, ENVELOPE, message, signature)
+
+
+def check_signature(signed: SignedEnvelope, key: VerifyKey) -> None:
+    """Check the signature by the sender's envelope `key`. Raises VerificationError."""
+    try:
+        _check_signature(key, encode(signed.envelope), signed.signature)
+    except VerificationError:
+        raise VerificationError("ledger.envelope_signature", organisation=signed.envelope.sender) from None
+
+
+def check_chain(signed: SignedEnvelope, genesis: bytes) -> None:
+    """Check that the envelope is of the chain with that genesis hash. Raises VerificationError."""
+    if signed.envelope.chain != genesis:
+        raise VerificationError("ledger.wrong_chain", organisation=signed.envelope.sender)

@@ -1,0 +1,43 @@
+"""The whole ledger as one piece of evidence, and its verification from genesis.
+
+`verify_export` trusts nothing in the file: it replays every block (each envelope's signature, each
+contract), compares every header, and checks that the final checkpoint, cosigned as the trust file
+demands, has exactly the root and size it got itself. A fault is named by block height and entry.
+"""
+
+from __future__ import annotations
+
+from ledger.machine import Block, Machine
+from wire.canonical import Wire, encode
+from wire.checkpoint import TrustFile, verify_checkpoint
+from wire.errors import VerificationError
+from wire.evidence import Header, register
+from wire.keyset import Founding
+
+
+class LedgerExport(Wire, frozen=True, tag="ledger.export"):
+    """Evidence of all history. blocks: from height 1 on, no gap; note: the final checkpoint that covers them all."""
+
+    header: Header
+    founding: Founding
+    blocks: tuple[Block, ...]
+    note: bytes
+
+
+EXPORT = register("ledger-export", 1, LedgerExport)
+
+
+def verify_export(export: LedgerExport, trust: TrustFile) -> Machine:
+    """Replay and check everything; returns the machine at the final head, for reading its state.
+
+    Raises VerificationError (naming height and entry where one is at fault) or QuorumNotMet.
+    """
+    if export.header != EXPORT or encode(export.founding) != trust.genesis:
+        raise VerificationError("ledger.other_genesis", chain=trust.chain)
+    machine = Machine(export.founding)
+    for block in export.blocks:
+        machine.replay(block)
+    checkpoint = verify_checkpoint(export.note, trust)
+    if (checkpoint.size, checkpoint.root) != (machine.log.size, machine.log.root()):
+        raise VerificationError("ledger.export_head", height=machine.height, size=checkpoint.size)
+    return machine

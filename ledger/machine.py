@@ -1,0 +1,337 @@
+"""The one deterministic machine: blocks of envelopes in, results and roots out.
+
+    apply_block(height, time, envelopes) -> results, state_root, results_root, log_root
+
+Every member that replays the same blocks gets the same bytes, on any interpreter, locale and zone:
+integers only, no clock, no randomness, no sets, no floats, no exception text. What a block holds:
+
+* An envelope that is not authentic (not canonical, other chain, not a member, bad signature) makes the
+  whole *block* invalid: `VerificationError` naming height and entry, and nothing has changed. A
+  sequencer that puts one into a block gets no cosignature. Members and keys are those before the block.
+* An authentic envelope that cannot take effect (suspended sender, wrong nonce, expired, refused by a
+  contract) stands in the block with the refusal's code as its result. A contract's refusal uses the
+  nonce up; the others do not.
+
+Each result is a leaf of the block's results tree, each block's header
+``{height, time, state_root, results_root, count}`` a leaf of the log: leaf `h` is block `h`, leaf 0 is
+genesis. The state itself holds height and time (key ``machine/clock``) and every sender's next nonce,
+so a changed time shows at its own block. A receipt is a path from an envelope to a cosigned head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from ledger.contracts import CONTRACTS, Op
+from ledger.contracts.contract import Context, Contract, Event, state_key
+from ledger.contracts.organisations import MemberState, found, member_key
+from ledger.envelope import (
+    Envelope,
+    Nonce,
+    SignedEnvelope,
+    check_chain,
+    check_signature,
+    envelope_id,
+    open_envelope,
+)
+from ledger.trees.log import Log
+from ledger.trees.state import StateTree
+from wire.canonical import Wire, decode, encode
+from wire.checkpoint import founding_hash, leaf_hash, tree_root
+from wire.checkpoint.trust import check_founding
+from wire.dates import Instant
+from wire.errors import MedveilError, Refused, VerificationError
+from wire.identifiers import Hash, Name
+from wire.keyset import Founding, Height
+
+MOST_ENVELOPES = 10_000
+"""Most envelopes of one block."""
+
+T = TypeVar("T", bound=Wire)
+
+Entry = Annotated[int, msgspec.Meta(ge=0, lt=MOST_ENVELOPES)]
+
+
+class BlockHeader(Wire, frozen=True, tag="ledger.block_header"):
+    """A leaf of the log. time: ms UTC, never before the block before; count: envelopes of the block."""
+
+    height: Height
+    time: Instant
+    state_root: Hash
+    results_root: Hash
+    count: Annotated[int, msgspec.Meta(ge=0, le=MOST_ENVELOPES)]
+
+
+class Block(Wire, frozen=True, tag="ledger.block"):
+    """A block as it is stored and exported. envelopes: bytes of signed envelopes, in order."""
+
+    header: BlockHeader
+    envelopes: tuple[bytes, ...]
+
+
+class Result(Wire, frozen=True, tag="ledger.result"):
+    """What became of one envelope. entry: its place in the block; code: empty if it took effect, otherwise why not.
+
+    op: index of the op that was refused, 0 where none was reached; events: of all its ops, if it took effect.
+    """
+
+    height: Height
+    entry: Entry
+    envelope: Hash
+    sender: Name
+    nonce: Nonce
+    code: str
+    op: int
+    events: tuple[Event, ...]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the envelope took effect."""
+        return self.code == ""
+
+
+class Clock(Wire, frozen=True, tag="ledger.clock"):
+    """Height and time of the latest block."""
+
+    height: Height
+    time: Instant
+
+
+class Account(Wire, frozen=True, tag="ledger.account"):
+    """A sender's next nonce."""
+
+    nonce: Nonce
+
+
+@dataclass(frozen=True)
+class BlockOutcome:
+    """What a block does. refusals: per envelope, the refusal with its facts, for the sender's eyes; not agreed on."""
+
+    header: BlockHeader
+    results: tuple[Result, ...]
+    log_root: bytes
+    size: int
+    refusals: tuple[Refused | None, ...]
+
+    @property
+    def state_root(self) -> bytes:
+        """Root of the state after the block."""
+        return self.header.state_root
+
+    @property
+    def results_root(self) -> bytes:
+        """Root of the block's results."""
+        return self.header.results_root
+
+
+@dataclass(frozen=True)
+class Executed:
+    """A block worked out and not yet adopted: its outcome and the state after it."""
+
+    outcome: BlockOutcome
+    state: StateTree
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point in a machine's history."""
+
+    state: StateTree
+    header: BlockHeader
+
+
+class StateView:
+    """Typed reading and writing of a state tree: the `View` of the contracts."""
+
+    def __init__(self, tree: StateTree) -> None:
+        self.tree = tree
+
+    def get(self, key: bytes, kind: type[T]) -> T | None:
+        """The value under `key`, which is a `kind`, or None."""
+        value = self.tree.get(key)
+        return None if value is None else decode(kind, value)
+
+    def put(self, key: bytes, value: Wire) -> None:
+        """Set the value under `key`."""
+        self.tree = self.tree.put(key, encode(value))
+
+    def delete(self, key: bytes) -> None:
+        """Remove `key`."""
+        self.tree = self.tree.delete(key)
+
+
+CLOCK_KEY = state_key("machine", "clock")
+
+
+def account_key(organisation: str) -> bytes:
+    """State key of a sender's next nonce."""
+    return state_key("machine", "account", organisation)
+
+
+_CONTRACT_OF: dict[type[Wire], Contract] = {op: contract for contract in CONTRACTS for op in contract.ops}
+
+
+class Machine:
+    """The state, the log, and the one way both change."""
+
+    def __init__(self, founding: Founding) -> None:
+        """Genesis: block 0. Raises DecodeError if `founding` breaks a rule."""
+        check_founding(founding)
+        self.founding = founding
+        self.genesis = founding_hash(founding)
+        self.log = Log()
+        view = StateView(StateTree())
+        found(founding, self.genesis, view)
+        view.put(CLOCK_KEY, Clock(0, founding.time))
+        self.state = view.tree
+        self.header = BlockHeader(0, founding.time, self.state.root, tree_root(()), 0)
+        self.log.append(encode(self.header))
+
+    @property
+    def height(self) -> int:
+        """Height of the latest block."""
+        return self.header.height
+
+    @property
+    def time(self) -> int:
+        """Time of the latest block, ms UTC."""
+        return self.header.time
+
+    def view(self) -> StateView:
+        """The state for reading; writes to it stay with it."""
+        return StateView(self.state)
+
+    def get(self, key: bytes, kind: type[T]) -> T | None:
+        """The value under a state key, which is a `kind`, or None."""
+        return self.view().get(key, kind)
+
+    def items(self, prefix: bytes, kind: type[T]) -> Iterator[tuple[bytes, T]]:
+        """All keys that start with `prefix`, in order, with their values, all of which are of `kind`."""
+        for key, value in self.state.items(prefix):
+            yield key, decode(kind, value)
+
+    def next_nonce(self, organisation: str) -> int:
+        """The nonce that `organisation`'s next envelope must have."""
+        account = self.get(account_key(organisation), Account)
+        return 0 if account is None else account.nonce
+
+    def authenticate(self, data: bytes) -> SignedEnvelope:
+        """The envelope that `data` is, if it is authentic now: this chain, a member, its signature.
+
+        Raises DecodeError, Refused (no member) or VerificationError.
+        """
+        signed = open_envelope(data)
+        check_chain(signed, self.genesis)
+        member = self.get(member_key(signed.envelope.sender), MemberState)
+        if member is None:
+            raise Refused("ledger.unknown_sender", organisation=signed.envelope.sender)
+        check_signature(signed, member.keys.envelope.key)
+        return signed
+
+    def execute(self, height: int, time: int, envelopes: Sequence[bytes]) -> Executed:
+        """Work a block out without adopting it. Raises VerificationError if it cannot follow the latest block."""
+        if height != self.height + 1:
+            raise VerificationError("ledger.block_height", height=height, expected=self.height + 1)
+        if time < self.time or len(envelopes) > MOST_ENVELOPES:
+            raise VerificationError("ledger.bad_block", height=height)
+        opened: list[SignedEnvelope] = []
+        for entry, data in enumerate(envelopes):
+            try:
+                opened.append(self.authenticate(data))
+            except MedveilError as error:
+                raise VerificationError("ledger.bad_entry", height=height, entry=entry, reason=error.code) from None
+        context = Context(self.genesis, height, time)
+        view = self.view()
+        view.put(CLOCK_KEY, Clock(height, time))
+        results: list[Result] = []
+        refusals: list[Refused | None] = []
+        for entry, (data, signed) in enumerate(zip(envelopes, opened, strict=True)):
+            result, refusal = _run(signed.envelope, envelope_id(data), entry, context, view)
+            results.append(result)
+            refusals.append(refusal)
+        results_root = tree_root([leaf_hash(encode(result)) for result in results])
+        header = BlockHeader(height, time, view.tree.root, results_root, len(results))
+        log_root = self.log.root_with(encode(header))
+        outcome = BlockOutcome(header, tuple(results), log_root, self.log.size + 1, tuple(refusals))
+        return Executed(outcome, view.tree)
+
+    def adopt(self, executed: Executed) -> BlockOutcome:
+        """Make a block that `execute` worked out the latest one."""
+        if executed.outcome.size != self.log.size + 1:
+            raise ValueError("the block was worked out on another head")
+        self.state, self.header = executed.state, executed.outcome.header
+        self.log.append(encode(self.header))
+        return executed.outcome
+
+    def apply_block(self, height: int, time: int, envelopes: Sequence[bytes]) -> BlockOutcome:
+        """Run the next block. Raises VerificationError, and then nothing has changed."""
+        return self.adopt(self.execute(height, time, envelopes))
+
+    def mark(self) -> Mark:
+        """Where the machine is now, to `rewind` to. Costs nothing: the state tree is immutable."""
+        return Mark(self.state, self.header)
+
+    def rewind(self, mark: Mark) -> None:
+        """Go back to where the machine was: forget the blocks since."""
+        self.state, self.header = mark.state, mark.header
+        self.log.truncate(mark.header.height + 1)
+
+    def replay(self, block: Block) -> BlockOutcome:
+        """Run a block that others made, and insist on its header. Raises VerificationError naming the height."""
+        executed = self.execute(block.header.height, block.header.time, block.envelopes)
+        if executed.outcome.header != block.header:
+            raise VerificationError("ledger.block_differs", height=block.header.height)
+        return self.adopt(executed)
+
+
+def _run(
+    envelope: Envelope, identity: bytes, entry: int, context: Context, view: StateView
+) -> tuple[Result, Refused | None]:
+    """Let one authentic envelope take effect in `view`, wholly or not at all."""
+    at, events = 0, list[Event]()
+    before = view.tree
+    refusal: Refused | None = None
+    try:
+        check_usable(envelope, context.height, view)
+        view.put(account_key(envelope.sender), Account(envelope.nonce + 1))
+        before = view.tree
+        for at, op in enumerate(envelope.ops):  # noqa: B007 (the index of a refused op is used below)
+            events.extend(_apply(op, envelope.sender, context, view))
+    except Refused as error:
+        view.tree, events, refusal = before, [], error
+    result = Result(
+        height=context.height,
+        entry=entry,
+        envelope=identity,
+        sender=envelope.sender,
+        nonce=envelope.nonce,
+        code=refusal.code if refusal else "",
+        op=at if refusal else 0,
+        events=tuple(events),
+    )
+    return result, refusal
+
+
+def _apply(op: Op, sender: str, context: Context, view: StateView) -> tuple[Event, ...]:
+    return _CONTRACT_OF[type(op)].apply(op, sender, context, view)
+
+
+def check_usable(envelope: Envelope, height: int, view: StateView, nonce: int | None = None) -> None:
+    """Check that an authentic envelope may take effect in block `height`. Raises Refused.
+
+    nonce: the one it must have, if not the state's (several of one sender may wait together).
+    """
+    member = view.get(member_key(envelope.sender), MemberState)
+    if member is None or member.suspended:
+        raise Refused("ledger.suspended", organisation=envelope.sender)
+    if nonce is None:
+        account = view.get(account_key(envelope.sender), Account)
+        nonce = account.nonce if account else 0
+    if envelope.nonce != nonce:
+        raise Refused("ledger.nonce", organisation=envelope.sender, nonce=envelope.nonce, expected=nonce)
+    if envelope.expiry_height < height:
+        raise Refused("ledger.expired", organisation=envelope.sender, expiry=envelope.expiry_height, height=height)

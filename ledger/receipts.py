@@ -1,0 +1,86 @@
+"""Receipts and proven values: what an organisation keeps, and anybody checks offline.
+
+A receipt leads from an envelope to a final head of the log:
+
+    envelope --hash--> result --inclusion--> results_root of the block --inclusion--> cosigned checkpoint
+
+It proves that the envelope stands in final history and what became of it; `result.code` is empty if
+it took effect. A proven value leads from one state key (or its absence) to a final head the same way.
+"""
+
+from __future__ import annotations
+
+from ledger.envelope import check_chain, check_signature, envelope_id, open_envelope
+from ledger.machine import BlockHeader, Result
+from ledger.trees.state import StateProof, verify_state
+from wire.canonical import Wire, encode
+from wire.checkpoint import Checkpoint, TrustFile, leaf_hash, verify_checkpoint, verify_inclusion
+from wire.errors import DecodeError, VerificationError
+from wire.evidence import Header, register
+from wire.identifiers import Hash
+
+Path = tuple[Hash, ...]
+
+
+class Receipt(Wire, frozen=True, tag="ledger.receipt"):
+    """Evidence of one envelope. envelope: its signed bytes; note: a final checkpoint that covers `block`."""
+
+    header: Header
+    envelope: bytes
+    result: Result
+    result_path: Path
+    block: BlockHeader
+    block_path: Path
+    note: bytes
+
+
+class ProvenValue(Wire, frozen=True, tag="ledger.proven_value"):
+    """Evidence of one state key. value: its canonical bytes, None for absence; block: whose state it is."""
+
+    header: Header
+    key: bytes
+    value: bytes | None
+    proof: StateProof
+    block: BlockHeader
+    block_path: Path
+    note: bytes
+
+
+RECEIPT = register("receipt", 1, Receipt)
+PROVEN_VALUE = register("proven-value", 1, ProvenValue)
+
+
+def _verify_block(block: BlockHeader, path: Path, note: bytes, trust: TrustFile) -> Checkpoint:
+    checkpoint = verify_checkpoint(note, trust)
+    verify_inclusion(checkpoint.root, checkpoint.size, block.height, leaf_hash(encode(block)), path)
+    return checkpoint
+
+
+def verify_receipt(receipt: Receipt, trust: TrustFile) -> None:
+    """Check a receipt against a pinned trust file. Returns None or raises VerificationError or QuorumNotMet."""
+    if receipt.header != RECEIPT:
+        raise VerificationError("ledger.bad_receipt", part="header")
+    try:
+        signed = open_envelope(receipt.envelope)
+    except DecodeError:
+        raise VerificationError("ledger.bad_receipt", part="envelope") from None
+    check_chain(signed, trust.genesis_hash)
+    check_signature(signed, trust.member(signed.envelope.sender).keys.envelope.key)
+    result, block = receipt.result, receipt.block
+    stated = (result.height, result.envelope, result.sender, result.nonce)
+    if stated != (block.height, envelope_id(receipt.envelope), signed.envelope.sender, signed.envelope.nonce):
+        raise VerificationError("ledger.bad_receipt", part="result")
+    verify_inclusion(block.results_root, block.count, result.entry, leaf_hash(encode(result)), receipt.result_path)
+    _verify_block(block, receipt.block_path, receipt.note, trust)
+
+
+def verify_value(proven: ProvenValue, trust: TrustFile) -> Checkpoint:
+    """Check a proven value; returns the checkpoint, whose time and size say how fresh it can be.
+
+    Raises VerificationError or QuorumNotMet. The value is of block `proven.block.height`; it is the latest
+    that k members had cosigned if the checkpoint's size is that height plus 1.
+    """
+    if proven.header != PROVEN_VALUE:
+        raise VerificationError("ledger.bad_receipt", part="header")
+    verify_state(proven.block.state_root, proven.key, proven.value, proven.proof)
+    return _verify_block(proven.block, proven.block_path, proven.note, trust)

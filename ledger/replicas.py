@@ -1,0 +1,129 @@
+"""A member's replica: replays every block itself, and cosigns only a head that it reached itself.
+
+This is what makes a cosignature worth counting. A replica refuses a block that is not valid, a header
+that differs from its own, a head that is not its own log's, and any head that contradicts one it
+cosigned before: with `memory`, also before it was restarted. A sequencer that shows two members two
+histories gets both cosigned by at most one of them each, and k of n makes one of them final at most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ledger.machine import Block, Machine
+from wire.checkpoint import Note, SignatureLine, cosign_checkpoint, parse_note
+from wire.checkpoint.note import verify_cosignature, verify_log_signature
+from wire.checkpoint.trust import trust_of
+from wire.errors import Unavailable, VerificationError
+from wire.keyset import Founding
+from wire.signing import Signer
+
+FUTURE = 300_000
+"""How far a block's time may be ahead of the replica's own clock, in ms."""
+
+
+class Replica:
+    """The replica of one re-executing member.
+
+    signer: its cosign key; clock: ms UTC; memory: file that keeps the last cosigned head across restarts.
+    """
+
+    def __init__(
+        self,
+        founding: Founding,
+        organisation: str,
+        signer: Signer,
+        clock: Callable[[], int],
+        memory: Path | None = None,
+    ) -> None:
+        """Raises VerificationError if `organisation` is no member, or `signer` not its cosign key."""
+        self.machine = Machine(founding)
+        self.organisation = organisation
+        self._trust = trust_of(founding)
+        self._signer = signer
+        self._clock = clock
+        self._memory = memory
+        if self._trust.member(organisation).keys.cosign.key != signer.key:
+            raise VerificationError("ledger.not_cosigner", organisation=organisation)
+        self._cosigned = self._recall()
+
+    @property
+    def height(self) -> int:
+        """Height it has replayed."""
+        return self.machine.height
+
+    def follow(self, blocks: Sequence[Block], note: Note) -> SignatureLine | None:
+        """Replay `blocks` (those it already has are skipped) and cosign `note`, which must be their head.
+
+        None while a restarted replica is still below the head it cosigned before: a cosignature says that
+        no larger head was seen, and only at that size can the two histories be compared. Raises
+        VerificationError, stays where it was and does not cosign, if anything is not as it found itself.
+        """
+        self._check_note(note)
+        mark = self.machine.mark()
+        try:
+            self._replay(blocks, note)
+        except BaseException:
+            self.machine.rewind(mark)
+            raise
+        if self._cosigned is not None and note.checkpoint.size < self._cosigned.checkpoint.size:
+            return None
+        line = cosign_checkpoint(self._signer, self.organisation, note, max(self._clock(), 0) // 1000)
+        self._remember(note.with_line(line))
+        return line
+
+    def _replay(self, blocks: Sequence[Block], note: Note) -> None:
+        for block in blocks:
+            if block.header.height <= self.height:
+                continue
+            if block.header.time > self._clock() + FUTURE:
+                raise VerificationError("ledger.future_block", height=block.header.height)
+            self.machine.replay(block)
+        log, head = self.machine.log, note.checkpoint
+        if head.size != log.size or head.root != log.root():
+            raise VerificationError("ledger.other_head", organisation=self.organisation, size=head.size)
+        if self._cosigned is not None:
+            before = self._cosigned.checkpoint
+            if before.size <= log.size and log.root(before.size) != before.root:
+                raise VerificationError("ledger.fork", organisation=self.organisation, size=before.size)
+
+    def _check_note(self, note: Note) -> None:
+        if note.checkpoint.origin != self._trust.origin or len(note.lines) != 1:
+            raise VerificationError("ledger.other_head", organisation=self.organisation, size=note.checkpoint.size)
+        if note.lines[0].name != self._trust.origin:
+            raise VerificationError("checkpoint.no_sequencer", sequencer=self._trust.sequencer)
+        sequencer = self._trust.member(self._trust.sequencer)
+        verify_log_signature(sequencer.keys.cosign.key, note, note.lines[0])
+
+    def _recall(self) -> Note | None:
+        if self._memory is None:
+            return None
+        try:
+            data = self._memory.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError:
+            raise Unavailable("ledger.storage", path=str(self._memory)) from None
+        note = parse_note(data)
+        if note.checkpoint.origin != self._trust.origin:
+            raise VerificationError("ledger.other_genesis", chain=self._trust.chain)
+        verify_cosignature(self._signer.key, note, note.lines[-1])
+        return note
+
+    def _remember(self, note: Note) -> None:
+        if self._memory is not None:
+            part = self._memory.with_name(self._memory.name + ".part")
+            try:
+                with part.open("wb") as file:
+                    file.write(note.format())
+                    file.flush()
+                    os.fsync(file.fileno())
+                part.replace(self._memory)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    part.unlink(missing_ok=True)
+                raise Unavailable("ledger.storage", path=str(self._memory)) from None
+        self._cosigned = note

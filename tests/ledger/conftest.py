@@ -1,0 +1,161 @@
+"""A small consortium with known keys, and a hand on its machine.
+
+The keys are derived from names, so that every run, and every other interpreter, has the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+
+import pytest
+
+from ledger.contracts import (
+    Column,
+    Op,
+    ProposeQuery,
+    RegisterDataset,
+    RegisterPopulation,
+    VoteBudget,
+)
+from ledger.envelope import VERSION, Envelope, sign_envelope
+from ledger.machine import Block, BlockOutcome, Machine
+from wire.checkpoint import Note, TrustFile, cosign_checkpoint, sign_checkpoint, trust_of
+from wire.errors import Refused
+from wire.keyset import Founding, KeySet, Member, SealingKey, SignatureKey
+from wire.sealing import SealKey
+from wire.signing import Signer
+
+START = 1_760_000_000_000
+MEMBERS = {
+    "bureau": "bureau",
+    "hospital-1": "hospital",
+    "hospital-2": "hospital",
+    "hospital-3": "hospital",
+    "hospital-4": "hospital",
+    "insurer": "insurer",
+    "researcher": "researcher",
+    "regulator": "regulator",
+}
+HOSPITALS = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
+K = 6
+
+
+def named(*parts: str) -> bytes:
+    """32 bytes that depend on a name."""
+    return sha256("/".join(parts).encode()).digest()
+
+
+class World:
+    """A machine with genesis, signers of all members, and short ways to make blocks."""
+
+    hospitals = HOSPITALS
+    start = START
+
+    def __init__(self) -> None:
+        members = tuple(self._member(name, role) for name, role in MEMBERS.items())
+        self.founding = Founding("test-chain", members, "bureau", K, "Asia/Shanghai", START)
+        self.trust: TrustFile = trust_of(self.founding)
+        self.machine = Machine(self.founding)
+        self.blocks: list[Block] = []
+        self.time = START
+
+    @staticmethod
+    def signer(name: str, use: str = "envelope") -> Signer:
+        return Signer(named(name, use))
+
+    def _member(self, name: str, role: str) -> Member:
+        def key(use: str) -> SignatureKey:
+            return SignatureKey(self.signer(name, use).key, 0)
+
+        seal = SealingKey(SealKey(1, named(name, "seal")), 0)
+        return Member(name, (role,), KeySet(key("envelope"), key("cosign"), key("http"), key("tls"), seal), True)
+
+    def envelope(self, sender: str, *ops: Op, nonce: int | None = None, expiry: int = 1000, **change: object) -> bytes:
+        """A signed envelope; `change` overrides fields before signing, `signer` who signs."""
+        signer = change.pop("signer", None) or self.signer(sender)
+        fields: dict[str, object] = {
+            "version": VERSION,
+            "chain": self.trust.genesis_hash,
+            "sender": sender,
+            "nonce": self.machine.next_nonce(sender) if nonce is None else nonce,
+            "expiry_height": expiry,
+            "ops": ops,
+        }
+        return sign_envelope(signer, Envelope(**(fields | change)))  # type: ignore[arg-type]
+
+    def block(self, *envelopes: bytes, step: int = 1000) -> BlockOutcome:
+        """The next block."""
+        self.time += step
+        outcome = self.machine.apply_block(self.machine.height + 1, self.time, envelopes)
+        self.blocks.append(Block(outcome.header, envelopes))
+        return outcome
+
+    def act(self, sender: str, *ops: Op) -> tuple[str, ...]:
+        """One envelope in a block of its own: names of its events. Raises the contract's refusal."""
+        outcome = self.block(self.envelope(sender, *ops))
+        if outcome.refusals[0] is not None:
+            raise outcome.refusals[0]
+        return tuple(event.name for event in outcome.results[0].events)
+
+    def refused(self, sender: str, *ops: Op) -> Refused:
+        """The refusal that the ops meet; the test fails if there is none."""
+        before = self.machine.state
+        with pytest.raises(Refused) as caught:
+            self.act(sender, *ops)
+        changed = {key for key, value in self.machine.state.items() if before.get(key) != value}
+        assert changed <= {b"machine/clock", f"machine/account/{sender}".encode()}
+        return caught.value
+
+    def note(self, cosigners: Sequence[str] | None = None) -> Note:
+        """The head of the machine's log, signed and cosigned."""
+        log = self.machine.log
+        note = sign_checkpoint(self.signer("bureau", "cosign"), self.trust.origin, log.size, log.root())
+        for name in list(MEMBERS)[:K] if cosigners is None else cosigners:
+            note = note.with_line(cosign_checkpoint(self.signer(name, "cosign"), name, note, self.time // 1000))
+        return note
+
+    def population(self, rho_nano: int = 1_000_000, name: str = "heart") -> None:
+        """A population of all hospitals with a budget in force."""
+        self.act("hospital-1", RegisterPopulation(name, "row", 1, 1))
+        self.block(*(self.envelope(hospital, self.dataset(f"{name}-{hospital}", name)) for hospital in HOSPITALS))
+        self.block(*(self.envelope(hospital, VoteBudget(name, rho_nano)) for hospital in HOSPITALS))
+
+    @staticmethod
+    def dataset(name: str, population: str = "heart", **change: object) -> RegisterDataset:
+        fields: dict[str, object] = {
+            "dataset": name,
+            "population": population,
+            "schema_hash": named("schema"),
+            "columns": (Column("chol", "number", 0, 600, 1, ()), Column("sex", "category", 0, 0, 1, ("f", "m"))),
+            "row_class": 500,
+            "commitment": named("commitment", name),
+        }
+        return RegisterDataset(**(fields | change))  # type: ignore[arg-type]
+
+    @staticmethod
+    def proposal(query: bytes = b"q" * 16, **change: object) -> ProposeQuery:
+        fields: dict[str, object] = {
+            "query": query,
+            "salted_hash": named("query"),
+            "population": "heart",
+            "roster": HOSPITALS,
+            "rho_nano": 400_000,
+            "phases": 2,
+        }
+        return ProposeQuery(**(fields | change))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def make_world() -> Callable[[], World]:
+    return World
+
+
+@pytest.fixture(name="named")
+def _named() -> Callable[..., bytes]:
+    return named

@@ -1,0 +1,224 @@
+"""The machine: blocks, results, authenticity, atomicity, roots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ledger.contracts import AnchorGrant, RevokeGrant, VoteSuspension
+from ledger.contracts.contract import state_key
+from ledger.contracts.grants import GrantState, grant_key
+from ledger.envelope import envelope_id, open_envelope
+from ledger.machine import CLOCK_KEY, Account, Block, BlockHeader, Clock, Machine, StateView
+from ledger.trees.state import StateTree
+from wire.canonical import encode
+from wire.checkpoint import leaf_hash, tree_root, verify_inclusion
+from wire.errors import DecodeError, Refused, VerificationError
+
+
+def grant(world: Any, name: str = "grant-1") -> AnchorGrant:
+    return AnchorGrant(name, bytes(32), world.start, world.start + 10**9, 0)
+
+
+def test_genesis_is_leaf_zero(world: Any) -> None:
+    machine = world.machine
+    assert machine.height == 0 and machine.log.size == 1
+    assert machine.log.root() == leaf_hash(encode(BlockHeader(0, world.start, machine.state.root, tree_root(()), 0)))
+
+
+def test_a_block(world: Any) -> None:
+    data = world.envelope("hospital-1", grant(world), grant(world, "grant-2"))
+    outcome = world.block(data)
+    (result,) = outcome.results
+    assert result.accepted and result.envelope == envelope_id(data)
+    assert [event.name for event in result.events] == ["grants.anchored"] * 2
+    assert outcome.results_root == leaf_hash(encode(result))
+    assert outcome.state_root == world.machine.state.root
+    assert outcome.log_root == world.machine.log.root() and outcome.size == 2
+    assert world.machine.get(CLOCK_KEY, Clock) == Clock(1, world.time)
+    assert world.machine.get(grant_key("grant-1"), GrantState).issuer == "hospital-1"
+    proof = world.machine.log.inclusion_proof(1)
+    verify_inclusion(outcome.log_root, 2, 1, leaf_hash(encode(outcome.header)), proof)
+
+
+def test_an_envelope_is_atomic_and_uses_its_nonce(world: Any) -> None:
+    outcome = world.block(world.envelope("hospital-1", grant(world), RevokeGrant("none")))
+    (result,) = outcome.results
+    assert (result.code, result.op, result.events) == ("grants.unknown", 1, ())
+    assert world.machine.get(grant_key("grant-1"), GrantState) is None
+    assert world.machine.next_nonce("hospital-1") == 1
+    assert outcome.refusals[0].facts == {"grant": "none"}
+
+
+def test_several_envelopes_of_a_sender_in_a_block(world: Any) -> None:
+    outcome = world.block(
+        world.envelope("hospital-1", grant(world, "a"), nonce=0),
+        world.envelope("hospital-1", grant(world, "a"), nonce=1),
+        world.envelope("hospital-1", grant(world, "b"), nonce=2),
+    )
+    assert [result.code for result in outcome.results] == ["", "grants.exists", ""]
+
+
+@pytest.mark.parametrize("nonce,code", [(0, "ledger.nonce"), (2, "ledger.nonce")])
+def test_wrong_nonces_change_nothing(world: Any, nonce: int, code: str) -> None:
+    world.act("hospital-1", grant(world))
+    outcome = world.block(world.envelope("hospital-1", grant(world, "b"), nonce=nonce))
+    assert outcome.results[0].code == code
+    assert world.machine.next_nonce("hospital-1") == 1
+
+
+def test_a_repeated_envelope_has_no_second_effect(world: Any) -> None:
+    data = world.envelope("hospital-1", grant(world))
+    outcome = world.block(data, data)
+    assert [result.code for result in outcome.results] == ["", "ledger.nonce"]
+
+
+def test_expiry(world: Any) -> None:
+    fine, late = world.envelope("insurer", grant(world), expiry=1), world.envelope("hospital-1", grant(world), expiry=0)
+    assert [result.code for result in world.block(late, fine).results] == ["ledger.expired", ""]
+    assert world.machine.next_nonce("hospital-1") == 0
+
+
+def test_suspended_senders_are_refused(world: Any) -> None:
+    for number, voter in enumerate(("bureau", "hospital-2", "hospital-3", "insurer", "researcher", "regulator")):
+        events = world.act(voter, VoteSuspension("hospital-1", True))
+        assert events == (("organisations.suspended",) if number == 5 else ("organisations.voted",))
+    assert world.refused("hospital-1", grant(world)).code == "ledger.suspended"
+
+
+@pytest.mark.parametrize(
+    "fault,change,code",
+    [
+        ("another chain", {"chain": bytes(32)}, "ledger.wrong_chain"),
+        ("no member", {"sender": "stranger"}, "ledger.unknown_sender"),
+        ("version", {"version": 2}, "ledger.envelope_version"),
+        ("another's name", {"sender": "hospital-2"}, "ledger.envelope_signature"),
+    ],
+)
+def test_a_block_with_an_inauthentic_envelope_is_invalid(
+    world: Any, fault: str, change: dict[str, Any], code: str
+) -> None:
+    good = world.envelope("hospital-1", grant(world))
+    signer = world.signer("hospital-1")
+    sender = change.pop("sender", "hospital-1")
+    bad = world.envelope(sender, grant(world, "other"), signer=signer, **change)
+    root, state = world.machine.log.root(), world.machine.state
+    with pytest.raises(VerificationError) as caught:
+        world.block(good, bad)
+    assert caught.value.code == "ledger.bad_entry"
+    assert caught.value.facts == {"height": 1, "entry": 1, "reason": code}
+    assert world.machine.log.root() == root and world.machine.state is state
+
+
+def test_another_key_of_the_same_organisation_does_not_sign_envelopes(world: Any) -> None:
+    data = world.envelope("hospital-1", grant(world), signer=world.signer("hospital-1", "cosign"))
+    with pytest.raises(VerificationError):
+        world.block(data)
+
+
+def test_blocks_come_in_order_and_time_never_goes_back(world: Any) -> None:
+    world.act("hospital-1", grant(world))
+    for height, time in ((1, world.time), (3, world.time), (2, world.time - 1)):
+        with pytest.raises(VerificationError):
+            world.machine.apply_block(height, time, ())
+    world.machine.apply_block(2, world.time, ())
+
+
+def test_an_executed_block_is_adopted_on_its_own_head_only(world: Any) -> None:
+    executed = world.machine.execute(1, world.time, ())
+    world.machine.apply_block(1, world.time, ())
+    with pytest.raises(ValueError):
+        world.machine.adopt(executed)
+
+
+def test_rewinding(world: Any) -> None:
+    world.act("hospital-1", grant(world, "a"))
+    mark, root, size = world.machine.mark(), world.machine.log.root(), world.machine.log.size
+    for name in "bcdefgh":
+        world.act("hospital-1", grant(world, name))
+    world.machine.rewind(mark)
+    assert (world.machine.log.root(), world.machine.log.size, world.machine.height) == (root, size, 1)
+    world.act("hospital-1", grant(world, "b"))
+
+
+def test_replay_gives_the_same_roots_and_insists_on_them(world: Any) -> None:
+    world.population()
+    world.act("researcher", world.proposal())
+    other = Machine(world.founding)
+    for block in world.blocks:
+        other.replay(block)
+    assert other.log.root() == world.machine.log.root() and other.state.root == world.machine.state.root
+
+
+@pytest.mark.parametrize("change", ["height", "time", "state_root", "results_root", "count"])
+def test_every_field_of_a_header_is_checked_at_its_own_block(world: Any, change: str) -> None:
+    world.act("hospital-1", grant(world))
+    (block,) = world.blocks
+    value = getattr(block.header, change)
+    header = msgspec.structs.replace(block.header, **{change: bytes(32) if isinstance(value, bytes) else value + 1})
+    machine = Machine(world.founding)
+    with pytest.raises(VerificationError) as caught:
+        machine.replay(Block(header, block.envelopes))
+    assert "height" in caught.value.facts and machine.height == 0
+
+
+def test_genesis_breaking_a_rule(world: Any) -> None:
+    with pytest.raises(DecodeError):
+        Machine(msgspec.structs.replace(world.founding, k=1))
+
+
+def test_views_do_not_write_to_the_machine(world: Any) -> None:
+    world.machine.view().put(state_key("x"), Account(1))
+    assert world.machine.get(state_key("x"), Account) is None
+
+
+def test_items_in_order(world: Any) -> None:
+    for name in ("b", "a", "c"):
+        world.act("hospital-1", grant(world, name))
+    assert [state.grant for _, state in world.machine.items(b"grants/", GrantState)] == ["a", "b", "c"]
+
+
+def test_the_state_root_binds_time_so_empty_blocks_differ(world: Any) -> None:
+    one, two = Machine(world.founding), Machine(world.founding)
+    assert one.apply_block(1, world.time, ()).state_root != two.apply_block(1, world.time + 1, ()).state_root
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_no_changed_byte_of_an_envelope_gets_in(make_world: Any, data: st.DataObject) -> None:
+    world = make_world()
+    good = world.envelope("hospital-1", grant(world))
+    at = data.draw(st.integers(0, len(good) - 1))
+    changed = good[:at] + bytes([good[at] ^ data.draw(st.integers(1, 255))]) + good[at + 1 :]
+    with pytest.raises(VerificationError) as caught:
+        world.block(changed)
+    assert caught.value.facts["entry"] == 0
+
+
+def test_every_changed_byte_of_an_envelope_is_refused_with_the_right_kind(world: Any) -> None:
+    good = world.envelope("hospital-1", grant(world))
+    for at in range(len(good)):
+        changed = good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :]
+        with pytest.raises((DecodeError, VerificationError, Refused)) as caught:
+            world.machine.authenticate(changed)
+        assert caught.value.code in {
+            "wire.not_canonical",
+            "ledger.unknown_op",
+            "ledger.envelope_version",
+            "ledger.wrong_chain",
+            "ledger.unknown_sender",
+            "ledger.envelope_signature",
+        }, caught.value.code
+    assert open_envelope(good).envelope.sender == "hospital-1"
+
+
+def test_a_state_view_reads_what_it_wrote() -> None:
+    view = StateView(StateTree())
+    view.put(b"k", Account(7))
+    assert view.get(b"k", Account) == Account(7)
+    view.delete(b"k")
+    assert view.get(b"k", Account) is None
