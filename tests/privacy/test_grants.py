@@ -1,0 +1,118 @@
+"""A grant is its issuer's word, byte for byte."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from privacy.grants import (
+    LEGAL_BASES,
+    USE_KINDS,
+    GrantTerms,
+    LegalBasis,
+    SignedGrant,
+    UseKind,
+    check_grant,
+    check_terms,
+    grant_commitment,
+    grant_salt,
+    sign_grant,
+)
+from privacy.predicate import Compare, IsNull, Not, Predicate
+from wire import commitment
+from wire.canonical import decode, encode
+from wire.errors import DecodeError, MedveilError, Refused, VerificationError
+from wire.signing import Signer
+
+
+def test_sign_and_check(terms: GrantTerms, signer: Signer, salt_key: bytes) -> None:
+    signed = sign_grant(terms, signer, salt_key)
+    again = decode(SignedGrant, encode(signed))
+    checked = check_grant(again, signer.key)
+    assert checked.terms == terms
+    assert checked.commitment == grant_commitment(terms, salt_key)
+    commitment.check(checked.commitment, signed.salt, encode(terms))
+
+
+def test_the_commitment_hides_and_is_the_places_own(terms: GrantTerms, salt_key: bytes) -> None:
+    found = {
+        grant_commitment(changed, key)
+        for changed in (
+            terms,
+            msgspec.structs.replace(terms, recipient="insurer"),
+            msgspec.structs.replace(terms, epoch=1),
+            msgspec.structs.replace(terms, grant="grant-2"),
+        )
+        for key in (salt_key, b"j" * 32)
+    }
+    assert len(found) == 8
+    assert len(grant_salt(terms, salt_key)) == 32
+
+
+def test_any_altered_byte_is_refused(terms: GrantTerms, signer: Signer, salt_key: bytes) -> None:
+    data = encode(sign_grant(terms, signer, salt_key))
+    for position in range(len(data)):
+        altered = data[:position] + bytes([data[position] ^ 0x01]) + data[position + 1 :]
+        with pytest.raises((DecodeError, VerificationError)):
+            check_grant(decode(SignedGrant, altered), signer.key)
+
+
+def test_another_key_is_refused(terms: GrantTerms, signer: Signer, salt_key: bytes) -> None:
+    with pytest.raises(VerificationError) as raised:
+        check_grant(sign_grant(terms, signer, salt_key), Signer(b"t" * 32).key)
+    assert raised.value.code == "privacy.grant_signature"
+    signed = msgspec.structs.replace(sign_grant(terms, signer, salt_key), salt=b"short")
+    with pytest.raises(VerificationError):
+        check_grant(signed, signer.key)
+
+
+def _too_deep() -> Predicate:
+    deep: Predicate = IsNull("visits")
+    for _ in range(40):
+        deep = Not(deep)
+    return deep
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"recipient": "hospital-1"},
+        {"fields": ()},
+        {"fields": ("visits", "visits")},
+        {"fields": ("not a field",)},
+        {"purposes": ()},
+        {"purposes": ("HRESCH", "HRESCH")},
+        {"uses": ()},
+        {"uses": ("query", "query")},
+        {"uses": ("everything",)},
+        {"legal_basis": "because"},
+        {"jurisdiction": "china"},
+        {"expires": 1_000_000},
+        {"delete_by": 2_999_999},
+        {"epoch": -1},
+        {"epoch": True},
+        {"commercial": 1},
+        {"dataset": "Bad Name"},
+        {"grant": ""},
+        {"predicate": Compare("visits", "eq", "\x00")},
+        {"predicate": _too_deep()},
+        {"consent_ref": "r" * 201},
+    ],
+)
+def test_malformed_terms_are_never_signed_nor_accepted(
+    change: dict[str, Any], terms: GrantTerms, signer: Signer, salt_key: bytes
+) -> None:
+    bad = msgspec.structs.replace(terms, **change)
+    with pytest.raises(MedveilError) as raised:
+        check_terms(bad)
+    assert isinstance(raised.value, (Refused, DecodeError))
+    with pytest.raises(MedveilError):
+        sign_grant(bad, signer, salt_key)
+
+
+def test_the_lists_are_the_types() -> None:
+    assert UseKind.__args__ == USE_KINDS  # type: ignore[attr-defined]
+    assert LegalBasis.__args__ == LEGAL_BASES  # type: ignore[attr-defined]

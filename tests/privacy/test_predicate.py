@@ -1,0 +1,201 @@
+"""The filter grammar means the same in Arrow, in SQL and to a plain evaluator."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from fractions import Fraction
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from privacy.predicate import (
+    And,
+    Between,
+    Compare,
+    Fixed,
+    In,
+    IsNull,
+    Not,
+    Or,
+    Predicate,
+    check,
+    columns,
+    to_arrow,
+    to_sql,
+)
+from wire.canonical import decode, encode
+from wire.errors import DecodeError, Refused
+
+KINDS = {"age": "number", "cost": "number", "sex": "category"}
+
+numbers = st.integers(-3, 3) | st.builds(Fixed, st.sampled_from([-15, -5, 5, 15, 25]), st.just(10))
+texts = st.sampled_from(["f", "m", "", "女", "' OR 1=1 --", '"'])
+orders = st.sampled_from(["eq", "ne", "lt", "le", "gt", "ge"])
+leaves = st.one_of(
+    st.builds(Compare, st.sampled_from(["age", "cost"]), orders, numbers),
+    st.builds(Compare, st.just("sex"), st.sampled_from(["eq", "ne"]), texts),
+    st.builds(In, st.sampled_from(["age", "cost"]), st.lists(numbers, min_size=1, max_size=3).map(tuple)),
+    st.builds(In, st.just("sex"), st.lists(texts, min_size=1, max_size=3).map(tuple)),
+    st.builds(Between, st.sampled_from(["age", "cost"]), numbers, numbers),
+    st.builds(IsNull, st.sampled_from(["age", "cost", "sex"])),
+)
+predicates = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.builds(And, st.lists(inner, min_size=1, max_size=3).map(tuple)),
+        st.builds(Or, st.lists(inner, min_size=1, max_size=3).map(tuple)),
+        st.builds(Not, inner),
+    ),
+    max_leaves=8,
+)
+rows = st.lists(
+    st.tuples(
+        st.none() | st.integers(-3, 3),
+        st.none() | st.sampled_from([-1.5, -0.5, 0.0, 0.5, 1.5, 2.5, 3.0]),
+        st.none() | texts,
+    ),
+    max_size=12,
+)
+
+
+def truth(node: Predicate, row: dict[str, object]) -> bool | None:
+    """The plain three-valued meaning."""
+
+    def plain(value: object) -> object:
+        return Fraction(value.units, value.scale) if isinstance(value, Fixed) else value
+
+    match node:
+        case And(parts):
+            found = [truth(part, row) for part in parts]
+            return False if False in found else None if None in found else True
+        case Or(parts):
+            found = [truth(part, row) for part in parts]
+            return True if True in found else None if None in found else False
+        case Not(part):
+            inner = truth(part, row)
+            return None if inner is None else not inner
+        case IsNull(field):
+            return row[field] is None
+    cell = row[node.field]
+    if cell is None:
+        return None
+    match node:
+        case Compare(_, operator, value):
+            other = plain(value)
+            return {
+                "eq": lambda: cell == other,
+                "ne": lambda: cell != other,
+                "lt": lambda: cell < other,
+                "le": lambda: cell <= other,
+                "gt": lambda: cell > other,
+                "ge": lambda: cell >= other,
+            }[operator]()
+        case In(_, values):
+            return cell in [plain(value) for value in values]
+        case Between(_, low, high):
+            return plain(low) <= cell <= plain(high)
+    raise AssertionError(node)
+
+
+def arrow_table(found: list[tuple[object, object, object]]) -> pa.Table:
+    return pa.table(
+        {
+            "age": pa.array([row[0] for row in found], pa.int64()),
+            "cost": pa.array([row[1] for row in found], pa.float64()),
+            "sex": pa.array([row[2] for row in found], pa.string()),
+            "position": pa.array(range(len(found)), pa.int64()),
+        }
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(predicates, rows)
+def test_arrow_sqlite_and_the_plain_meaning_agree(predicate: Predicate, found: list[tuple[object, ...]]) -> None:
+    check(predicate, KINDS)
+    expected = [
+        position
+        for position, row in enumerate(found)
+        if truth(predicate, dict(zip(("age", "cost", "sex"), row, strict=True))) is True
+    ]
+    assert arrow_table(found).filter(to_arrow(predicate))["position"].to_pylist() == expected
+    with sqlite3.connect(":memory:") as database:
+        database.execute("CREATE TABLE t (age INTEGER, cost REAL, sex TEXT, position INTEGER)")
+        database.executemany("INSERT INTO t VALUES (?, ?, ?, ?)", [(*row, i) for i, row in enumerate(found)])
+        text, bound = to_sql(predicate, "sqlite")
+        selected = database.execute(f"SELECT position FROM t WHERE {text} ORDER BY position", bound).fetchall()
+    database.close()
+    assert [row[0] for row in selected] == expected
+
+
+@settings(max_examples=50, deadline=None)
+@given(predicates)
+def test_one_encoding(predicate: Predicate) -> None:
+    assert decode(Predicate, encode(predicate)) == predicate
+    assert columns(predicate) <= KINDS.keys()
+
+
+def test_a_negation_never_lets_a_missing_cell_in() -> None:
+    """Arrow's own is_in answers False for null; NaN compares False: Not would let both rows in."""
+    table = pa.table({"cost": [1.0, None, math.nan], "sex": ["f", None, "m"]})
+    assert table.filter(to_arrow(Not(In("sex", ("m",))))).num_rows == 1
+    assert table.filter(to_arrow(Not(Compare("cost", "gt", 5)))).num_rows == 1
+    assert table.filter(to_arrow(Not(Between("cost", 5, 6)))).num_rows == 1
+    assert table.filter(to_arrow(IsNull("cost"))).num_rows == 2
+
+
+def test_values_are_always_parameters() -> None:
+    text, bound = to_sql(And((Compare("sex", "eq", "'; DROP TABLE t; --"), In("age", (1, Fixed(15, 10))))), "postgres")
+    assert text == '(("sex" = %s) AND ("age" IN (%s, %s)))'
+    assert bound == ("'; DROP TABLE t; --", 1, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("predicate", "code"),
+    [
+        (Compare("weight", "eq", 1), "privacy.predicate_column"),
+        (Compare("sex", "eq", 1), "privacy.predicate_kind"),
+        (Compare("age", "eq", "1"), "privacy.predicate_kind"),
+        (Compare("sex", "lt", "m"), "privacy.predicate_kind"),
+        (In("age", (1, "m")), "privacy.predicate_kind"),
+        (Compare("age", "eq", Fixed(10, 10)), "privacy.predicate_kind"),
+        (Compare("age", "eq", Fixed(3, 20)), "privacy.predicate_kind"),
+        (Compare('age" OR 1=1 --', "eq", 1), "privacy.predicate_field"),
+        (In("age", tuple(range(2000))), "privacy.predicate_too_large"),
+    ],
+)
+def test_what_does_not_check(predicate: Predicate, code: str) -> None:
+    with pytest.raises(Refused) as raised:
+        check(predicate, KINDS)
+    assert raised.value.code == code
+
+
+def test_a_deep_predicate_is_refused_not_followed() -> None:
+    deep: Predicate = IsNull("age")
+    for _ in range(100):
+        deep = Not(deep)
+    with pytest.raises(Refused, match="nested deeper"):
+        check(deep, KINDS)
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        And(()),
+        In("age", ()),
+        Compare("bad name", "eq", 1),
+        Compare("age", "like", 1),  # type: ignore[arg-type]
+        Compare("sex", "eq", "a\x00b"),
+        Compare("age", "eq", 2**63),
+    ],
+)
+def test_malformed_bytes_do_not_decode(predicate: Predicate) -> None:
+    with pytest.raises(DecodeError):
+        decode(Predicate, encode(predicate))
+
+
+def test_unchecked_names_never_become_sql() -> None:
+    with pytest.raises(ValueError, match="checked"):
+        to_sql(IsNull('x" OR 1=1 --'), "sqlite")
