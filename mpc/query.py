@@ -172,6 +172,23 @@ def check_query(query: Query) -> None:
         raise Refused("mpc.too_many_colluders", colluders=query.colluders, sites=sites)
 
 
+def check_terms(query: Query, unit: str, rows_per_person: int, colluders: int, person: str = "") -> None:
+    """Site: check that `query` promises no less than its population's terms on the ledger.
+
+    unit, rows_per_person, colluders: as the owners registered them; person: the column that names the
+    person in this site's own dataset, "" where a row is its own person. Without this check a query
+    could buy more exact numbers by claiming a smaller unit. Raises Refused naming the term.
+    """
+    same_unit = query.unit == unit and (unit == "row" or query.person == person)
+    for holds, term in (
+        (same_unit, "unit"),
+        (query.rows_per_person >= rows_per_person, "rows_per_person"),
+        (query.colluders >= colluders, "colluders"),
+    ):
+        if not holds:
+            raise Refused("mpc.below_terms", population=query.population, term=term)
+
+
 def threshold(sites: int) -> int:
     """t = floor(2n / 3) + 1: the fewest survivors whose noise a release may count on (DESIGN, 7)."""
     return 2 * sites // 3 + 1

@@ -51,8 +51,8 @@ quantum computer later can unmask them. Python erases nothing reliably and is no
 Review: internal only.
 
 A state is a value: a step that raises leaves it usable, and no step can be taken out of order.
-A site starts a (query, phase) once; after a crash it starts no second time (new noise under the
-same approval), it lets the query end.
+A site that has announced a (query, phase) never starts it again, not even after a crash: the second
+start would carry new noise under the same approval. It lets the query end.
 """
 
 from __future__ import annotations

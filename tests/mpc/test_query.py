@@ -1,0 +1,197 @@
+"""mpc.query: what a query must say, its normal form, and the hash that stands for it."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mpc.query import (
+    Measure,
+    Query,
+    Split,
+    check_query,
+    check_terms,
+    local_plan,
+    noise_shares,
+    normalised,
+    salted_hash,
+    threshold,
+)
+from privacy.local import GroupColumn
+from privacy.predicate import And, Compare, In, IsNull, Not, Or, Predicate
+from wire import canonical
+from wire.errors import DecodeError, Refused
+
+ROSTER_2 = ("hospital-1", "hospital-2")
+
+
+def measure(**changes):
+    return (msgspec.structs.replace(Measure("visits", 0, 30, 1, (0, 1, 3, 6, 10, 30)), **changes),)
+
+
+def test_the_example_is_sound_and_travels(make_query):
+    query = make_query()
+    check_query(query)
+    assert canonical.decode(type(query), canonical.encode(query)) == query
+
+
+@pytest.mark.parametrize(
+    ("code", "changes"),
+    [
+        ("mpc.query_version", {"version": 2}),
+        ("mpc.roster_size", {"roster": ROSTER_2, "datasets": ("a", "b")}),
+        ("mpc.roster_size", {"roster": (), "datasets": ()}),
+        ("mpc.roster_order", {"roster": ("b", "a", "c", "d")}),
+        ("mpc.roster_order", {"roster": ("a", "a", "b", "c")}),
+        ("mpc.one_dataset_a_site", {"datasets": ("only-one",)}),
+        ("mpc.one_measure", {"measures": ()}),
+        ("mpc.one_measure", {"measures": measure() + measure(column="stays")}),
+        ("mpc.privacy_unit", {"rows_per_person": 2}),
+        ("mpc.privacy_unit", {"person": "patient"}),
+        ("mpc.privacy_unit", {"unit": "person", "rows_per_person": 3}),
+        ("mpc.too_many_colluders", {"colluders": 3}),
+        ("mpc.budget_split", {"split": Split(0, 1, 1, 1)}),
+        ("mpc.budget_split", {"split": Split(1, 1, 0, 1)}),
+        ("mpc.budget_split", {"split": Split(1, 1, 1, 0)}),
+        ("mpc.budget_split", {"split": Split(50_000_000, 50_000_000, 1, 1)}),
+        ("mpc.budget_split", {"measures": measure(edges=())}),  # budget for bins that are not asked
+        ("privacy.plan_bounds", {"measures": measure(low=30, edges=())}),
+        ("privacy.plan_edges", {"measures": measure(edges=(0, 5))}),
+    ],
+)
+def test_each_fault_has_its_own_refusal(make_query, code, changes):
+    with pytest.raises(Refused) as caught:
+        check_query(make_query(**changes))
+    assert caught.value.code == code
+    assert caught.value.text("zh") != caught.value.text("en") != code
+
+
+def test_many_group_columns_are_refused_before_they_are_multiplied_out(make_query):
+    columns = tuple(GroupColumn(f"c{i}", tuple(f"v{j}" for j in range(50))) for i in range(30))
+    with pytest.raises(Refused, match="numbers"):
+        check_query(make_query(groups=columns))
+
+
+def test_three_sites_and_one_colluder_leave_two_shares(make_query):
+    assert [threshold(n) for n in (3, 4, 5, 6, 7, 9)] == [3, 3, 4, 5, 5, 7]
+    assert noise_shares(3, 1) == 2
+    check_query(make_query(roster=("a", "b", "c"), datasets=("a", "b", "c"), colluders=1))
+    with pytest.raises(Refused):  # with all but one colluding, the sum is one site's
+        check_query(make_query(roster=("a", "b", "c"), datasets=("a", "b", "c"), colluders=2))
+
+
+def test_a_person_unit_names_the_person_or_says_one_row_each(make_query):
+    check_query(make_query(unit="person"))
+    query = make_query(unit="person", person="patient", rows_per_person=5)
+    check_query(query)
+    plan = local_plan(query)
+    assert (plan.person, plan.rows_per_person) == ("patient", 5)
+
+
+def test_a_site_holds_the_query_to_its_populations_terms(make_query):
+    query = make_query(unit="person", person="patient", rows_per_person=5)
+    check_terms(query, "person", 5, 1, "patient")
+    check_terms(query, "person", 4, 0, "patient")
+    for terms, term in (
+        (("row", 1, 1, ""), "unit"),
+        (("person", 5, 1, "other_column"), "unit"),
+        (("person", 6, 1, "patient"), "rows_per_person"),
+        (("person", 5, 2, "patient"), "colluders"),
+    ):
+        with pytest.raises(Refused) as caught:
+            check_terms(query, *terms)
+        assert caught.value.facts["term"] == term
+    with pytest.raises(Refused):  # rows, where the owners said persons
+        check_terms(make_query(), "person", 1, 1, "patient")
+
+
+def test_the_hash_hides_behind_its_salt_and_binds_every_field(make_query, salt):
+    query = make_query()
+    plain = salted_hash(query, salt)
+    assert len(plain) == 32
+    assert salted_hash(query, bytes(32)) != plain
+    for changes in ({"rho_nano": 200_000_000}, {"minimum_group": 121}, {"roster": ("a", "b", "c")}, {"colluders": 0}):
+        assert salted_hash(make_query(**changes), salt) != plain
+    with pytest.raises(ValueError, match="32 bytes"):
+        salted_hash(query, b"short")
+
+
+a, b, c = Compare("age", "ge", 18), Compare("sex", "eq", "f"), IsNull("idp")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (And((a, b)), And((b, a))),
+        (And((a, And((b, c)))), And((And((c, a)), b, b))),
+        (Or((a, Or((b,)))), Or((b, a, a))),
+        (Not(Not(a)), a),
+        (Not(Not(Not(a))), Not(a)),
+        (And((a,)), a),
+        (In("age", (3, 1, 2, 1)), In("age", (1, 2, 3))),
+        (In("sex", ("f",)), b),
+        (And((Not(Not(And((a, b)))), c)), And((a, b, c))),
+    ],
+)
+def test_equal_filters_written_differently_hash_alike(make_query, salt, one, other):
+    assert salted_hash(make_query(filter=one), salt) == salted_hash(make_query(filter=other), salt)
+
+
+def test_different_filters_stay_different(make_query, salt):
+    filters = (None, a, b, Not(a), And((a, b)), Or((a, b)), Not(And((a, b))), And((Not(a), b)))
+    assert len({salted_hash(make_query(filter=f), salt) for f in filters}) == len(filters)
+
+
+leaves = st.sampled_from([Compare("x", "lt", 1), Compare("y", "ge", 2), IsNull("x"), In("y", (1, 2)), In("x", (0,))])
+trees = st.recursive(
+    leaves,
+    lambda inner: (
+        st.builds(Not, inner)
+        | st.builds(And, st.lists(inner, min_size=1, max_size=3).map(tuple))
+        | st.builds(Or, st.lists(inner, min_size=1, max_size=3).map(tuple))
+    ),
+    max_leaves=8,
+)
+
+
+def truth(node: Predicate, row: dict[str, int | None]) -> bool | None:
+    """Three-valued logic, written out."""
+    if isinstance(node, IsNull):
+        return row[node.field] is None
+    if isinstance(node, Not):
+        inner = truth(node.part, row)
+        return None if inner is None else not inner
+    if isinstance(node, (And, Or)):
+        decisive = isinstance(node, Or)
+        values = [truth(part, row) for part in node.parts]
+        return decisive if decisive in values else None if None in values else not decisive
+    cell = row[node.field]
+    if cell is None:
+        return None
+    if isinstance(node, In):
+        return cell in node.values
+    return {"lt": cell < node.value, "ge": cell >= node.value, "eq": cell == node.value}[node.operator]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tree=trees)
+def test_normal_form_keeps_the_meaning_and_is_final(make_query, tree):
+    normal = normalised(make_query(filter=tree)).filter
+    assert normalised(make_query(filter=normal)).filter == normal
+    for x in (None, 0, 1, 2):
+        for y in (None, 0, 1, 2, 3):
+            assert truth(normal, {"x": x, "y": y}) == truth(tree, {"x": x, "y": y})
+
+
+@given(st.binary(max_size=200))
+def test_foreign_bytes_are_no_query(data):
+    with pytest.raises(DecodeError):
+        canonical.decode(Query, data)
+
+
+def test_normalised_leaves_the_rest_alone(make_query):
+    query = make_query(filter=Not(Not(a)))
+    assert normalised(query) == make_query(filter=a)
+    assert normalised(make_query()) == make_query()
