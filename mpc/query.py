@@ -189,6 +189,32 @@ def check_terms(query: Query, unit: str, rows_per_person: int, colluders: int, p
             raise Refused("mpc.below_terms", population=query.population, term=term)
 
 
+def check_proposal(
+    query: Query,
+    salt: bytes,
+    *,
+    query_hash: bytes,
+    population: str,
+    roster: tuple[str, ...],
+    rho_nano: int,
+    phases: int = PHASES,
+) -> None:
+    """Check that what the ledger has under a query's handle is `query`: hash, population, roster, cost.
+
+    A site runs it before it approves, since the ledger debits what was proposed there, not what the
+    query's noise costs. Raises Refused naming the term.
+    """
+    for holds, term in (
+        (salted_hash(query, salt) == query_hash, "query"),
+        (query.population == population, "population"),
+        (query.roster == roster, "roster"),
+        (query.rho_nano == rho_nano, "rho_nano"),
+        (phases == PHASES, "phases"),
+    ):
+        if not holds:
+            raise Refused("mpc.not_as_proposed", population=query.population, term=term)
+
+
 def threshold(sites: int) -> int:
     """t = floor(2n / 3) + 1: the fewest survivors whose noise a release may count on (DESIGN, 7)."""
     return 2 * sites // 3 + 1

@@ -39,13 +39,14 @@ from typing import Literal
 
 from mpc.budget import Epsilon, Kind, Scale, epsilons, rows_of_one_unit, scales
 from mpc.cells import Layout, counts_layout, most_cells, noisy, passing, sums_layout
-from mpc.query import COUNTS, PHASES, SUMS, Nano, Query, Salt, check_query, local_plan, salted_hash
+from mpc.query import COUNTS, PHASES, SUMS, Nano, Query, Salt, check_proposal, check_query, local_plan
 from mpc.secure_aggregation import Contribution, Opened, check_opening, session_for
 from wire import evidence, messages
 from wire.canonical import Wire
 from wire.errors import DecodeError, Refused, VerificationError
 from wire.evidence import Header
 from wire.identifiers import Handle, Hash, Name
+from zkp.groups import ARKWORKS
 
 Z95 = Fraction(1959964, 1000000)
 """Standard normal quantile 0.975."""
@@ -174,28 +175,31 @@ class Release(Wire, frozen=True, tag="mpc.release"):
 HEADER = evidence.register("release", 1, Release)
 
 
-def finish(query: Query, salt: bytes, board: Board, notes: Sequence[DatasetNote] = (), **check: str) -> Release:
+def finish(
+    query: Query, salt: bytes, board: Board, notes: Sequence[DatasetNote] = (), backend: str = ARKWORKS
+) -> Release:
     """The release of `query`, from the board after both phases.
 
-    check: backend="reference" for the second curve library. Raises Refused (the query's declarations),
+    backend: the curve library. Raises Refused (the query's declarations, or not as proposed),
     VerificationError or DecodeError (the board's numbers do not belong to this query or do not open).
     """
     check_query(query)
-    if (board.query_hash, board.population, board.roster, board.rho_nano) != (
-        salted_hash(query, salt),
-        query.population,
-        query.roster,
-        query.rho_nano,
-    ):
-        raise VerificationError("mpc.not_this_query", query=board.query.hex())
+    check_proposal(
+        query,
+        salt,
+        query_hash=board.query_hash,
+        population=board.population,
+        roster=board.roster,
+        rho_nano=board.rho_nano,
+    )
     if tuple(record.phase for record in board.phases) != (COUNTS, SUMS):
         raise VerificationError("mpc.phases_missing", query=board.query.hex(), phases=PHASES)
     counts, sums = board.phases
     first = counts_layout(query)
-    _check_phase(query, salt, board, first, counts, **check)
+    _check_phase(query, salt, board, first, counts, backend)
     passed = passing(query, counts.opened.totals)
     second = sums_layout(query, passed)
-    _check_phase(query, salt, board, second, sums, **check)
+    _check_phase(query, salt, board, second, sums, backend)
     shown, hidden = _results(query, passed, first, second, counts.opened.totals, sums.opened.totals)
     return Release(
         header=HEADER,
@@ -219,7 +223,7 @@ def finish(query: Query, salt: bytes, board: Board, notes: Sequence[DatasetNote]
     )
 
 
-def verify_release(release: Release, board: Board, **check: str) -> None:
+def verify_release(release: Release, board: Board, backend: str = ARKWORKS) -> None:
     """Check a release against the board. Raises VerificationError; returns nothing.
 
     Every number is computed again from the totals, the totals are checked against the sum of the
@@ -229,7 +233,7 @@ def verify_release(release: Release, board: Board, **check: str) -> None:
     if release.handle != board.query:
         raise VerificationError("mpc.not_this_query", query=board.query.hex())
     try:
-        again = finish(release.query, release.salt, board, release.notes, **check)
+        again = finish(release.query, release.salt, board, release.notes, backend)
     except (Refused, DecodeError) as error:
         raise VerificationError("mpc.release_unsound", query=board.query.hex(), why=error.code) from None
     for name in Release.__struct_fields__:
@@ -237,9 +241,11 @@ def verify_release(release: Release, board: Board, **check: str) -> None:
             raise VerificationError("mpc.release_differs", query=board.query.hex(), field=name)
 
 
-def _check_phase(query: Query, salt: bytes, board: Board, layout: Layout, record: PhaseRecord, **check: str) -> None:
+def _check_phase(
+    query: Query, salt: bytes, board: Board, layout: Layout, record: PhaseRecord, backend: str = ARKWORKS
+) -> None:
     session = session_for(query, salt, board.query, layout)
-    check_opening(session, record.contributions, record.opened, **check)
+    check_opening(session, record.contributions, record.opened, backend)
 
 
 def _statement(query: Query, scale: Scale) -> NoiseStatement:

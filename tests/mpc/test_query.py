@@ -11,6 +11,7 @@ from mpc.query import (
     Measure,
     Query,
     Split,
+    check_proposal,
     check_query,
     check_terms,
     local_plan,
@@ -105,6 +106,30 @@ def test_a_site_holds_the_query_to_its_populations_terms(make_query):
         assert caught.value.facts["term"] == term
     with pytest.raises(Refused):  # rows, where the owners said persons
         check_terms(make_query(), "person", 1, 1, "patient")
+
+
+def test_a_site_approves_only_what_was_proposed(make_query, salt):
+    """A coordinator that proposes less rho than the query's noise costs, or another roster, is caught."""
+    query = make_query()
+    proposed = {
+        "query_hash": salted_hash(query, salt),
+        "population": query.population,
+        "roster": query.roster,
+        "rho_nano": query.rho_nano,
+    }
+    check_proposal(query, salt, **proposed)
+    for changes, term in (
+        ({"query_hash": bytes(32)}, "query"),
+        ({"population": "others"}, "population"),
+        ({"roster": query.roster[:3]}, "roster"),
+        ({"rho_nano": 1}, "rho_nano"),
+        ({"phases": 4}, "phases"),
+    ):
+        with pytest.raises(Refused) as caught:
+            check_proposal(query, salt, **{**proposed, **changes})
+        assert caught.value.facts["term"] == term
+    with pytest.raises(Refused):
+        check_proposal(query, bytes(32), **proposed)
 
 
 def test_the_hash_hides_behind_its_salt_and_binds_every_field(make_query, salt):
