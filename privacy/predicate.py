@@ -35,13 +35,19 @@ Field = Annotated[str, msgspec.Meta(pattern=FIELD_PATTERN)]
 """A column's name."""
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Whole = Annotated[int, msgspec.Meta(ge=-(2**53 - 1), le=2**53 - 1)]
+"""A whole number in a filter. Doubles tell these from all other whole numbers, so a comparison in
+doubles is exact, whatever number type the column has."""
 Text = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00]*\Z")]
 
 
 class Fixed(Wire, frozen=True, tag="privacy.fixed"):
-    """The decimal number units / scale; scale a power of ten, 10..10^9, and units not a multiple of ten."""
+    """The decimal number units / scale; scale a power of ten, 10..10^9, and units not a multiple of ten.
 
-    units: Int64
+    At most 15 digits: doubles tell all of those apart.
+    """
+
+    units: Annotated[int, msgspec.Meta(gt=-(10**15), lt=10**15)]
     scale: Annotated[int, msgspec.Meta(ge=10, le=10**9)]
 
     def as_float(self) -> float:
@@ -49,7 +55,7 @@ class Fixed(Wire, frozen=True, tag="privacy.fixed"):
         return self.units / self.scale
 
 
-Value = Int64 | Fixed | Text
+Value = Whole | Fixed | Text
 Operator = Literal["eq", "ne", "lt", "le", "gt", "ge"]
 
 
@@ -72,8 +78,8 @@ class Between(Wire, frozen=True, tag="privacy.between"):
     """low <= field <= high, numbers."""
 
     field: Field
-    low: Int64 | Fixed
-    high: Int64 | Fixed
+    low: Whole | Fixed
+    high: Whole | Fixed
 
 
 class IsNull(Wire, frozen=True, tag="privacy.is_null"):
@@ -129,7 +135,7 @@ def columns(predicate: Predicate) -> frozenset[str]:
 
 
 def check(predicate: Predicate, kinds: Mapping[str, str] | None = None) -> None:
-    """Check what the types cannot say: size, depth, field names, values of one kind.
+    """Check size, depth, field names, values of one kind, and the types' own bounds.
 
     kinds: "number" or "category" by column; with it, every column must be known and every value
     be of its column's kind. Raises Refused naming the field, never a value.
@@ -175,6 +181,10 @@ def check(predicate: Predicate, kinds: Mapping[str, str] | None = None) -> None:
                 raise Refused("privacy.predicate_kind", field=node.field)
 
     walk(predicate, 1)
+    try:  # what was built in memory never passed a decoder
+        msgspec.convert(msgspec.to_builtins(predicate), Predicate)
+    except msgspec.ValidationError:
+        raise Refused("privacy.predicate_form") from None
 
 
 def to_arrow(predicate: Predicate) -> pc.Expression:
@@ -192,11 +202,11 @@ def to_arrow(predicate: Predicate) -> pc.Expression:
         case IsNull(field):
             return pc.field(field).is_null(nan_is_null=True)
         case Compare(field, operator, value):
-            known = _ARROW[operator](pc.field(field), _plain(value))
+            known = _ARROW[operator](_cell(field, value), _scalar(value))
         case In(field, values):
             known = _any_of(field, values)
         case Between(field, low, high):
-            known = (pc.field(field) >= _plain(low)) & (pc.field(field) <= _plain(high))
+            known = (_cell(field, low) >= _scalar(low)) & (_cell(field, high) <= _scalar(high))
         case _:
             assert_never(predicate)
     return pc.if_else(pc.field(predicate.field).is_null(nan_is_null=True), pa.scalar(None, pa.bool_()), known)
@@ -237,19 +247,19 @@ def _plain(value: int | Fixed | str) -> int | float | str:
     return value.as_float() if isinstance(value, Fixed) else value
 
 
+def _cell(field: str, value: int | Fixed | str) -> pc.Expression:
+    """The column as what it is compared with. Left to itself, Arrow casts both sides to a type it
+    picks from column and value, and fails on cells that do not fit: a fault that depends on the data."""
+    return pc.field(field) if isinstance(value, str) else pc.field(field).cast(pa.float64(), safe=False)
+
+
+def _scalar(value: int | Fixed | str) -> pa.Scalar:
+    return pa.scalar(value, pa.string()) if isinstance(value, str) else pa.scalar(float(_plain(value)), pa.float64())
+
+
 def _any_of(field: str, values: tuple[int | Fixed | str, ...]) -> pc.Expression:
-    """Membership. Whole numbers and text in one set; decimals one by one, since a set has one type."""
-    whole = [value for value in values if not isinstance(value, Fixed)]
-    known = [pc.field(field) == value.as_float() for value in values if isinstance(value, Fixed)]
-    # Equality casts both sides to their common type; isin would cast 1 to the column's type instead.
-    known += [pc.field(field) == value for value in whole if isinstance(value, int)]
-    text = [value for value in whole if isinstance(value, str)]
-    if text:
-        known.append(pc.field(field).isin(pa.array(text, pa.string())))
-    expression = known[0]
-    for other in known[1:]:
-        expression = expression | other
-    return expression
+    kind = pa.string() if isinstance(values[0], str) else pa.float64()
+    return _cell(field, values[0]).isin(pa.array([_scalar(value).as_py() for value in values], kind))
 
 
 def _fold(parts: tuple[Predicate, ...], join: Callable[[Any, Any], Any]) -> pc.Expression:

@@ -126,8 +126,10 @@ class Vault:
     ) -> Vault:
         """Make the vault in folder `path`. Raises Refused where there is one already."""
         vault = cls(path, provider, organisation, rand)
-        vault._store = Store(path / "vault.sqlite", APPLICATION, _SCHEMA, VERSION, create=True)
+        vault._store = Store(path / "vault.sqlite", APPLICATION, _SCHEMA, VERSION, create=None)
         try:
+            if vault._store.rows("SELECT 1 FROM vault"):  # a file without it is an interrupted creation
+                raise Refused("privacy.store_exists", path=str(vault._store.path))
             vault._header = VaultHeader(VERSION, rand(16), organisation)
             vault._index_key = rand(32)
             epoch = provider.epochs()[-1]

@@ -164,6 +164,12 @@ def test_values_are_always_parameters() -> None:
         (Compare("age", "eq", Fixed(3, 20)), "privacy.predicate_kind"),
         (Compare('age" OR 1=1 --', "eq", 1), "privacy.predicate_field"),
         (In("age", tuple(range(2000))), "privacy.predicate_too_large"),
+        (Compare("age", "eq", 2**53), "privacy.predicate_form"),
+        (Compare("age", "eq", True), "privacy.predicate_form"),
+        (Compare("age", "eq", Fixed(10**15 + 1, 10)), "privacy.predicate_form"),
+        (Compare("age", "like", 1), "privacy.predicate_form"),  # type: ignore[arg-type]
+        (Compare("sex", "eq", "x" * 201), "privacy.predicate_form"),
+        (In("age", ()), "privacy.predicate_form"),
     ],
 )
 def test_what_does_not_check(predicate: Predicate, code: str) -> None:
@@ -199,3 +205,30 @@ def test_malformed_bytes_do_not_decode(predicate: Predicate) -> None:
 def test_unchecked_names_never_become_sql() -> None:
     with pytest.raises(ValueError, match="checked"):
         to_sql(IsNull('x" OR 1=1 --'), "sqlite")
+
+
+near = st.integers(-(2**53) + 1, 2**53 - 1)
+edges = st.sampled_from([0, 1, 2**24, 2**24 + 1, 2**53 - 1, -(2**53) + 1])
+literals = near | edges | st.builds(Fixed, st.integers(-(10**15) + 1, 10**15 - 1).filter(lambda u: u % 10), st.just(10))
+
+
+@settings(max_examples=200, deadline=None)
+@given(orders, literals, st.lists(st.integers(-(2**63), 2**63 - 1) | near | edges, max_size=6))
+def test_comparisons_are_exact_and_never_fail_on_a_cell(operator: str, value: int | Fixed, cells: list[int]) -> None:
+    """Arrow alone would compare an int64 column with 2.5 as float32, and raise on cells above 2^24."""
+    predicate = Compare("age", operator, value)  # type: ignore[arg-type]
+    check(predicate, KINDS)
+    for kind, fits in ((pa.int64(), cells), (pa.uint64(), [c for c in cells if c >= 0])):
+        kept = pa.table({"age": pa.array(fits, kind)}).filter(to_arrow(predicate))["age"].to_pylist()
+        assert kept == [cell for cell in fits if truth(predicate, {"age": cell})]
+    among = In("age", (value, 7))
+    kept = pa.table({"age": pa.array(cells, pa.int64())}).filter(to_arrow(among))["age"].to_pylist()
+    assert kept == [cell for cell in cells if truth(among, {"age": cell})]
+
+
+def test_every_number_type_compares() -> None:
+    for kind in (pa.int8(), pa.int16(), pa.uint8(), pa.float32(), pa.float64()):
+        table = pa.table({"age": pa.array([1, 2, 3, None], kind)})
+        assert table.filter(to_arrow(Compare("age", "lt", 2**40))).num_rows == 3
+        assert table.filter(to_arrow(Between("age", Fixed(15, 10), 2**40))).num_rows == 2
+        assert table.filter(to_arrow(In("age", (Fixed(15, 10), 3)))).num_rows == 1

@@ -313,6 +313,16 @@ def test_creating_and_opening_in_the_wrong_place(vault: Vault, tmp_path: Path, p
     assert refused.value.code == "privacy.store_exists"
 
 
+def test_an_interrupted_creation_does_not_block_the_next(tmp_path: Path, provider: FileKeyProvider) -> None:
+    def power_cut(number: int) -> bytes:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        Vault.create(tmp_path / "v", provider, "hospital-1", rand=power_cut)
+    with Vault.create(tmp_path / "v", provider, "hospital-1") as made:
+        assert made.datasets() == ()
+
+
 def test_rotation_reads_the_same_and_kills_old_copies(
     vault: Vault, provider: FileKeyProvider, table: pa.Table, people: list[str], tmp_path: Path
 ) -> None:
