@@ -1,0 +1,105 @@
+"""A consortium on one machine: every organisation's running parts in one process, joined to one ledger.
+
+The sequencer's engine is embedded (SQLite); each member has its own replica, which replays every
+block before it cosigns. Messages pass through an in-memory channel, signed and sealed as between
+machines. What runs here is what runs between processes; only the channel and the engine's door differ.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from ledger.engines import EmbeddedEngine
+from ledger.replicas import Replica
+from medveil.channel import InMemoryPost
+from medveil.gateway.ledger_account import LedgerAccount
+from medveil.gateway.organisation import Clock, Organisation, Rand
+from wire.checkpoint import TrustFile, write_trust
+from wire.checkpoint.trust import needed_cosigners
+from wire.keyset import Founding
+
+
+class Founder(NamedTuple):
+    """An organisation that founds the consortium."""
+
+    name: str
+    roles: tuple[str, ...]
+
+
+class LocalConsortium:
+    """Organisations of one process by name, their trust file, post and engine."""
+
+    def __init__(
+        self, organisations: dict[str, Organisation], trust: TrustFile, post: InMemoryPost, engine: EmbeddedEngine
+    ) -> None:
+        self.organisations = organisations
+        self.trust = trust
+        self.post = post
+        self.engine = engine
+
+    def __getitem__(self, name: str) -> Organisation:
+        return self.organisations[name]
+
+    def with_role(self, role: str) -> list[Organisation]:
+        """The organisations that have a role, in founding order."""
+        return [organisation for organisation in self.organisations.values() if role in organisation.roles]
+
+
+@asynccontextmanager
+async def local_consortium(
+    folder: Path,
+    chain: str,
+    founders: Sequence[Founder],
+    sequencer: str,
+    zone: str,
+    rand: Rand,
+    clock: Clock,
+) -> AsyncIterator[LocalConsortium]:
+    """Found a consortium in `folder` and run it: ``consortium.json`` and ``sites/<organisation>/``.
+
+    Every member re-executes, and k is the least that the rule allows. Each organisation's passphrase is
+    drawn here and kept beside its files (mode 600): one person plays all of them. Raises Unavailable
+    where the disk refuses.
+    """
+    organisations = {
+        founder.name: _create(folder / "sites" / founder.name, founder, rand, clock) for founder in founders
+    }
+    founding = Founding(
+        chain=chain,
+        members=tuple(organisation.member(re_executes=True) for organisation in organisations.values()),
+        sequencer=sequencer,
+        k=needed_cosigners(len(organisations)),
+        zone=zone,
+        time=clock(),
+    )
+    trust = write_trust(folder / "consortium.json", founding)
+    post = InMemoryPost()
+    first = organisations[sequencer]
+    engine = await EmbeddedEngine.open(first.folder / "ledger.sqlite", founding, first.cosigner, clock)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for organisation in organisations.values():
+                memory = organisation.folder / "cosigned.note"
+                replica = Replica(founding, organisation.name, organisation.cosigner, clock, memory)
+                account = LedgerAccount(organisation.name, organisation.signer, engine, replica, trust)
+                organisation.connect(post.join(organisation.name), account, trust)
+                tasks.create_task(account.attend())
+            yield LocalConsortium(organisations, trust, post, engine)
+            await engine.close()
+    finally:
+        await engine.close()
+        for organisation in organisations.values():
+            organisation.close()
+
+
+def _create(folder: Path, founder: Founder, rand: Rand, clock: Clock) -> Organisation:
+    passphrase = rand(16).hex()
+    organisation = Organisation.create(founder.name, founder.roles, folder, passphrase, rand, clock)
+    note = folder / "passphrase"
+    note.touch(mode=0o600)
+    note.write_text(passphrase + "\n", encoding="ascii")
+    return organisation

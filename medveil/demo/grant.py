@@ -1,0 +1,113 @@
+"""Step 3: data officers grant the researcher named fields; a request outside the grant is denied in words."""
+
+from __future__ import annotations
+
+import asyncio
+
+from medveil.demo.facts import GrantFacts
+from medveil.demo.play import RESEARCHER, Play, now, rand
+from medveil.demo.query import plan_query
+from medveil.gateway import granting, querying
+from privacy.decide import Decision
+from privacy.grants import GrantTerms, UseKind
+from privacy.purposes import purpose
+from wire.dates import format_instant
+from wire.errors import ConsentDenied, Refused
+
+PURPOSE = "HMB"
+_DAY = 86_400_000
+_DAYS = 90
+
+
+def terms(
+    grant: str,
+    issuer: str,
+    recipient: str,
+    dataset: str,
+    fields: tuple[str, ...],
+    purpose_code: str,
+    use: UseKind,
+    at: int,
+) -> GrantTerms:
+    """The terms of one of the demo's grants: one recipient, one way of use, ninety days."""
+    return GrantTerms(
+        version=1,
+        grant=grant,
+        issuer=issuer,
+        recipient=recipient,
+        recipient_contact=f"data protection officer of {recipient}",
+        dataset=dataset,
+        fields=fields,
+        predicate=None,
+        purposes=(purpose_code,),
+        uses=(use,),
+        commercial=False,
+        legal_basis="separate-consent",
+        consent_ref=f"{issuer}/consents/2026-11",
+        pia_ref=f"{issuer}/impact-assessments/{grant}",
+        jurisdiction="CN",
+        transfer_ref="",
+        not_before=at,
+        expires=at + _DAYS * _DAY,
+        delete_by=at + 2 * _DAYS * _DAY,
+        epoch=0,
+    )
+
+
+async def grant(play: Play) -> GrantFacts:
+    """Each hospital grants; then the researcher asks for a field that nobody granted."""
+    study = play.layout.study
+    if study is None:
+        raise Refused("demo.no_study", layout=play.layout.name)
+    fields = tuple(sorted({study.measure, *study.groups}))
+    names = []
+    at = now()
+    for name, site in play.sites.items():
+        granted = terms(f"study-{name}", name, RESEARCHER, site.dataset, fields, PURPOSE, "query", at)
+        await granting.issue(site.organisation, granted)
+        await granting.accept(play.consortium[RESEARCHER], granted.grant)
+        names.append(granted.grant)
+    asked, decision = await _ask_outside(play, fields)
+    facts = GrantFacts(
+        grants=names,
+        recipient=RESEARCHER,
+        fields=list(fields),
+        purpose=f"{PURPOSE}, {purpose(PURPOSE).title()}",
+        legal_basis="separate-consent",
+        not_before=format_instant(at),
+        expires=format_instant(at + _DAYS * _DAY),
+        denied_use=asked,
+        denial=decision.text(),
+        denial_zh=decision.text("zh"),
+        rule=decision.rule,
+    )
+    say = play.narrator.say
+    say(f"{len(names)} grants to {facts.recipient}: fields {', '.join(fields)}; purpose {facts.purpose};")
+    say(f"until {facts.expires}. The ledger holds salted commitments of the terms.")
+    say(f"Then {facts.recipient} asked for {asked}:")
+    say(facts.denial, style="yellow")
+    say(facts.denial_zh, style="yellow")
+    return facts
+
+
+async def _ask_outside(play: Play, fields: tuple[str, ...]) -> tuple[str, Decision]:
+    """A real query for a column outside the grant; every site decides for itself and says no."""
+    layout = play.layout
+    other = next((c for c in layout.read_columns if c.kind == "number" and c.name not in fields), None)
+    if other is None:
+        raise Refused("demo.no_numbers", layout=layout.name)
+    query = plan_query(play, PURPOSE, measure=other.name)
+    handle, salt = rand(16), rand(32)
+    sites = [
+        querying.serve_query(site.organisation, handle, site.engine, dict(layout.kinds()), now)
+        for site in play.sites.values()
+    ]
+    asked = querying.ask(play.consortium[RESEARCHER], query, handle, salt)
+    answer, *decisions = await asyncio.gather(asked, *sites, return_exceptions=True)
+    for outcome in (answer, *decisions):
+        if isinstance(outcome, BaseException) and not isinstance(outcome, ConsentDenied):
+            raise outcome
+    first = decisions[0]
+    if not isinstance(answer, ConsentDenied) or not isinstance(first, Decision) or first.allowed:
+        raise Refused("demo.not_denied")
+    return f"the mean of {other.name} ({layout.label(other.name).title})", first

@@ -1,0 +1,63 @@
+"""What the steps of a run share: the consortium, the narrator, the data, the clock."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from connectors.arrow_engine import ArrowEngine
+from connectors.layout import Layout
+from connectors.quality import Prepared
+from medveil.consortium import LocalConsortium
+from medveil.demo.narrator import Narrator
+from medveil.gateway.organisation import Organisation
+
+BUREAU = "bureau"
+INSURER = "insurer-1"
+RESEARCHER = "researcher-1"
+REGULATOR = "regulator"
+
+CHAIN = "medveil-demo"
+ZONE = "Asia/Shanghai"
+
+
+def now() -> int:
+    """The instant, from the machine's clock."""
+    return time.time_ns() // 1_000_000
+
+
+rand = secrets.token_bytes
+"""Where every organisation of the demo takes its randomness."""
+
+
+@dataclass
+class Site:
+    """A hospital's data in the run. prepared: what went into its vault (kept for the plain answer, demo only)."""
+
+    organisation: Organisation
+    source: str
+    dataset: str
+    prepared: Prepared
+
+    def engine(self, dataset: str) -> ArrowEngine:
+        """The local engine over the decrypted vault copy."""
+        return ArrowEngine(self.organisation.vault.read(dataset))
+
+
+@dataclass
+class Play:
+    """A run under way. folder: where it builds; layout: of the data; sites: by organisation, in order."""
+
+    consortium: LocalConsortium
+    narrator: Narrator
+    folder: Path
+    layout: Layout
+    sites: dict[str, Site] = field(default_factory=dict)
+
+    def pooled(self) -> pa.Table:
+        """Everybody's rows in one table: exists in the demo only, for the plain answer."""
+        return pa.concat_tables([site.prepared.table for site in self.sites.values()])

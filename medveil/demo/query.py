@@ -1,0 +1,196 @@
+"""Step 4: count, mean, standard deviation and histogram by group over all sites, beside the plain answer."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from connectors.layout import local_plan, row_class
+from medveil.demo.facts import GroupFacts, QueryFacts
+from medveil.demo.play import RESEARCHER, Play, now, rand
+from medveil.gateway import querying
+from mpc.budget import split
+from mpc.query import VERSION, Measure, Query
+from mpc.release import Release
+from privacy.local import LocalPlan
+from wire.errors import Refused
+
+RHO_NANO = 250_000_000
+"""What the query costs: rho = 0.25."""
+DELTA_EXPONENT = 6
+
+
+def plan_query(play: Play, purpose: str, measure: str = "") -> Query:
+    """The layout's own study as a query over all sites; `measure` puts another number column in its place."""
+    layout = play.layout
+    study = layout.study
+    if study is None:
+        raise Refused("demo.no_study", layout=layout.name)
+    classes = [row_class(site.prepared.table.num_rows) for site in play.sites.values()]
+    plan = local_plan(layout, max(classes))
+    column = layout.column(measure or study.measure)
+    edges = plan.edges if not measure else ()
+    return Query(
+        version=VERSION,
+        chain=play.consortium.trust.chain,
+        population=layout.population,
+        roster=tuple(sorted(play.sites)),
+        datasets=tuple(play.sites[name].dataset for name in sorted(play.sites)),
+        measures=(Measure(column.name, column.low, column.high, column.scale, edges),),
+        groups=plan.groups,
+        filter=None,
+        purpose=purpose,
+        unit=layout.unit,
+        person=plan.person,
+        rows_per_person=layout.rows_per_person,
+        colluders=layout.colluders,
+        max_rows=plan.max_rows,
+        rho_nano=RHO_NANO,
+        split=split(RHO_NANO, histogram=bool(edges)),
+        delta_exponent=DELTA_EXPONENT,
+        minimum_group=study.minimum,
+    )
+
+
+async def query(play: Play, purpose: str) -> tuple[QueryFacts, Release]:
+    """Run the query through every gateway; then, in the demo only, the same on the pooled rows."""
+    asked = plan_query(play, purpose)
+    handle, salt = rand(16), rand(32)
+    post = play.consortium.post
+    messages, carried = post.messages_carried, post.bytes_carried
+    kinds = dict(play.layout.kinds())
+    async with asyncio.TaskGroup() as tasks:
+        for site in play.sites.values():
+            tasks.create_task(querying.serve_query(site.organisation, handle, site.engine, kinds, now))
+        answer = tasks.create_task(querying.ask(play.consortium[RESEARCHER], asked, handle, salt))
+    release = answer.result()
+    facts = _facts(play, release, post.messages_carried - messages, post.bytes_carried - carried)
+    _tell(play, facts)
+    return facts, release
+
+
+def _facts(play: Play, release: Release, messages: int, carried: int) -> QueryFacts:
+    layout, asked = play.layout, release.query
+    plan = local_plan(layout, asked.max_rows)
+    label = layout.label(asked.measure.column)
+    plain = _plain(play.pooled(), plan)
+    shown = {group.label: group for group in release.groups}
+    hidden = {group.label: group for group in release.hidden}
+    groups = []
+    for name, values in zip(plan.group_labels(), plan.combinations(), strict=True):
+        count, mean, sd, bins = plain[name]
+        found = shown.get(name)
+        reason = hidden[name].text() if found is None else ""
+        groups.append(
+            GroupFacts(
+                label=", ".join(values) or "all",
+                noisy_count=float(found.count.value or 0) if found else float(hidden[name].noisy_count),
+                hidden=reason,
+                count=_number(found.count.value) if found else None,
+                mean=_number(found.mean.value) if found else None,
+                mean_low=float(found.mean.low) if found else None,
+                mean_high=float(found.mean.high) if found else None,
+                sd=_number(found.sd.value) if found else None,
+                histogram=[float(one.value or 0) for one in found.bins] if found else [],
+                plain_count=count,
+                plain_mean=mean,
+                plain_sd=sd,
+                plain_histogram=bins,
+            )
+        )
+    return QueryFacts(
+        measure=label.title,
+        unit=label.unit,
+        by=[layout.label(name.name).title for name in asked.groups],
+        edges=[edge / asked.measure.scale for edge in asked.measure.edges],
+        rows_policy=(
+            f"A group whose noisy pooled count is below {asked.minimum_group} has no mean, deviation or histogram: "
+            "they were never asked of any site. Its noisy count is public and paid for, like the others'."
+        ),
+        minimum=asked.minimum_group,
+        groups=groups,
+        rho_nano=release.rho_nano,
+        budget_before_nano=release.budget_before_nano,
+        budget_after_nano=release.budget_after_nano,
+        noise=[
+            f"Noise on {_KINDS[one.kind]}: standard deviation {one.pooled} {_UNITS.get(one.unit, one.unit)} in the "
+            f"pooled cell ({one.site} from each site)."
+            for one in release.noise
+        ],
+        epsilons=[
+            f"epsilon {one.epsilon} at delta {Decimal(one.delta):.0e} with {_HONEST[one.assumption]}."
+            for one in release.epsilons
+        ],
+        privacy_unit=(
+            f"{release.unit}: neighbouring inputs differ by {release.rows_of_one_unit} "
+            f"row{'s' if release.rows_of_one_unit != 1 else ''} over all sites"
+        ),
+        sites=list(release.sites),
+        messages=messages,
+        bytes_carried=carried,
+    )
+
+
+_KINDS = {"counts": "counts", "sums": "sums", "squares": "sums of squares", "bins": "histogram bins"}
+_UNITS = {"measure": "units of the measure", "measure squared": "squared units of the measure"}
+_HONEST = {
+    "all-honest": "every site adding its noise",
+    "colluders": "the assumed colluders adding none",
+    "one-honest": "one site's noise alone",
+}
+
+
+def _number(text: str | None) -> float | None:
+    return None if text is None else float(text)
+
+
+def _plain(table: pa.Table, plan: LocalPlan) -> dict[str, tuple[int, float | None, float | None, list[int]]]:
+    """Count, mean, sample standard deviation and histogram by group, in floats, with nothing hidden."""
+    found = {}
+    for label, values in zip(plan.group_labels(), plan.combinations(), strict=True):
+        rows = table
+        for column, value in zip(plan.groups, values, strict=True):
+            rows = rows.filter(pc.equal(rows[column.name], value))
+        numbers = pc.drop_null(rows[plan.measure]).to_numpy().astype(float)
+        edges = np.array(plan.edges, dtype=float) / plan.scale
+        bins = np.histogram(numbers, edges)[0].tolist() if plan.edges else []
+        mean = float(numbers.mean()) if len(numbers) else None
+        sd = float(numbers.std(ddof=1)) if len(numbers) > 1 else None
+        found[label] = (len(numbers), mean, sd, bins)
+    return found
+
+
+def _tell(play: Play, facts: QueryFacts) -> None:
+    say = play.narrator.say
+    unit = f" ({facts.unit})" if facts.unit else ""
+    say(f"{facts.measure}{unit} by {' and '.join(facts.by)}, {len(facts.sites)} sites:")
+    rows = []
+    for group in facts.groups:
+        plain = [f"{group.plain_count:,}", _show(group.plain_mean), _show(group.plain_sd)]
+        if group.hidden:
+            rows.append([group.label, f"{group.noisy_count:,.0f}", "hidden", "", "", *plain])
+        else:
+            interval = f"{_show(group.mean_low)} … {_show(group.mean_high)}"
+            rows.append([group.label, f"{group.count:,.0f}", _show(group.mean), interval, _show(group.sd), *plain])
+    columns = ["group", "count", "mean", "95 % noise interval", "sd", "plain count", "plain mean", "plain sd"]
+    play.narrator.table(columns, rows, numbers=range(1, 8))
+    for group in facts.groups:
+        if group.hidden:
+            say(group.hidden, style="yellow")
+    for line in facts.noise:
+        say(line)
+    for line in facts.epsilons:
+        say(line)
+    say(
+        f"Budget of the population, rho: {facts.budget_before_nano / 1e9:g} before, "
+        f"{facts.budget_after_nano / 1e9:g} after."
+    )
+    say("The plain columns exist in this demo only: one machine plays every hospital.", style="dim")
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,96 @@
+"""One run of the demo: the steps in order, into a staged folder that replaces the last run's only when whole."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from connectors.sources import Source, find_sites, load_sources
+from medveil import __version__
+from medveil.consortium import local_consortium
+from medveil.demo import audit as auditing
+from medveil.demo.facts import DemoFacts
+from medveil.demo.grant import PURPOSE, grant
+from medveil.demo.join_and_load import founders, join, load
+from medveil.demo.narrator import Narrator
+from medveil.demo.play import BUREAU, CHAIN, ZONE, Play, now, rand
+from medveil.demo.prove import prove
+from medveil.demo.query import query
+from medveil.demo.report import write_report
+from medveil.demo.score import score
+from medveil.demo.stage import stage
+from wire.dates import format_instant
+
+
+def run(data: Path | None, out: Path, as_json: bool = False) -> None:
+    """Play the consortium on `data` (None: the default data) into folder `out`; prints as it goes.
+
+    Raises MedveilError with one sentence for bad data or a folder that cannot be used; `out` is then
+    as it was.
+    """
+    if data is not None:
+        find_sites(data)  # a wrong folder is said before anything is written
+    narrator = Narrator(quiet=as_json)
+    with stage(out) as folder:
+        sources = load_sources(data)
+        try:
+            facts = asyncio.run(_play(folder, sources, narrator))
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+        with narrator.step("Report"):
+            write_report(folder / "report.html", facts)
+            narrator.say("One page with the same facts and plots; it loads nothing from elsewhere.")
+    if as_json:
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
+        return
+    narrator.say("")
+    narrator.say(f"{sum(narrator.seconds.values()):.1f} s in all. Check the evidence yourself, offline:")
+    narrator.say(f"medveil verify {out / 'evidence'} --trust {out / 'consortium.json'}")
+    narrator.link(str(out / "report.html"))
+
+
+async def _play(folder: Path, sources: Sequence[Source], narrator: Narrator) -> DemoFacts:
+    layout = sources[0][1]
+    founding = founders(len(sources))
+    async with local_consortium(folder, CHAIN, founding, BUREAU, ZONE, rand, now) as consortium:
+        play = Play(consortium, narrator, folder, layout)
+        started = format_instant(now())
+        with narrator.step("Join"):
+            joined = join(play)
+        with narrator.step("Load"):
+            loaded = await load(play, sources)
+        with narrator.step("Grant"):
+            granted = await grant(play)
+        with narrator.step("Query"):
+            asked, release = await query(play, PURPOSE)
+        with narrator.step("Eligibility"):
+            proven, presentation = await prove(play)
+        with narrator.step("Score"):
+            scored, model = await score(play)
+        with narrator.step("Audit"):
+            evidence = await auditing.export(play, release, presentation, model)
+            audited = auditing.audit(play, evidence)
+        return DemoFacts(
+            version=__version__,
+            started=started,
+            join=joined,
+            load=loaded,
+            grant=granted,
+            query=asked,
+            eligibility=proven,
+            score=scored,
+            audit=audited,
+            seconds=dict(narrator.seconds),
+        )
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error behind a group of tasks that ended together."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

@@ -1,0 +1,168 @@
+"""Step 6: the bureau's secret weights meet a hospital's secret records, under encryption."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Sequence
+
+import msgspec
+
+from medveil.demo.facts import ScoreFacts
+from medveil.demo.grant import terms
+from medveil.demo.models import WEIGHT_RANGE, ModelPlan, plan_model
+from medveil.demo.play import BUREAU, REGULATOR, Play, now, rand
+from medveil.gateway import granting, scoring
+from medveil.gateway.scoring import ScoreRequest
+from mpc.scoring import (
+    RECORDS,
+    Evaluation,
+    Flag,
+    ModelOpening,
+    PaillierSecret,
+    ScoreModel,
+    build_model,
+    declared_bounds,
+    integer_features,
+    model_digest,
+)
+from wire.errors import Refused
+from wire.identifiers import new_handle
+
+HOSPITAL = "hospital-2"
+PURPOSE = "FRAUD"
+
+
+async def score(play: Play) -> tuple[ScoreFacts, ScoreModel]:
+    """Review and register the model, score one hospital's records, compare with the plain computation."""
+    started = time.perf_counter()
+    bureau, hospital = play.consortium[BUREAU], play.consortium[HOSPITAL]
+    plan = plan_model(play.layout, bureau.rand)
+    with play.narrator.progress("key, model, review", 3) as done:
+        secret = await asyncio.to_thread(scoring.new_key, bureau)
+        done(1)
+        refusal = await _dishonest(play, secret, plan)
+        done(1)
+        model = await _register(play, secret, plan)
+        done(1)
+    dataset = play.sites[HOSPITAL].dataset
+    fields = tuple(sorted(feature.name for feature in plan.features))
+    granted = terms(f"score-{HOSPITAL}", HOSPITAL, BUREAU, dataset, fields, PURPOSE, "score", now())
+    await granting.issue(hospital, granted)
+    await granting.accept(bureau, granted.grant)
+    records = _records(play, plan)
+    play.narrator.say(f"Scoring {len(records)} records of {HOSPITAL} under encryption: some seconds.")
+    request = ScoreRequest(new_handle(rand), model, dataset, PURPOSE)
+    async with asyncio.TaskGroup() as tasks:
+        served = tasks.create_task(scoring.serve_scores(hospital, request.session, records, now))
+        asked = tasks.create_task(scoring.ask_scores(bureau, HOSPITAL, request, secret))
+    flags, _ = asked.result()
+    evaluation = served.result()
+    if not isinstance(evaluation, Evaluation):
+        raise Refused("demo.not_scored", hospital=HOSPITAL)
+    facts = _facts(plan, model, records, flags, evaluation, refusal, time.perf_counter() - started)
+    _tell(play, facts, model)
+    return facts, model
+
+
+def _records(play: Play, plan: ModelPlan) -> list[tuple[str, tuple[object, ...]]]:
+    """The first records of the hospital's vault, as the model's features."""
+    site = play.sites[HOSPITAL]
+    table = site.organisation.vault.read(site.dataset).slice(0, RECORDS)
+    columns = [table[feature.name].to_pylist() for feature in plan.features]
+    return [(f"row-{number}", values) for number, values in enumerate(zip(*columns, strict=True), start=1)]
+
+
+async def _review(play: Play, model: str, proposing: Awaitable[None]) -> None:
+    """Bureau and regulator at the same time; raises what the bureau was told."""
+    regulator = play.consortium[REGULATOR]
+    proposed, _ = await asyncio.gather(
+        proposing,
+        scoring.review_model(regulator, model),
+        return_exceptions=True,
+    )
+    if isinstance(proposed, BaseException):
+        raise proposed
+
+
+async def _register(play: Play, secret: PaillierSecret, plan: ModelPlan) -> ScoreModel:
+    model, opening = build_model(secret, plan.name, plan.features, plan.weights, *WEIGHT_RANGE, plan.limit, rand)
+    await _review(play, plan.name, scoring.propose_model(play.consortium[BUREAU], REGULATOR, model, opening))
+    return model
+
+
+async def _dishonest(play: Play, secret: PaillierSecret, plan: ModelPlan) -> str:
+    """Weights 1, 10^3, 10^6 would spell a record in one score: the regulator must refuse. Says how it did."""
+    name = f"{plan.name}-reader"
+    features = plan.features[:3]
+    limit = sum(f.high * f.scale for f in features)
+    honest, opening = build_model(secret, name, features, (1,) * len(features), *WEIGHT_RANGE, limit, rand)
+    n = int.from_bytes(honest.key, "big")
+    powers = [10 ** (3 * place) for place in range(len(features))]
+
+    def raised(values: Sequence[bytes], modulus: int) -> tuple[bytes, ...]:
+        # E(1)^w = E(w), under the randomness r^w
+        return tuple(
+            pow(int.from_bytes(value, "big"), power, modulus).to_bytes(len(value), "big")
+            for value, power in zip(values, powers, strict=True)
+        )
+
+    model = msgspec.structs.replace(honest, ciphertexts=raised(honest.ciphertexts, n * n))
+    shown = ModelOpening(tuple(powers), raised(opening.randomness, n))
+    try:
+        await _review(play, name, scoring.propose_model(play.consortium[BUREAU], REGULATOR, model, shown))
+    except Refused as refusal:
+        return f"A model with weights 1, 1000, 1000000, shown to {REGULATOR}: {refusal.facts['words']}"
+    raise Refused("demo.cheat_worked", what="weights that spell the record")
+
+
+def _facts(
+    plan: ModelPlan,
+    model: ScoreModel,
+    records: Sequence[tuple[str, tuple[object, ...]]],
+    flags: Sequence[Flag],
+    evaluation: Evaluation,
+    refusal: str,
+    seconds: float,
+) -> ScoreFacts:
+    record_of = dict(evaluation.records)
+    flagged = {record_of[flag.handle] for flag in flags if flag.reached}
+    rows = integer_features(plan.features, [values for _, values in records])  # type: ignore[misc]
+    plain = {
+        record
+        for (record, _), row in zip(records, rows, strict=True)
+        if sum(w * x for w, x in zip(plan.weights, row, strict=True)) >= plan.limit
+    }
+    bounds = declared_bounds(model.features, model.weight_low, model.weight_high, model.limit, 8 * len(model.key))
+    return ScoreFacts(
+        hospital=HOSPITAL,
+        records=len(records),
+        features=[feature.name for feature in plan.features],
+        limit=plan.limit,
+        flagged=len(flagged),
+        plain_flagged=len(plain),
+        agree=flagged == plain,
+        key_bits=8 * len(model.key),
+        reviewed_by=REGULATOR,
+        leaks=[
+            (
+                f"The bureau learns which of {len(records)} answers reach the limit, and hardly more: at most "
+                f"{bounds.leak_per_mille / 10:g} % of the time a value bounds how far a score is from it."
+            ),
+            "The hospital learns the model's features, range and limit; no weight, and no flag.",
+            f"{REGULATOR} learns the weights, which it was shown; nobody else does.",
+        ],
+        refusal=refusal,
+        seconds=seconds,
+    )
+
+
+def _tell(play: Play, facts: ScoreFacts, model: ScoreModel) -> None:
+    say = play.narrator.say
+    say(f"Model {model.model}: {len(facts.features)} features, limit {facts.limit}; reviewed by {facts.reviewed_by},")
+    say(f"registered as {model_digest(model).hex()[:16]}…; {facts.key_bits}-bit Paillier.")
+    same = "the same as the plain computation" if facts.agree else "NOT the same as the plain computation"
+    say(f"{facts.flagged} of {facts.records} records reach the limit: {same} ({facts.plain_flagged}).")
+    for line in facts.leaks:
+        say(line)
+    say(facts.refusal, style="yellow")

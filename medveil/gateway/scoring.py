@@ -1,0 +1,183 @@
+"""Encrypted scoring between gateways: the bureau's model meets a hospital's records.
+
+    bureau    -> regulator   ModelShown      the model and its opening, sealed
+    regulator -> bureau      ModelReview     its signature of the model's digest
+    bureau    -> ledger      RegisterModel   digest and review
+    bureau    -> hospital    ScoreRequest    the model and its purpose
+    hospital                 reads the digest from the ledger, decides under its grant, audit intent
+    hospital  -> bureau      ScoreAnswers    masked scores; what was scored is stored before they leave
+    bureau                   decrypts: which answers reach the limit
+
+The hospital gets no flags back (docs/protocols/encrypted-scoring.md says why). `mpc.scoring` holds the
+protocol, this module carries its messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from ledger.contracts import models
+from medveil.gateway.granting import decide_use, still_granted
+from medveil.gateway.organisation import Clock, Organisation, Refusal
+from mpc import scoring
+from mpc.scoring import (
+    Evaluation,
+    Flag,
+    ModelOpening,
+    PaillierSecret,
+    ScoreAnswers,
+    ScoreModel,
+    UseBook,
+    model_digest,
+)
+from privacy.decide import Decision, UseRequest
+from privacy.grants import Code
+from wire.canonical import Wire, decode, encode
+from wire.domains import MODEL, MODEL_REVIEW, digest
+from wire.errors import MedveilError, ProtocolAbort, Refused
+from wire.identifiers import Handle, Name
+from wire.signing import Signature
+
+_KEY = "paillier-key"
+_USES = "scored-records"
+
+
+class ModelShown(Wire, frozen=True, tag="medveil.model_shown"):
+    """Bureau to regulator: a model and its opening. Secret."""
+
+    model: ScoreModel
+    opening: ModelOpening
+
+
+class ModelReview(Wire, frozen=True, tag="medveil.model_review"):
+    """Regulator to bureau: the signature of the model's digest."""
+
+    digest: bytes
+    signature: Signature
+
+
+class ScoreRequest(Wire, frozen=True, tag="medveil.score_request"):
+    """Bureau to hospital."""
+
+    session: Handle
+    model: ScoreModel
+    dataset: Name
+    purpose: Code
+
+
+def review_session(model: str) -> bytes:
+    """The channel session of a model's review."""
+    return digest(MODEL, b"review", model.encode())[:16]
+
+
+# --- bureau and regulator -----------------------------------------------------------------------
+
+
+async def propose_model(bureau: Organisation, regulator: str, model: ScoreModel, opening: ModelOpening) -> None:
+    """Bureau: have a model reviewed, then register it. Raises Refused with the regulator's words."""
+    session = review_session(model.model)
+    await bureau.send(regulator, session, ModelShown(model, opening))
+    _, reply = await bureau.receive_answer(ModelReview, session)
+    if isinstance(reply, Refusal):
+        raise Refused("gateway.model_refused", model=model.model, reason=reply.code, words=reply.words)
+    await bureau.submit(models.RegisterModel(model.model, model_digest(model), regulator, reply.signature))
+
+
+async def review_model(regulator: Organisation, model: str) -> None:
+    """Regulator: look at one shown model; sign it, or say why not."""
+    session = review_session(model)
+    bureau, shown = await regulator.receive(ModelShown, session)
+    try:
+        review = scoring.review(shown.model, shown.opening)
+    except MedveilError as error:
+        await regulator.send(bureau, session, Refusal(error.code, error.text()))
+        return
+    signature = regulator.signer.sign(MODEL_REVIEW, review.digest)
+    await regulator.send(bureau, session, ModelReview(review.digest, signature))
+
+
+def new_key(bureau: Organisation) -> PaillierSecret:
+    """Bureau: a fresh Paillier key, kept in its vault."""
+    secret = scoring.generate_key()
+    bureau.vault.put_document("secrets", _KEY, encode(secret))
+    return secret
+
+
+# --- hospital -----------------------------------------------------------------------------------
+
+
+async def serve_scores(
+    hospital: Organisation, session: bytes, records: Sequence[tuple[str, Sequence[object]]], clock: Clock
+) -> Evaluation | Decision:
+    """Hospital: take one request and score `records`, or say no.
+
+    records: (own record id, values in the order of the model's features, natural units), secret; values
+    are fetched by the caller for the model's declared columns. Returns the evaluation, or the denial.
+    """
+    bureau, request = await hospital.receive(ScoreRequest, session)
+    model = request.model
+    use = UseRequest(
+        holder=hospital.name,
+        recipient=bureau,
+        dataset=request.dataset,
+        fields=tuple(sorted(feature.name for feature in model.features)),
+        kind="score",
+        purpose=request.purpose,
+    )
+    name = model_digest(model)
+    decision, intent = decide_use(hospital, use, clock(), name)
+    if not decision.allowed:
+        await hospital.send(bureau, session, Refusal(decision.code, decision.text()))
+        return decision
+    ended: Literal["released", "aborted"] = "aborted"
+    try:
+        result = _evaluate(hospital, request, session, name, records)
+        if not still_granted(hospital, use, decision, clock()):
+            raise Refused("gateway.grant_gone", grant=decision.grant, dataset=request.dataset)
+        hospital.vault.put_document("scoring", _USES, encode(result.uses))
+        await hospital.send(bureau, session, result.answers)
+        ended = "released"
+        return result
+    except MedveilError as error:
+        await hospital.send(bureau, session, Refusal(error.code, error.text()))
+        raise
+    finally:
+        hospital.audit.outcome(intent, ended)
+
+
+def _evaluate(
+    hospital: Organisation,
+    request: ScoreRequest,
+    session: bytes,
+    name: bytes,
+    records: Sequence[tuple[str, Sequence[object]]],
+) -> Evaluation:
+    registered = hospital.account.state.get(models.model_key(request.model.model), models.ModelState)
+    if registered is None or request.session != session:
+        raise Refused("scoring.not_registered", model=request.model.model)
+    rows = scoring.integer_features(request.model.features, [row for _, row in records])  # type: ignore[misc]
+    numbered = [(record, row) for (record, _), row in zip(records, rows, strict=True)]
+    return scoring.evaluate(request.model, registered.digest, session, numbered, _uses(hospital), hospital.rand)
+
+
+def _uses(hospital: Organisation) -> UseBook:
+    if _USES not in hospital.vault.documents("scoring"):
+        return UseBook()
+    return decode(UseBook, hospital.vault.document("scoring", _USES))
+
+
+# --- bureau -------------------------------------------------------------------------------------
+
+
+async def ask_scores(
+    bureau: Organisation, hospital: str, request: ScoreRequest, secret: PaillierSecret
+) -> tuple[tuple[Flag, ...], ScoreAnswers]:
+    """Bureau: send the model, read which of the hospital's answers reach the limit. Raises Refused."""
+    await bureau.send(hospital, request.session, request)
+    sender, reply = await bureau.receive_answer(ScoreAnswers, request.session)
+    if sender != hospital:
+        raise ProtocolAbort("gateway.misdirected_request", round="answers", parties=(sender,))
+    if isinstance(reply, Refusal):
+        raise Refused("gateway.score_refused", organisation=hospital, reason=reply.code, words=reply.words)
+    return scoring.read_flags(secret, request.model, request.session, hospital, reply), reply

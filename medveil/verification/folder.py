@@ -1,0 +1,164 @@
+"""Verification of an evidence folder, or of one file that stands alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ledger.export import LedgerExport, verify_export
+from ledger.machine import Machine
+from ledger.receipts import ProvenValue, Receipt, verify_receipt, verify_value
+from medveil.verification import checks
+from medveil.verification.case import Case
+from medveil.verification.kinds import register_all
+from medveil.verification.report import Check, Report
+from wire import evidence
+from wire.checkpoint import TrustFile, read_trust, trust_of
+from wire.errors import MedveilError, Refused, Unavailable, VerificationError
+from wire.evidence import Manifest, check_manifest, read_manifest
+from zkp.groups import BACKENDS
+
+
+def verify(path: str | Path, trust: str | Path | TrustFile | None = None, backend: str = "arkworks") -> Report:
+    """Check an evidence folder, or one evidence file, offline. Returns the report or raises.
+
+    trust: the consortium's trust file (path or struct) that *you* pinned. Without it the evidence is
+    only checked against the genesis it brings itself, and the report says ``pinned=False``: whoever
+    made it could have made all of it. backend: curve library for proofs, "arkworks" or "reference".
+
+    Raises VerificationError naming the file and the entry that does not hold; DecodeError (damaged);
+    QuorumNotMet; Unavailable (not readable); Refused (a file that cannot be checked alone).
+    """
+    if backend not in BACKENDS:
+        raise Refused("verify.unknown_backend", backend=backend, known=", ".join(BACKENDS))
+    register_all()
+    path = Path(path)
+    pinned = trust if isinstance(trust, TrustFile) or trust is None else read_trust(Path(trust))
+    if path.is_dir():
+        return _verify_folder(path, pinned, backend)
+    return _verify_file(path, pinned, backend)
+
+
+def _read(path: Path, name: str) -> Any:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise Unavailable("wire.unreadable", file=name) from None
+    return evidence.read(data)
+
+
+def _verify_folder(folder: Path, pinned: TrustFile | None, backend: str) -> Report:
+    manifest = read_manifest(folder)
+    trust = pinned if pinned is not None else _own_trust(folder, manifest)
+    _check_files(folder, manifest, trust)
+    files = []
+    for listed in manifest.body.files:
+        try:
+            struct = _read(folder / listed.path, listed.path)
+        except MedveilError as error:
+            raise VerificationError("verify.file_fails", file=listed.path, detail=error.message) from None
+        if struct.header.kind != listed.kind:
+            raise VerificationError("verify.other_kind", file=listed.path, kind=listed.kind)
+        files.append((listed.path, struct))
+    exports = checks.of(files, LedgerExport)
+    if len(exports) != 1:
+        raise VerificationError("verify.one_ledger", folder=str(folder), count=len(exports))
+    (where, export) = exports[0]
+    try:
+        machine = verify_export(export, trust)
+    except MedveilError as error:
+        raise VerificationError("verify.file_fails", file=where, detail=error.message) from None
+    case = Case(trust, machine, backend)
+    case.held("files are as the exporter signed them", evidence.MANIFEST_NAME, len(files))
+    _ledger_held(case, export, where)
+    checks.check_files(case, files)
+    return _report(str(folder), pinned is not None, manifest.body.exporter, case)
+
+
+def _ledger_held(case: Case, export: LedgerExport, where: str) -> None:
+    envelopes = sum(len(block.envelopes) for block in export.blocks)
+    case.held("blocks replayed to the same roots, the head cosigned by k of n", where, len(export.blocks))
+    case.held("envelopes signed by their senders and allowed by the contracts", where, envelopes)
+
+
+def _own_trust(folder: Path, manifest: Manifest) -> TrustFile:
+    """The genesis that the evidence brings itself: nothing to rely on, but enough to check consistency."""
+    for listed in manifest.body.files:
+        if listed.kind == "ledger-export":
+            try:
+                return trust_of(_read(folder / listed.path, listed.path).founding)
+            except AttributeError:
+                break
+            except MedveilError as error:
+                raise VerificationError("verify.file_fails", file=listed.path, detail=error.message) from None
+    raise VerificationError("verify.one_ledger", folder=str(folder), count=0)
+
+
+def _check_files(folder: Path, manifest: Manifest, trust: TrustFile) -> None:
+    """The signed manifest against the files; a changed file is looked into, to say where."""
+    body = manifest.body
+    if body.chain != trust.chain:
+        raise VerificationError("verify.other_chain", chain=body.chain, expected=trust.chain)
+    try:
+        check_manifest(folder, manifest, trust.member(body.exporter).keys.envelope.key)
+    except VerificationError as error:
+        file = str(error.facts.get("file", ""))
+        if error.code != "wire.file_changed":
+            raise
+        raise VerificationError("verify.file_changed", file=file, detail=_inside(folder / file, file, trust)) from None
+
+
+def _inside(path: Path, name: str, trust: TrustFile) -> str:
+    """What is wrong inside a changed file, as far as the file alone can tell."""
+    try:
+        struct = _read(path, name)
+        if isinstance(struct, LedgerExport):
+            verify_export(struct, trust)
+        elif isinstance(struct, Receipt):
+            verify_receipt(struct, trust)
+    except MedveilError as error:
+        return error.message
+    return "-"
+
+
+def _verify_file(path: Path, pinned: TrustFile | None, backend: str) -> Report:
+    struct = _read(path, str(path))
+    if pinned is None:
+        if not isinstance(struct, LedgerExport):
+            raise Refused("verify.needs_trust", file=str(path))
+        trust = trust_of(struct.founding)
+    else:
+        trust = pinned
+    case = Case(trust, Machine(trust.founding), backend)
+    name = path.name
+    if isinstance(struct, LedgerExport):
+        case.machine = verify_export(struct, trust)
+        _ledger_held(case, struct, name)
+    elif isinstance(struct, Receipt):
+        verify_receipt(struct, trust)
+        case.held("envelope signed by its sender", name)
+        case.held("result included in the block, the block in the log", name)
+        case.held("head cosigned by k of n", name)
+        if not struct.result.accepted:
+            case.held(f"the ledger refused this envelope: {struct.result.code}", name)
+    elif isinstance(struct, ProvenValue):
+        verify_value(struct, trust)
+        case.held("value in the state tree, the block in the log" if struct.value is not None else "absence", name)
+        case.held("head cosigned by k of n", name)
+    else:
+        raise Refused("verify.needs_folder", file=str(path), kind=struct.header.kind)
+    return _report(str(path), pinned is not None, "", case)
+
+
+def _report(path: str, pinned: bool, exporter: str, case: Case) -> Report:
+    checked: list[Check] = case.checks
+    return Report(
+        path=path,
+        pinned=pinned,
+        chain=case.trust.chain,
+        genesis=case.trust.genesis_hash.hex(),
+        exporter=exporter,
+        backend=case.backend,
+        checks=checked,
+        flows=case.flows(),
+    )

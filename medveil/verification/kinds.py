@@ -1,0 +1,22 @@
+"""Every kind of evidence that medveil writes, and the model file that is none of `mpc`'s own."""
+
+from __future__ import annotations
+
+from mpc.scoring import ScoreModel
+from wire.canonical import Wire
+from wire.evidence import Header, register
+
+
+class ModelEvidence(Wire, frozen=True, tag="medveil.model_evidence"):
+    """A registered model as everybody may see it: key and ciphertexts, no weight."""
+
+    header: Header
+    model: ScoreModel
+
+
+MODEL = register("score-model", 1, ModelEvidence)
+
+
+def register_all() -> None:
+    """Import every part that registers a kind, so that `wire.evidence.read` knows them all."""
+    import zkp.bill_limit  # noqa: F401

@@ -1,0 +1,87 @@
+"""How verification looks on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from medveil.verification.report import Report
+from wire.dates import format_instant
+from wire.errors import Unavailable
+
+
+def show_report(report: Report, as_json: bool) -> None:
+    """Print the checks, the data-flow table and the verdict."""
+    if as_json:
+        body = msgspec.to_builtins(report) | {"verdict": report.verdict}
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n")
+        return
+    console = Console(highlight=False)
+    for check in report.checks:
+        console.print(Text(f"  ok  {check.what} ({check.count})  {check.where}"), soft_wrap=True)
+    if report.flows:
+        console.print(Text("\nWho used what, for which purpose, under which grant", style="bold"))
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for column in ("time", "data of", "used by", "dataset", "use", "purpose", "grant", "outcome"):
+            table.add_column(column, overflow="fold")
+        for flow in report.flows:
+            table.add_row(
+                *(
+                    Text(cell)
+                    for cell in (
+                        format_instant(flow.time),
+                        flow.owner,
+                        flow.who,
+                        flow.dataset,
+                        flow.kind,
+                        flow.purpose,
+                        flow.grant or "none",
+                        flow.outcome,
+                    )
+                )
+            )
+        console.print(table)
+    console.print()
+    if report.pinned:
+        console.print(Text(f"verified: chain {report.chain}, genesis {report.genesis[:16]}…", style="bold"))
+    else:
+        console.print(
+            Text(
+                f"consistent, not pinned: chain {report.chain} says that its genesis is {report.genesis[:16]}…, and "
+                "nothing here proves it. Give --trust consortium.json, from somebody you trust.",
+                style="bold",
+            ),
+            soft_wrap=True,
+        )
+
+
+def show_file(path: Path) -> None:
+    """Print one evidence file as JSON (bytes as hex)."""
+    from medveil.verification.kinds import register_all
+    from wire import evidence
+
+    register_all()
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise Unavailable("wire.unreadable", file=str(path)) from None
+    struct = evidence.read(data)
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(_readable(struct)), indent=2) + b"\n")
+
+
+def _readable(value: Any) -> Any:
+    """A Wire struct with its field names; bytes as lower-case hex."""
+    if isinstance(value, msgspec.Struct):
+        named = {"type": type(value).__struct_config__.tag}
+        return named | {name: _readable(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, tuple):
+        return [_readable(item) for item in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    return value
