@@ -351,22 +351,36 @@ def build_model(
     weights: secret integers, one a feature, within weight_low..weight_high; limit: L, public.
     Raises Refused where the declarations are not acceptable, ValueError where the weights do not fit them.
     """
+    declared_bounds(features, weight_low, weight_high, limit, 16 * len(secret.p))
     plain = tuple(index(weight) for weight in weights)
-    public = _private_key(secret).public_key
-    n, length = public.n, public.n.bit_length() // 8
-    declared_bounds(features, weight_low, weight_high, limit, n.bit_length())
     if len(plain) != len(features) or not all(weight_low <= weight <= weight_high for weight in plain):
         raise ValueError("one weight a feature, each within the declared range")
-    randomness = [_unit(n, rand) for _ in plain]
+    return encrypt_weights(secret, model, features, plain, weight_low, weight_high, limit, rand)
+
+
+def encrypt_weights(
+    secret: PaillierSecret,
+    model: str,
+    features: Sequence[Feature],
+    weights: Sequence[int],
+    weight_low: int,
+    weight_high: int,
+    limit: int,
+    rand: Rand,
+) -> tuple[ScoreModel, ModelOpening]:
+    """`build_model` without its checks: what a dishonest bureau can do, whom the others refuse."""
+    public = _private_key(secret).public_key
+    n, length = public.n, public.n.bit_length() // 8
+    randomness = [_unit(n, rand) for _ in weights]
     ciphertexts = tuple(
         public.raw_encrypt(weight % n, r_value=r).to_bytes(2 * length, "big")
-        for weight, r in zip(plain, randomness, strict=True)
+        for weight, r in zip(weights, randomness, strict=True)
     )
     proof = prove_key(int.from_bytes(secret.p, "big"), int.from_bytes(secret.q, "big"))
     built = ScoreModel(
         1, model, tuple(features), weight_low, weight_high, limit, n.to_bytes(length, "big"), proof, ciphertexts
     )
-    return built, ModelOpening(plain, tuple(r.to_bytes(length, "big") for r in randomness))
+    return built, ModelOpening(tuple(weights), tuple(r.to_bytes(length, "big") for r in randomness))
 
 
 # regulator

@@ -30,6 +30,7 @@ from mpc.scoring import (
     UseBook,
     build_model,
     check_model,
+    encrypt_weights,
     evaluate,
     generate_key,
     integer_features,
@@ -291,39 +292,43 @@ def registered_by_nobody(made: Made, **changes: Any) -> ScoreModel:
 
 
 def test_a_model_that_was_not_reviewed_is_not_evaluated(made: Made) -> None:
-    wide = (1, 1000, 1_000_000)
-    public = phe.PaillierPublicKey(made.n)
-    ciphertexts = tuple(public.raw_encrypt(weight).to_bytes(512, "big") for weight in wide)
-    other = registered_by_nobody(made, ciphertexts=ciphertexts)
+    other, _ = encrypt_weights(
+        made.secret, "over-use", FEATURES, (1, 1000, 1_000_000), LOW, HIGH, LIMIT, secrets.token_bytes
+    )
     with pytest.raises(Refused) as caught:
-        evaluate(other, model_digest(made.model), SESSION, [("a", (1, 2, 3))], UseBook(), secrets.token_bytes)
+        evaluate(other, model_digest(made.model), SESSION, [("a", (1, 2, 3))], UNUSED, secrets.token_bytes)
     assert code_of(caught) == "scoring.not_registered"
 
 
-def test_weights_of_a_million_cannot_be_declared(made: Made) -> None:
+def test_weights_of_a_million_cannot_be_declared(made: Made, unchecked: None) -> None:
+    wide = ("m", FEATURES, (1, 1000, 1_000_000), 0, 1_000_000, 5, secrets.token_bytes)
     with pytest.raises(Refused) as caught:
-        build_model(made.secret, "m", FEATURES, (1, 1000, 1_000_000), 0, 1_000_000, 5, secrets.token_bytes)
+        build_model(made.secret, *wide)
     assert code_of(caught) == "scoring.range_too_wide"
-    other = registered_by_nobody(made, weight_high=1_000_000)
-    for look in (lambda: check_model(other), lambda: review(other, made.opening)):
+    # whoever builds it all the same is refused by everybody, also were it registered
+    other, opening = encrypt_weights(made.secret, *wide)
+    for look in (
+        lambda: check_model(other),
+        lambda: review(other, opening),
+        lambda: evaluate(other, model_digest(other), SESSION, [("a", (1, 2, 3))], UNUSED, secrets.token_bytes),
+    ):
         with pytest.raises(Refused) as caught:
             look()
         assert code_of(caught) == "scoring.range_too_wide"
-    # nor evaluated, were it registered all the same
-    with pytest.raises(Refused) as caught:
-        evaluate(other, model_digest(other), SESSION, [("a", (1, 2, 3))], UseBook(), secrets.token_bytes)
-    assert code_of(caught) == "scoring.range_too_wide"
 
 
-def test_a_weight_outside_its_declared_range_fails_the_review(made: Made) -> None:
-    public = phe.PaillierPublicKey(made.n)
-    r = int.from_bytes(made.opening.randomness[1], "big")
-    ciphertext = public.raw_encrypt(1_000_000, r_value=r).to_bytes(512, "big")
-    model = registered_by_nobody(made, ciphertexts=(made.model.ciphertexts[0], ciphertext, made.model.ciphertexts[2]))
+def test_a_weight_outside_its_declared_range_fails_the_review(made: Made, unchecked: None) -> None:
+    model, opening = encrypt_weights(
+        made.secret, "m", FEATURES, (40, 1_000_000, -7), LOW, HIGH, LIMIT, secrets.token_bytes
+    )
     with pytest.raises(Refused) as caught:
-        review(model, ModelOpening((40, 1_000_000, -7), made.opening.randomness))
+        review(model, opening)
     assert code_of(caught) == "scoring.weight_out_of_range"
     assert caught.value.facts["feature"] == "spend"
+    # shown as another weight, it is found by its ciphertext
+    with pytest.raises(VerificationError) as wrong:
+        review(model, ModelOpening(WEIGHTS, opening.randomness))
+    assert code_of(wrong) == "scoring.other_ciphertext" and wrong.value.facts["feature"] == "spend"
     with pytest.raises(ValueError, match="declared range"):
         build_model(made.secret, "m", FEATURES, (40, 51, 0), LOW, HIGH, LIMIT, secrets.token_bytes)
 
