@@ -189,7 +189,9 @@ EDITS: dict[str, str] = {
     "a row given to another person": "UPDATE rows SET record = (SELECT record FROM rows r WHERE r.position = 1)"
     " WHERE position = 0",
     "a key removed": "DELETE FROM records WHERE record = (SELECT record FROM rows WHERE position = 0)",
-    "keys swapped": "UPDATE records SET wrapped = (SELECT wrapped FROM records r WHERE r.record <> records.record)",
+    "keys swapped": "UPDATE records SET wrapped = next.wrapped FROM (SELECT record, coalesce(lead(wrapped) OVER "
+    "(ORDER BY record), first_value(wrapped) OVER (ORDER BY record)) AS wrapped FROM records) AS next"
+    " WHERE next.record = records.record",
     "a key's row count changed": "UPDATE records SET rows = 2",
     "a key under another epoch": "UPDATE records SET epoch = 2",
     "a truncated row": "UPDATE rows SET sealed = x'00' WHERE position = 3",
