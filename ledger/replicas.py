@@ -8,16 +8,15 @@ histories gets both cosigned by at most one of them each, and k of n makes one o
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ledger.head_memory import HeadMemory
 from ledger.machine import Block, Machine
-from wire.checkpoint import Note, SignatureLine, cosign_checkpoint, parse_note
+from wire.checkpoint import Note, SignatureLine, cosign_checkpoint
 from wire.checkpoint.note import verify_cosignature, verify_log_signature
 from wire.checkpoint.trust import trust_of
-from wire.errors import Unavailable, VerificationError
+from wire.errors import VerificationError
 from wire.keyset import Founding
 from wire.signing import Signer
 
@@ -28,7 +27,8 @@ FUTURE = 300_000
 class Replica:
     """The replica of one re-executing member.
 
-    signer: its cosign key; clock: ms UTC; memory: file that keeps the last cosigned head across restarts.
+    signer: its cosign key; clock: ms UTC; memory: file that keeps the last cosigned
+    head across restarts; without one, a restarted replica has forgotten what it signed.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Replica:
         self._trust = trust_of(founding)
         self._signer = signer
         self._clock = clock
-        self._memory = memory
+        self._memory = HeadMemory(memory) if memory is not None else None
         if self._trust.member(organisation).keys.cosign.key != signer.key:
             raise VerificationError("ledger.not_cosigner", organisation=organisation)
         self._cosigned = self._recall()
@@ -91,6 +91,7 @@ class Replica:
                 raise VerificationError("ledger.fork", organisation=self.organisation, size=before.size)
 
     def _check_note(self, note: Note) -> None:
+        """The sequencer's head of this chain, and nobody else's signature under it."""
         if note.checkpoint.origin != self._trust.origin or len(note.lines) != 1:
             raise VerificationError("ledger.other_head", organisation=self.organisation, size=note.checkpoint.size)
         if note.lines[0].name != self._trust.origin:
@@ -99,31 +100,22 @@ class Replica:
         verify_log_signature(sequencer.keys.cosign.key, note, note.lines[0])
 
     def _recall(self) -> Note | None:
+        """The larger of the remembered heads that is signed by the sequencer and by this member."""
         if self._memory is None:
             return None
-        try:
-            data = self._memory.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError:
-            raise Unavailable("ledger.storage", path=str(self._memory)) from None
-        note = parse_note(data)
-        if note.checkpoint.origin != self._trust.origin:
-            raise VerificationError("ledger.other_genesis", chain=self._trust.chain)
-        verify_cosignature(self._signer.key, note, note.lines[-1])
-        return note
+        notes = self._memory.recall()
+        for last, note in enumerate(notes, 1):
+            try:
+                self._check_note(Note(note.checkpoint, note.lines[:-1]))
+                verify_cosignature(self._signer.key, note, note.lines[-1])
+            except VerificationError:
+                if last == len(notes):
+                    raise
+                continue
+            return note
+        return None
 
     def _remember(self, note: Note) -> None:
         if self._memory is not None:
-            part = self._memory.with_name(self._memory.name + ".part")
-            try:
-                with part.open("wb") as file:
-                    file.write(note.format())
-                    file.flush()
-                    os.fsync(file.fileno())
-                part.replace(self._memory)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    part.unlink(missing_ok=True)
-                raise Unavailable("ledger.storage", path=str(self._memory)) from None
+            self._memory.remember(note)
         self._cosigned = note

@@ -2,7 +2,8 @@
 
 Who used what stays in the organisation's audit trail; its hash chain is anchored here batch by batch.
 A batch must continue the sender's last one (next number, same head), so that entries can neither be
-left out nor rewritten once anchored. Entries go into evidence with inclusion proofs under `root`.
+left out nor rewritten once anchored; the first starts with entry 1 after 32 zero bytes. Entries go
+into evidence with inclusion proofs under `root`.
 
 State keys: ``access/<organisation>`` -> ChainState; ``access/<organisation>/<first>`` -> BatchState.
 """
@@ -23,8 +24,10 @@ from wire.keyset import Height
 NAME = "access"
 MOST_ENTRIES = 100_000
 """Most entries of one batch."""
+START = bytes(32)
+"""The head before entry 1."""
 
-Number = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Number = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 
 
 class AnchorAccess(Wire, frozen=True, tag="access.anchor"):
@@ -70,13 +73,15 @@ def batch_key(organisation: str, first: int) -> bytes:
 
 
 def anchor(op: AnchorAccess, sender: str, context: Context, view: View) -> tuple[Event, ...]:
-    """Anchor the next batch of the sender. The first batch starts at 0 or 1, at the chain's own origin."""
+    """Anchor the next batch of the sender."""
     if not op.first <= op.last < op.first + MOST_ENTRIES:
         raise Refused("access.range", organisation=sender, first=op.first, last=op.last)
     chain = view.get(chain_key(sender), ChainState)
     if chain is None:
-        if op.first > 1:
+        if op.first != 1:
             raise Refused("access.gap", organisation=sender, first=op.first, expected=1)
+        if op.previous_head != START:
+            raise Refused("access.rewritten", organisation=sender, first=op.first)
     elif op.first != chain.last + 1:
         raise Refused("access.gap", organisation=sender, first=op.first, expected=chain.last + 1)
     elif op.previous_head != chain.head:

@@ -1,0 +1,140 @@
+"""Envelopes: one encoding, one signature, and a code of its own for each way to be wrong."""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Any
+
+import msgspec
+import pytest
+
+from ledger.contracts import CONTRACTS, AnchorGrant, Op, RevokeGrant
+from ledger.envelope import (
+    LARGEST,
+    MOST_OPS,
+    VERSION,
+    Envelope,
+    SignedEnvelope,
+    check_chain,
+    check_signature,
+    envelope_id,
+    open_envelope,
+    sign_envelope,
+)
+from wire.canonical import check_type, decode, encode
+from wire.domains import ENVELOPE
+from wire.errors import DecodeError, VerificationError
+
+OPS: tuple[Any, ...] = typing.get_args(Op)
+
+
+def envelope(**change: Any) -> Envelope:
+    fields: dict[str, Any] = {
+        "version": VERSION,
+        "chain": bytes(32),
+        "sender": "hospital-1",
+        "nonce": 0,
+        "expiry_height": 10,
+        "ops": (RevokeGrant("grant-1"),),
+    }
+    return Envelope(**(fields | change))
+
+
+def test_round_trip(world: Any) -> None:
+    signer = world.signer("hospital-1")
+    data = sign_envelope(signer, envelope())
+    signed = open_envelope(data)
+    assert signed.envelope == envelope() and encode(signed) == data
+    check_signature(signed, signer.key)
+    check_chain(signed, bytes(32))
+    assert len(envelope_id(data)) == 32
+    with pytest.raises(VerificationError):
+        check_signature(signed, world.signer("hospital-2").key)
+    with pytest.raises(VerificationError):
+        check_chain(signed, b"\x01" * 32)
+
+
+def test_a_failed_check_is_not_remembered_as_good(world: Any) -> None:
+    signed = open_envelope(sign_envelope(world.signer("hospital-1"), envelope()))
+    for _ in range(2):
+        with pytest.raises(VerificationError):
+            check_signature(signed, world.signer("hospital-2").key)
+        check_signature(signed, world.signer("hospital-1").key)
+
+
+def test_the_signature_is_under_the_envelope_domain(world: Any) -> None:
+    signer = world.signer("hospital-1")
+    for domain in (b"medveil/v1/grant", ENVELOPE + b"2"):
+        signed = SignedEnvelope(envelope(), signer.sign(domain, encode(envelope())))
+        with pytest.raises(VerificationError):
+            check_signature(signed, signer.key)
+
+
+def test_every_op_belongs_to_one_contract_and_is_canonical() -> None:
+    by_contract = [op for contract in CONTRACTS for op in contract.ops]
+    assert isinstance(Op, types.UnionType)
+    assert sorted(op.__name__ for op in by_contract) == sorted(op.__name__ for op in OPS)
+    check_type(SignedEnvelope)
+    tags = [op.__struct_config__.tag for op in OPS]
+    assert len(set(tags)) == len(tags)
+    for contract in CONTRACTS:
+        for op in contract.ops:
+            assert op.__struct_config__.tag.startswith(contract.name + ".")
+
+
+@pytest.mark.parametrize("ops", [(), (RevokeGrant("grant-1"),) * (MOST_OPS + 1)])
+def test_one_to_256_ops(world: Any, ops: tuple[Any, ...]) -> None:
+    with pytest.raises(DecodeError):
+        open_envelope(sign_envelope(world.signer("hospital-1"), envelope(ops=ops)))
+
+
+def test_unknown_op(world: Any) -> None:
+    data = sign_envelope(world.signer("hospital-1"), envelope())
+    for tag, shown in ((b"grants.revokf", "grants.revokf"), ("grants.r\u00e9vok".encode(), "?")):
+        assert len(tag) == len(b"grants.revoke")
+        with pytest.raises(DecodeError) as caught:
+            open_envelope(data.replace(b"grants.revoke", tag))
+        assert caught.value.code == "ledger.unknown_op" and caught.value.facts["op"] == shown
+
+
+def test_oversize(world: Any) -> None:
+    with pytest.raises(DecodeError) as caught:
+        open_envelope(bytes(LARGEST + 1))
+    assert caught.value.code == "ledger.envelope_too_large"
+    big = AnchorGrant("g" * 64, bytes(32), 0, 1, 0)
+    assert len(sign_envelope(world.signer("hospital-1"), envelope(ops=(big,) * MOST_OPS))) < LARGEST
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sender": "Hospital"},
+        {"sender": "a\n"},
+        {"chain": bytes(31)},
+        {"nonce": -1},
+        {"nonce": 2**63},
+        {"expiry_height": -1},
+    ],
+)
+def test_fields_out_of_range(world: Any, change: dict[str, Any]) -> None:
+    data = encode(SignedEnvelope(envelope(**change), world.signer("hospital-1").sign(ENVELOPE, b"")))
+    with pytest.raises(DecodeError):
+        open_envelope(data)
+
+
+def test_other_encodings_of_the_same_envelope_are_refused(world: Any) -> None:
+    data = sign_envelope(world.signer("hospital-1"), envelope())
+    plain = msgspec.msgpack.decode(data)
+    assert msgspec.msgpack.encode(plain) == data
+    at = data.index(b"\xaahospital-1")
+    longer = data[:at] + b"\xd9\x0a" + data[at + 1 :]  # the same text with a longer length
+    assert msgspec.msgpack.decode(longer) == plain
+    for bad in (longer, data + b"\x00", data[:-1], b"", b"\xc1", b"\x91" * 2000):
+        with pytest.raises(DecodeError):
+            open_envelope(bad)
+
+
+def test_decoding_gives_the_declared_types(world: Any) -> None:
+    data = sign_envelope(world.signer("hospital-1"), envelope())
+    assert isinstance(decode(SignedEnvelope, data).envelope.ops[0], RevokeGrant)

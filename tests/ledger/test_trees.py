@@ -1,0 +1,219 @@
+"""The two trees: shape, proofs, and everything that must not pass for a proof."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ledger.trees import state as state_module
+from ledger.trees.log import Log
+from ledger.trees.state import BUCKET, Slot, StateProof, StateTree, path_of, verify_state
+from wire.canonical import decode, encode
+from wire.checkpoint import leaf_hash, tree_root, verify_consistency, verify_inclusion
+from wire.checkpoint import log_proofs as whole
+from wire.domains import STATE_BUCKET, STATE_INNER, STATE_LEAF, digest
+from wire.errors import VerificationError
+
+# --- the log -------------------------------------------------------------------------------------
+
+
+def log_of(size: int) -> Log:
+    log = Log()
+    for number in range(size):
+        assert log.append(b"%d" % number) == number
+    return log
+
+
+def test_the_log_agrees_with_the_whole_tree() -> None:
+    log = log_of(40)
+    leaves = [leaf_hash(b"%d" % number) for number in range(40)]
+    assert log.size == 40 and log.root() == tree_root(leaves) and log.root(0) == tree_root([])
+    for size in range(1, 41):
+        assert log.root(size) == tree_root(leaves[:size])
+        for index in range(size):
+            assert log.inclusion_proof(index, size) == whole.inclusion_proof(leaves[:size], index)
+        for first in range(1, size + 1):
+            assert log.consistency_proof(first, size) == whole.consistency_proof(leaves[:size], first)
+
+
+@given(st.integers(1, 200), st.data())
+def test_proofs_of_the_log_verify(size: int, data: st.DataObject) -> None:
+    log = log_of(size)
+    index, first = data.draw(st.integers(0, size - 1)), data.draw(st.integers(1, size))
+    verify_inclusion(log.root(), size, index, leaf_hash(b"%d" % index), log.inclusion_proof(index))
+    verify_consistency(first, log.root(first), size, log.root(), log.consistency_proof(first))
+
+
+@given(st.integers(0, 70))
+def test_the_root_with_one_more(size: int) -> None:
+    log = log_of(size)
+    expected = log.root_with(b"next")
+    log.append(b"next")
+    assert log.root() == expected
+
+
+@given(st.integers(0, 70), st.data())
+def test_truncating(size: int, data: st.DataObject) -> None:
+    log, keep = log_of(size), data.draw(st.integers(0, size))
+    log.truncate(keep)
+    assert log.size == keep and log.root() == log_of(keep).root()
+    for number in range(keep, size):
+        log.append(b"%d" % number)
+    assert log.root() == log_of(size).root()
+
+
+def test_the_log_refuses_impossible_requests() -> None:
+    log = log_of(3)
+    for call in (
+        lambda: log.root(4),
+        lambda: log.root(-1),
+        lambda: log.inclusion_proof(3),
+        lambda: log.inclusion_proof(2, 2),
+        lambda: log.consistency_proof(0),
+        lambda: log.consistency_proof(3, 2),
+        lambda: log.truncate(4),
+    ):
+        with pytest.raises(ValueError):
+            call()
+
+
+# --- the state tree ------------------------------------------------------------------------------
+
+
+def tree_of(items: dict[bytes, bytes]) -> StateTree:
+    tree = StateTree()
+    for key, value in items.items():
+        tree = tree.put(key, value)
+    return tree
+
+
+def defined_root(items: dict[bytes, bytes], depth: int = 0) -> bytes:
+    """The definition, word for word: the second implementation."""
+    if len(items) <= BUCKET:
+        slots = sorted((sha256(key).digest(), digest(STATE_LEAF, key, value)) for key, value in items.items())
+        return digest(STATE_BUCKET, *(part for slot in slots for part in slot))
+
+    def bit(key: bytes) -> int:
+        return int.from_bytes(sha256(key).digest(), "big") >> (255 - depth) & 1
+
+    halves = [{key: value for key, value in items.items() if bit(key) == side} for side in (0, 1)]
+    return digest(STATE_INNER, defined_root(halves[0], depth + 1), defined_root(halves[1], depth + 1))
+
+
+KEYS = st.integers(0, 60).map(lambda number: b"key/%d" % number)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(KEYS, st.none() | st.binary(max_size=3)), max_size=120))
+def test_any_history_of_writes_and_deletions_has_the_root_of_what_is_left(
+    writes: list[tuple[bytes, bytes | None]],
+) -> None:
+    tree, items = StateTree(), dict[bytes, bytes]()
+    for key, value in writes:
+        before, root = tree, tree.root
+        if value is None:
+            tree = tree.delete(key)
+            items.pop(key, None)
+        else:
+            tree = tree.put(key, value)
+            items[key] = value
+        assert before.root == root
+    assert tree.root == defined_root(items) == tree_of(dict(reversed(items.items()))).root
+    assert len(tree) == len(items) and dict(tree.items()) == items
+    assert [key for key, _ in tree.items()] == sorted(items)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 80), st.data())
+def test_proofs_of_values_and_of_absence(size: int, data: st.DataObject) -> None:
+    items = {b"key/%d" % number: b"%d" % (number * number) for number in range(size)}
+    tree = tree_of(items)
+    key = b"key/%d" % data.draw(st.integers(0, 90))
+    proof = tree.prove(key)
+    assert decode(StateProof, encode(proof)) == proof
+    verify_state(tree.root, key, items.get(key), proof)
+    assert tree.get(key) == items.get(key)
+    wrong = b"other" if key in items else b""
+    for claim in {wrong, None, b"x"} - {items.get(key)}:
+        with pytest.raises(VerificationError):
+            verify_state(tree.root, key, claim, proof)
+
+
+def test_every_changed_byte_of_a_proof_is_refused() -> None:
+    tree = tree_of({b"key/%d" % number: b"value" for number in range(40)})
+    proof = tree.prove(b"key/7")
+    hashes = [part for slot in proof.slots for part in (slot.path, slot.leaf)] + list(proof.siblings)
+    for which in range(len(hashes)):
+        for at in (0, 31):
+            parts = list(hashes)
+            parts[which] = parts[which][:at] + bytes([parts[which][at] ^ 1]) + parts[which][at + 1 :]
+            slots = tuple(Slot(*parts[2 * n : 2 * n + 2]) for n in range(len(proof.slots)))
+            with pytest.raises(VerificationError):
+                verify_state(tree.root, b"key/7", b"value", StateProof(slots, tuple(parts[2 * len(slots) :])))
+    for changed in (
+        msgspec.structs.replace(proof, siblings=proof.siblings[:-1]),
+        msgspec.structs.replace(proof, siblings=(*proof.siblings, bytes(32))),
+        msgspec.structs.replace(proof, slots=proof.slots[::-1]),
+        msgspec.structs.replace(proof, slots=proof.slots[:-1]),
+        msgspec.structs.replace(proof, slots=()),
+        msgspec.structs.replace(proof, siblings=(bytes(32),) * 257),
+        msgspec.structs.replace(proof, slots=proof.slots * 9),
+        msgspec.structs.replace(proof, slots=(Slot(bytes(31), bytes(33)),)),
+    ):
+        with pytest.raises(VerificationError):
+            verify_state(tree.root, b"key/7", b"value", changed)
+    with pytest.raises(VerificationError):
+        verify_state(bytes(32), b"key/7", b"value", proof)
+    with pytest.raises(VerificationError):
+        verify_state(tree.root, b"key/8", b"value", proof)
+
+
+def test_absence_is_not_shown_by_another_keys_bucket() -> None:
+    tree = tree_of({b"key/%d" % number: b"value" for number in range(60)})
+    for other in range(60):
+        if other != 7:
+            proof = tree.prove(b"key/%d" % other)
+            with pytest.raises(VerificationError):
+                verify_state(tree.root, b"key/7", None, proof)
+
+
+def test_ground_keys_make_a_deeper_subtree_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys whose paths share many bits, as a grinder would find them, split until they differ."""
+
+    def ground(key: bytes) -> bytes:
+        return b"\x00" * 31 + key[-1:] if key.startswith(b"ground") else sha256(key).digest()
+
+    monkeypatch.setattr(state_module, "path_of", ground)
+    tree = tree_of({b"ground" + bytes([number]): b"v" for number in range(BUCKET * 4)})
+    key = b"ground" + bytes([5])
+    proof = tree.prove(key)
+    assert len(proof.slots) <= BUCKET and 248 <= len(proof.siblings) <= 256
+    verify_state(tree.root, key, b"v", proof)
+    for number in range(BUCKET * 4 - 1):
+        tree = tree.delete(b"ground" + bytes([number]))
+    assert len(tree.prove(key).siblings) == 0 and len(tree) == 1
+
+
+def test_the_empty_tree() -> None:
+    tree = StateTree()
+    assert tree.root == digest(STATE_BUCKET) and tree.get(b"x") is None and len(tree) == 0
+    verify_state(tree.root, b"x", None, tree.prove(b"x"))
+    assert tree.delete(b"x").root == tree.root
+
+
+def test_deleting_what_is_not_there_changes_nothing() -> None:
+    tree = tree_of({b"key/%d" % number: b"v" for number in range(30)})
+    assert tree.delete(b"none").root == tree.root
+
+
+def test_a_path_is_the_hash_of_the_key() -> None:
+    assert path_of(b"k") == sha256(b"k").digest()
+
+
+def test_leaf_bucket_and_inner_hashes_are_apart() -> None:
+    a, b = bytes(32), bytes([1]) * 32
+    assert len({digest(tag, a, b) for tag in (STATE_LEAF, STATE_BUCKET, STATE_INNER)}) == 3
