@@ -29,6 +29,12 @@ title = "Visits"
 low = 0
 high = 60
 [[columns]]
+name = "age"
+kind = "number"
+title = "Age"
+low = 0
+high = 120
+[[columns]]
 name = "sex"
 kind = "category"
 title = "Sex"
@@ -53,8 +59,8 @@ def small_folder(folder: Path) -> Path:
     folder.mkdir()
     (folder / "dataset.toml").write_text(DECLARATION, encoding="utf-8")
     for site in ("east", "north", "south"):
-        rows = (f"{number % 61},{('female', 'male')[number & 1]}" for number in secrets.token_bytes(40))
-        (folder / f"{site}.csv").write_text("\n".join(("visits,sex", *rows)) + "\n", encoding="utf-8")
+        rows = (f"{one % 61},{one % 100},{('female', 'male')[one & 1]}" for one in secrets.token_bytes(40))
+        (folder / f"{site}.csv").write_text("\n".join(("visits,age,sex", *rows)) + "\n", encoding="utf-8")
     return folder
 
 

@@ -386,8 +386,11 @@ def encrypt_weights(
 # regulator
 
 
-def _readable(features: Sequence[Feature], weights: Sequence[int]) -> bool:
-    """Whether three or more weights are the places of a number system, so that one exact score spells the record."""
+def readable(features: Sequence[Feature], weights: Sequence[int]) -> bool:
+    """Whether three or more weights are the places of a number system, so that one exact score spells the record.
+
+    Such a model does not pass `review`; its bureau can ask beforehand.
+    """
     used = sorted(
         (abs(weight), abs(weight) * (one.high - one.low) * one.scale)
         for one, weight in zip(features, weights, strict=True)
@@ -423,7 +426,7 @@ def review(model: ScoreModel, opening: ModelOpening) -> Review:
         # E_j = (1+n)^{w_j} r_j^n mod n^2
         if public.raw_encrypt(weight % n, r_value=r) != int.from_bytes(ciphertext, "big"):
             raise VerificationError("scoring.other_ciphertext", feature=one.name)
-    if _readable(model.features, opening.weights):
+    if readable(model.features, opening.weights):
         raise Refused("scoring.readable_weights", model=model.model)
     return Review(model_digest(model), model.weight_low, model.weight_high, bounds.leak_per_mille)
 
