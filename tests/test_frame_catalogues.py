@@ -101,7 +101,7 @@ def test_an_entry_is_whole_and_asks_for_the_same_facts(code: str) -> None:
         assert all(text.strip() == text and text for text in entry.values())
     assert _facts_of(EN[code]) == _facts_of(ZH[code])
     assert all(name.isidentifier() for name in _facts_of(EN[code]))
-    assert EN[code]["message"][-1] in ".!?" and EN[code]["fix"][-1] in ".!?"
+    assert EN[code]["message"][-1] in ".!?}" and EN[code]["fix"][-1] in ".!?"  # }: another sentence stands there
     assert any("\u4e00" <= character <= "\u9fff" for character in ZH[code]["message"] + ZH[code]["fix"])
 
 

@@ -121,6 +121,28 @@ def test_every_declared_dependency_is_constrained_within_its_range() -> None:
         assert requirement.specifier.contains(version), line
 
 
+def test_every_core_dependency_is_imported_by_the_product() -> None:
+    """A dependency that nothing uses is a risk for nothing (docs/adr/0002)."""
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    names = {"py-arkworks-bls12381": "py_arkworks_bls12381", "argon2-cffi": "argon2", "pynacl": "nacl", "tzdata": None}
+    imported = set()
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    imported.add(node.module.split(".")[0])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {names.get(name, name) for name in (Requirement(line).name for line in project["dependencies"])} - {None}
+    assert declared <= imported
+    foreign = imported - declared - set(PACKAGES) - set(sys.stdlib_module_names)
+    assert foreign == {"phe", "statsmodels", "matplotlib", "jinja2"}, "an import of an extra, or of nothing declared"
+
+
 def test_every_domain_separator_is_used_where_it_belongs() -> None:
     used = set()
     for package in PACKAGES:
