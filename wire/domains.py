@@ -29,7 +29,6 @@ ENVELOPE_ID = b"medveil/v1/envelope-id"
 KEY_ID = b"medveil/v1/key-id"
 SCHEMA = b"medveil/v1/schema"
 COMMITMENT = b"medveil/v1/commitment"
-OP_RESULT = b"medveil/v1/op-result"
 QUERY = b"medveil/v1/query"
 CONTRIBUTION = b"medveil/v1/contribution"
 SUM_SESSION = b"medveil/v1/sum-session"
@@ -54,11 +53,9 @@ DATA_KEY = b"medveil/v1/kdf/data-key"
 VAULT_INDEX = b"medveil/v1/kdf/vault-index"
 EPOCH_KEY = b"medveil/v1/kdf/epoch-key"
 PAIR_MASK = b"medveil/v1/kdf/pair-mask"
-WALLET = b"medveil/v1/kdf/wallet"
 
 # sealing (HPKE info)
 SEAL_MESSAGE = b"medveil/v1/seal/message"
-SEAL_CONTRIBUTION = b"medveil/v1/seal/contribution"
 
 
 def registered() -> dict[str, bytes]:

@@ -95,7 +95,7 @@ def _tamper(play: Play, folder: Path, trust: Path) -> tuple[str, str]:
         try:
             verify(copy, trust=trust)
         except MedveilError as error:
-            return f"evidence/{name}", error.message
+            return f"evidence/{name}", error.text()
         raise Refused("demo.cheat_worked", what="a changed byte")
     finally:
         shutil.rmtree(copy, ignore_errors=True)

@@ -11,12 +11,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+_PIPED_WIDTH = 140
+"""Columns of a table where there is no terminal to ask."""
+
 
 class Narrator:
     """Speaks on the terminal, or keeps silent (`quiet`). seconds: wall time of each step so far."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self._console = Console(quiet=quiet, highlight=False, soft_wrap=False)
+        self._console = Console(quiet=quiet, highlight=False)
+        if not self._console.is_terminal:
+            self._console.width = _PIPED_WIDTH
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -36,7 +41,7 @@ class Narrator:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("  ")
         for place, column in enumerate(columns):
-            table.add_column(column, justify="right" if place in numbers else "left", overflow="fold")
+            table.add_column(column, justify="right" if place in numbers else "left", no_wrap=place in numbers)
         for row in rows:
             table.add_row("  ", *(Text(cell) for cell in row))
         self._console.print(table)

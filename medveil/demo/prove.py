@@ -60,10 +60,8 @@ async def prove(play: Play) -> tuple[EligibilityFacts, Presentation]:
     say = play.narrator.say
     say(f"{hospital.name} committed to {PERSON}'s bill (synthetic) on the ledger, under handle {facts.handle[:16]}….")
     say(f"{insurer.name} asked, under grant {facts.grant}: is it at most {facts.limit}?")
-    say(
-        f"Yes, proven in {facts.proof_bytes} bytes ({facts.prove_ms:.0f} ms to prove, {facts.verify_ms:.0f} ms to check);"
-    )
-    say("the amount was not shown.")
+    times = f"{facts.prove_ms:.0f} ms to prove, {facts.verify_ms:.0f} ms to check"
+    say(f"Yes, proven in {facts.proof_bytes} bytes ({times}); the amount was not shown.")
     say(facts.refusal, style="yellow")
     return facts, presentation
 

@@ -118,7 +118,7 @@ def _inside(path: Path, name: str, trust: TrustFile) -> str:
             verify_receipt(struct, trust)
     except MedveilError as error:
         return error.message
-    return "-"
+    return "what it says still holds together; the bytes are not those that were signed."
 
 
 def _verify_file(path: Path, pinned: TrustFile | None, backend: str) -> Report:

@@ -15,6 +15,9 @@ from medveil.verification.report import Report
 from wire.dates import format_instant
 from wire.errors import Unavailable
 
+_PIPED_WIDTH = 160
+"""Columns of the table where there is no terminal to ask."""
+
 
 def show_report(report: Report, as_json: bool) -> None:
     """Print the checks, the data-flow table and the verdict."""
@@ -23,6 +26,8 @@ def show_report(report: Report, as_json: bool) -> None:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n")
         return
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPED_WIDTH
     for check in report.checks:
         console.print(Text(f"  ok  {check.what} ({check.count})  {check.where}"), soft_wrap=True)
     if report.flows:
