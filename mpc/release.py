@@ -230,11 +230,11 @@ def verify_release(release: Release, board: Board, backend: str = ARKWORKS) -> N
     commitments on the board, and query and salt against the hash there. Notes are text that the
     exporter vouches for: not checked here.
     """
-    if release.handle != board.query:
-        raise VerificationError("mpc.not_this_query", query=board.query.hex())
     try:
         again = finish(release.query, release.salt, board, release.notes, backend)
     except (Refused, DecodeError) as error:
+        if error.code == "mpc.not_as_proposed":
+            raise VerificationError("mpc.not_this_query", query=board.query.hex()) from None
         raise VerificationError("mpc.release_unsound", query=board.query.hex(), why=error.code) from None
     for name in Release.__struct_fields__:
         if getattr(again, name) != getattr(release, name):

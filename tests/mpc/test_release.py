@@ -265,10 +265,12 @@ def test_another_query_or_salt_does_not_open_the_hash(released, board):
         {"query": changed(released.query, minimum_group=10)},
         {"query": changed(released.query, roster=("a", "b", "c", "d"))},
         {"query": changed(released.query, rho_nano=10**9)},
-        {"handle": bytes(16)},
     ):
-        with pytest.raises(VerificationError):
+        with pytest.raises(VerificationError) as caught:
             verify_release(changed(released, **fields), board)
+        assert caught.value.code == "mpc.not_this_query"
+    with pytest.raises(VerificationError, match="handle"):
+        verify_release(changed(released, handle=bytes(16)), board)
     with pytest.raises(VerificationError) as caught:  # never allowed: refused as verification, not as refusal
         verify_release(changed(released, query=changed(released.query, colluders=3)), board)
     assert caught.value.code == "mpc.release_unsound"

@@ -499,6 +499,21 @@ def test_a_published_sum_is_checked_by_anybody(consortium):
             sums.check_opening(session, wrong_posts, opened)
 
 
+def test_a_sum_that_opens_but_passes_the_lanes_room_is_refused(consortium):
+    """A site that commits to 2^63 and sends it: the algebra holds, the range does not."""
+    session = consortium.run(dict.fromkeys(SITES, (0,))).session
+    huge = [2**63, 1, 1, 1]
+    posts = [
+        sums.Contribution(session.query, 1, site, commit((u,), 5), bytes(32))
+        for site, u in zip(SITES, huge, strict=True)
+    ]
+    with pytest.raises(VerificationError) as caught:
+        sums.check_opening(session, posts, sums.Opened((sum(huge),), (20).to_bytes(32, "big")))
+    assert caught.value.code == "mpc.sum_mismatch"
+    small = [changed(posts[0], point=commit((7,), 5)), *posts[1:]]
+    sums.check_opening(session, small, sums.Opened((10,), (20).to_bytes(32, "big")))
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.integers(0, 2), st.data())
 def test_one_flipped_byte_in_any_message_never_yields_a_sum(consortium, kind, data):
