@@ -27,6 +27,8 @@ from wire.keyset import Height
 
 NAME = "datasets"
 OWNERS = ("hospital", "pharmacy", "insurer", "agency")
+MOST_DATASETS = 1000
+"""Most datasets of one population."""
 
 Bound = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 ColumnName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}\Z")]
@@ -188,6 +190,8 @@ def register_dataset(op: RegisterDataset, sender: str, context: Context, view: V
         raise Refused("datasets.dataset_exists", dataset=op.dataset)
     if state.budget and sender not in state.owners:
         raise Refused("datasets.population_closed", population=op.population)
+    if len(state.datasets) >= MOST_DATASETS:
+        raise Refused("datasets.too_many", population=op.population, limit=MOST_DATASETS)
     if not _public_step(op.row_class):
         raise Refused("datasets.row_class", dataset=op.dataset, row_class=op.row_class)
     _check_columns(op)

@@ -31,7 +31,7 @@ from ledger.export import EXPORT, LedgerExport
 from ledger.machine import MOST_ENVELOPES, Block, BlockHeader, Executed, Machine, Result, check_usable
 from ledger.receipts import PROVEN_VALUE, RECEIPT, ProvenValue, Receipt
 from ledger.trees.state import StateTree
-from wire.canonical import encode
+from wire.canonical import LARGEST, encode
 from wire.checkpoint import Note, SignatureLine, inclusion_proof, leaf_hash, sign_checkpoint, verify_checkpoint
 from wire.checkpoint.note import verify_cosignature
 from wire.checkpoint.trust import trust_of
@@ -333,13 +333,17 @@ class EmbeddedEngine:
             cursor += 1
 
     async def export(self) -> LedgerExport:
-        """See `Engine.export`. Raises Unavailable while nothing is final."""
+        """See `Engine.export`. Raises Unavailable while nothing is final, Refused if one file cannot hold it."""
         self._check_open()
         note = self._final
         if note is None:
             raise Unavailable("ledger.not_final", retry_after=1)
         blocks = tuple(self._store.block(height)[0] for height in range(1, note.checkpoint.size))
-        return LedgerExport(EXPORT, self._founding, blocks, note.format())
+        export = LedgerExport(EXPORT, self._founding, blocks, note.format())
+        length = len(encode(export))
+        if length > LARGEST:
+            raise Refused("ledger.export_too_large", length=length, limit=LARGEST)
+        return export
 
     # --- closing ---------------------------------------------------------------------------------
 

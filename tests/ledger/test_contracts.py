@@ -115,6 +115,12 @@ def test_a_budget_in_force_closes_the_population_to_new_owners(world: Any) -> No
     assert world.machine.get(population_key("heart"), PopulationState).budget == 1_000_000
 
 
+def test_a_population_has_a_most_of_datasets(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.contracts.datasets.MOST_DATASETS", 4)
+    world.population()
+    assert world.refused("hospital-1", world.dataset("more")).code == "datasets.too_many"
+
+
 def column(*fields: Any) -> dict[str, Any]:
     return {"columns": (Column(*fields),)}
 
