@@ -302,7 +302,8 @@ def _run(
         for at, op in enumerate(envelope.ops):  # noqa: B007 (the index of a refused op is used below)
             events.extend(_apply(op, envelope.sender, context, view))
     except Refused as error:
-        view.tree, events, refusal = before, [], error
+        view.tree, events = before, []
+        refusal = type(error)(error.code, **error.facts)  # a copy, without the frames that hold old state
     result = Result(
         height=context.height,
         entry=entry,

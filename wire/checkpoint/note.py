@@ -12,7 +12,7 @@ so a checkpoint of one chain never passes on another, and no text starts like a 
 
 Spec: c2sp.org/signed-note@v1.0.0, c2sp.org/tlog-checkpoint@v1.0.0, c2sp.org/tlog-cosignature@v1.0.0
 (signature types 0x01 and 0x04). Departures, all stricter: (1) no extension lines; (2) bytes that do
-not format back to themselves are refused; (3) at most 64 signatures.
+not format back to themselves are refused; (3) at most 1,001 signatures.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ COSIGNATURE = 0x04
 _KEY_ID_BYTES = 4
 _TIME_BYTES = 8
 _DASH = "— "
-_MOST_LINES = 64
-_LONGEST = 64 * 1024
+_MOST_LINES = 1001  # the sequencer and as many members as genesis may name
+_LONGEST = 256 * 1024
 _ORIGIN = re.compile(r"[a-z0-9._-]{1,64}/[0-9a-f]{64}")
 _NAME = re.compile(r"[!-*,-~]{1,200}")  # printable ASCII without space and plus
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
