@@ -1,7 +1,7 @@
 """Check that the documents are true where a program can tell: ``make docs``.
 
-Every relative link and anchor resolves, every path and dotted name of ours in code type exists, every
-command in a shell block is one that this checkout understands (make targets, verbs and options of
+Every relative link and anchor resolves, every path, dotted name and error code of ours in code type exists,
+every command in a shell block is one that this checkout understands (make targets, verbs and options of
 `medveil`, tests, benchmarks, extras), every Python block compiles and its imports of ours resolve,
 and no page stands alone. Nothing is fetched and no command is run.
 """
@@ -173,6 +173,8 @@ def _check_code(root: Path, code: str) -> Iterator[str]:
         yield from _check_path(root, code)
     elif re.fullmatch(r"[a-z_]+(\.\w+)+(\(\))?", code) and code.split(".")[0] in PACKAGES and _is_ours(root, code):
         yield from _check_name(code.removesuffix("()"))
+    elif re.fullmatch(r"[a-z]+\.[a-z_]+", code) and code not in codes() and code.split(".")[0] in families():
+        yield f"{code}: no error has this code"
 
 
 def _is_path(code: str) -> bool:
@@ -236,6 +238,20 @@ def extras(root: Path) -> frozenset[str]:
     """The optional dependency sets of the distribution."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return frozenset(project["optional-dependencies"])
+
+
+@cache
+def codes() -> frozenset[str]:
+    """Every error code of the catalogues."""
+    from wire import messages
+
+    return frozenset(messages.catalogue("en"))
+
+
+@cache
+def families() -> frozenset[str]:
+    """The first parts of all error codes."""
+    return frozenset(code.split(".")[0] for code in codes())
 
 
 @cache

@@ -56,6 +56,7 @@ def test_the_makefile_has_the_targets_that_are_promised(check: ModuleType) -> No
         ("[a](other.md#nothing)", "no such heading"),
         ("`wire/nothing.py`", "wire/nothing.py is not there"),
         ("`wire.dates.nothing`", "there is no nothing"),
+        ("`wire.nothing_of_the_kind`", "no error has this code"),
         ("`make nothing`", "make nothing: no such target"),
         ("`medveil nothing`", "medveil nothing: no such verb"),
         ("```sh\nmake test nothing\n```", "make nothing"),
