@@ -25,4 +25,8 @@ def register(app: typer.Typer) -> None:
         """Play one consortium: join, load, grant, query, prove, score, audit, report."""
         from medveil.demo.run import run
 
-        run(data, out, as_json=json)
+        try:
+            run(data, out, as_json=json)
+        except KeyboardInterrupt:
+            typer.echo("medveil: interrupted; nothing half-written is left.", err=True)
+            raise typer.Exit(130) from None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from ledger.envelope import open_envelope
+from ledger.export import LedgerExport
 from medveil.demo.facts import AuditFacts, FlowFacts
 from medveil.demo.play import BUREAU, REGULATOR, Play, now
 from medveil.gateway.accounting import anchor_audit
@@ -15,7 +17,7 @@ from mpc.scoring import ScoreModel
 from wire.canonical import Wire, encode
 from wire.dates import format_instant
 from wire.errors import MedveilError, Refused
-from wire.evidence import SUFFIX, Header, write_manifest
+from wire.evidence import SUFFIX, Header, read, write_manifest
 from zkp.bill_limit import Presentation
 
 
@@ -54,6 +56,8 @@ def audit(play: Play, folder: Path) -> AuditFacts:
     file, says = _tamper(play, folder, trust)
     blocks = next(check.count for check in report.checks if check.what.startswith("blocks"))
     envelopes = next(check.count for check in report.checks if check.what.startswith("envelopes"))
+    ledger: LedgerExport = read((folder / ("ledger" + SUFFIX)).read_bytes())
+    signed = [open_envelope(envelope) for block in ledger.blocks for envelope in block.envelopes]
     facts = AuditFacts(
         checks=[f"{check.what} ({check.count})" for check in report.checks],
         flows=_flows(report),
@@ -61,7 +65,7 @@ def audit(play: Play, folder: Path) -> AuditFacts:
         tampered_says=says,
         blocks=blocks,
         envelopes=envelopes,
-        operations=envelopes,
+        operations=sum(len(one.envelope.ops) for one in signed),
     )
     _tell(play, facts)
     return facts

@@ -98,10 +98,7 @@ async def _ask_outside(play: Play, fields: tuple[str, ...]) -> tuple[str, Decisi
         raise Refused("demo.no_numbers", layout=layout.name)
     query = plan_query(play, PURPOSE, measure=other.name)
     handle, salt = rand(16), rand(32)
-    sites = [
-        querying.serve_query(site.organisation, handle, site.engine, dict(layout.kinds()), now)
-        for site in play.sites.values()
-    ]
+    sites = [querying.serve_query(site.organisation, handle, site.engine, layout, now) for site in play.sites.values()]
     asked = querying.ask(play.consortium[RESEARCHER], query, handle, salt)
     answer, *decisions = await asyncio.gather(asked, *sites, return_exceptions=True)
     for outcome in (answer, *decisions):

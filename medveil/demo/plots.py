@@ -98,7 +98,7 @@ def histograms(query: QueryFacts) -> str:
 def budget(query: QueryFacts) -> str:
     """The population's budget: spent before, by this query, and left."""
     plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(9, 0.9))
+    figure, axes = plt.subplots(figsize=(9, 0.7))
     spent = query.budget_before_nano - query.budget_after_nano
     axes.barh(0, query.budget_after_nano / 1e9, color=_PALE)
     axes.barh(0, spent / 1e9, left=query.budget_after_nano / 1e9, color=_ACCENT)
@@ -108,7 +108,8 @@ def budget(query: QueryFacts) -> str:
     )
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("rho (zCDP)")
+    axes.set_xlabel("rho (zCDP)", fontsize=9)
+    axes.tick_params(axis="x", labelsize=8)
     axes.set_xlim(0, query.budget_before_nano / 1e9)
     try:
         return _svg(figure)

@@ -62,10 +62,9 @@ async def query(play: Play, purpose: str) -> tuple[QueryFacts, Release]:
     handle, salt = rand(16), rand(32)
     post = play.consortium.post
     messages, carried = post.messages_carried, post.bytes_carried
-    kinds = dict(play.layout.kinds())
     async with asyncio.TaskGroup() as tasks:
         for site in play.sites.values():
-            tasks.create_task(querying.serve_query(site.organisation, handle, site.engine, kinds, now))
+            tasks.create_task(querying.serve_query(site.organisation, handle, site.engine, play.layout, now))
         answer = tasks.create_task(querying.ask(play.consortium[RESEARCHER], asked, handle, salt))
     release = answer.result()
     facts = _facts(play, release, post.messages_carried - messages, post.bytes_carried - carried)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from connectors.sources import Source, find_sites, load_sources
+from connectors.sources import Source, load_sources
 from medveil import __version__
 from medveil.consortium import local_consortium
 from medveil.demo import audit as auditing
@@ -32,11 +32,9 @@ def run(data: Path | None, out: Path, as_json: bool = False) -> None:
     Raises MedveilError with one sentence for bad data or a folder that cannot be used; `out` is then
     as it was.
     """
-    if data is not None:
-        find_sites(data)  # a wrong folder is said before anything is written
     narrator = Narrator(quiet=as_json)
+    sources = load_sources(data)  # wrong data are said before anything is written
     with stage(out) as folder:
-        sources = load_sources(data)
         try:
             facts = asyncio.run(_play(folder, sources, narrator))
         except BaseExceptionGroup as group:

@@ -18,13 +18,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from connectors.layout import Layout as TableLayout
 from ledger.contracts import datasets, queries
 from ledger.machine import Machine
 from medveil.gateway.granting import decide_use, still_granted
 from medveil.gateway.organisation import Organisation
 from mpc import cells, secure_aggregation
 from mpc.cells import Layout
-from mpc.query import COUNTS, PHASES, SUMS, Query, check_query, local_plan, salted_hash
+from mpc.query import COUNTS, PHASES, SUMS, Query, check_proposal, check_query, check_terms, local_plan, salted_hash
 from mpc.release import Board, DatasetNote, PhaseRecord, Release, finish
 from mpc.secure_aggregation import Announcement, Contribution, Masked, MaskKey, Opened, Survivors, session_for
 from privacy.decide import Decision, UseRequest
@@ -75,20 +76,16 @@ def envelope_keys(organisation: Organisation, roster: Sequence[str]) -> dict[str
     return {site: organisation.trust.member(site).keys.envelope.key for site in roster}
 
 
-def check_declared(query: Query, state: Machine) -> None:
+def check_declared(query: Query, state: Machine, person: str) -> None:
     """Check a query against what the ledger declares of its population and datasets. Raises Refused.
 
     Bounds may be narrower than declared, never wider; groups are declared values; unit, rows per
-    person and colluders are the population's; max_rows covers every dataset's row class.
+    person and colluders promise no less than the population's; max_rows covers every dataset's row
+    class. person: the column that names the person at the checking site, "" where there is none; an
+    outsider, who cannot know it, gives the query's own.
     """
     population = datasets.population(state.view(), query.population)
-    same = (query.unit, query.rows_per_person, query.colluders) == (
-        population.unit,
-        population.rows_per_person,
-        population.colluders,
-    )
-    if not same:
-        raise Refused("gateway.population_differs", population=query.population)
+    check_terms(query, population.unit, population.rows_per_person, population.colluders, person)
     measure = query.measure
     for site, name in zip(query.roster, query.datasets, strict=True):
         dataset = state.get(datasets.dataset_key(name), datasets.DatasetState)
@@ -134,12 +131,12 @@ async def serve_query(
     site: Organisation,
     handle: bytes,
     engine_of: Callable[[str], LocalEngine],
-    kinds: dict[str, str],
+    layout: TableLayout,
     clock: Clock,
 ) -> Decision:
     """One site's part in the query under `handle`, from the request to the audit outcome.
 
-    engine_of: the local engine of a dataset. kinds: "number" or "category" by column. Returns the
+    engine_of: the local engine of a dataset. layout: of the site's tables. Returns the
     decision; where it denies, the researcher was told why and nothing was computed. Raises
     ProtocolAbort, Refused or Unavailable if the run stops; then the outcome says so.
     """
@@ -150,7 +147,7 @@ async def serve_query(
     try:
         if use is None:
             raise Refused("gateway.not_in_roster", organisation=site.name)
-        await _check_request(site, researcher, request, hashed)
+        await _check_request(site, researcher, request, handle, layout.person)
     except MedveilError as error:
         await site.send(researcher, request_session(handle), QueryAnswer(handle, False, error.code, error.text()))
         raise
@@ -164,27 +161,36 @@ async def serve_query(
     try:
         await site.submit(queries.ApproveQuery(handle))
         await site.send(researcher, request_session(handle), answer)
-        await _take_part(site, researcher, request, use, decision, engine_of, kinds, clock)
+        await _take_part(site, researcher, request, use, decision, engine_of, layout, clock)
         released = True
     finally:
         site.audit.outcome(intent, "released" if released else "aborted")
     return decision
 
 
-async def _check_request(site: Organisation, researcher: str, request: QueryRequest, hashed: bytes) -> None:
+async def _check_request(
+    site: Organisation, researcher: str, request: QueryRequest, handle: bytes, person: str
+) -> None:
     query = request.query
     check_query(query)
     cells.prove_no_wrap(query)
     board = await site.account.until(
-        lambda state: state.get(queries.query_key(request.handle), queries.QueryState), "the proposed query"
+        lambda state: state.get(queries.query_key(handle), queries.QueryState), "the proposed query"
     )
-    said = (board.salted_hash, board.researcher, board.population, board.roster, board.rho_nano, board.phases)
-    meant = (hashed, researcher, query.population, query.roster, query.rho_nano, PHASES)
-    if said != meant or request.handle != board.query or query.chain != site.trust.chain:
-        raise Refused("gateway.other_query", query=request.handle.hex())
+    check_proposal(
+        query,
+        request.salt,
+        query_hash=board.salted_hash,
+        population=board.population,
+        roster=board.roster,
+        rho_nano=board.rho_nano,
+        phases=board.phases,
+    )
+    if (board.query, board.researcher, query.chain) != (handle, researcher, site.trust.chain):
+        raise Refused("gateway.other_query", query=handle.hex())
     if query.minimum_group < SMALLEST_GROUP:
         raise Refused("gateway.small_groups", minimum=query.minimum_group, least=SMALLEST_GROUP)
-    check_declared(query, site.account.state)
+    check_declared(query, site.account.state, person)
 
 
 async def _take_part(
@@ -194,19 +200,19 @@ async def _take_part(
     use: UseRequest,
     decision: Decision,
     engine_of: Callable[[str], LocalEngine],
-    kinds: dict[str, str],
+    layout: TableLayout,
     clock: Clock,
 ) -> None:
     query, handle = request.query, request.handle
     await site.account.until(lambda state: _reserved(state, handle), "the reserved budget")
-    table = engine_of(use.dataset).run(local_plan(query), bind(kinds, decision.rows, query.filter))
+    table = engine_of(use.dataset).run(local_plan(query), bind(layout.kinds(), decision.rows, query.filter))
     passed: tuple[int, ...] = ()
     for phase in (COUNTS, SUMS):
         if not still_granted(site, use, decision, clock()):
             raise ConsentDenied("gateway.grant_gone", grant=decision.grant, dataset=use.dataset)
-        layout = cells.counts_layout(query) if phase == COUNTS else cells.sums_layout(query, passed)
-        values = cells.contribution(query, layout, table)
-        opened = await _contribute(site, researcher, request, layout, values)
+        cells_of = cells.counts_layout(query) if phase == COUNTS else cells.sums_layout(query, passed)
+        values = cells.contribution(query, cells_of, table)
+        opened = await _contribute(site, researcher, request, cells_of, values)
         if phase == COUNTS:
             passed = cells.passing(query, opened.totals)
 

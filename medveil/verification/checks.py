@@ -134,7 +134,7 @@ def _releases(case: Case, files: Files) -> None:
         try:
             board = read_board(case.machine, release.handle)
             verify_release(release, board, backend=case.backend)
-            check_declared(release.query, case.machine)
+            check_declared(release.query, case.machine, release.query.person)
         except MedveilError as error:
             raise _fail(where, error) from None
         query = case.machine.get(queries.query_key(release.handle), queries.QueryState)

@@ -1,0 +1,252 @@
+"""The main job on the default data, as a user runs it: screen, files, verification, report."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from medveil import verify
+from wire.errors import MedveilError
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_every_step_says_what_it_did(default_run: tuple[Path, str]) -> None:
+    out, screen = default_run
+    steps = re.findall(r"^(\d)\. (.+)$", screen, flags=re.MULTILINE)
+    titles = ["Join", "Load", "Grant", "Query", "Eligibility", "Score", "Audit", "Report"]
+    assert steps == [(str(number), title) for number, title in enumerate(titles, start=1)]
+    for said in (
+        "20,190 person-years",
+        "not judged",
+        "Denied by rule fields",
+        "study-hospital-1",
+        "按规则 fields 拒绝",
+        "below the minimum of 120",
+        "rho: 1 before, 0.75 after",
+        "at most 5000.00 CNY",
+        "the same as the plain computation",
+        "outside the declared range -40..40",
+        "One byte of a copy of evidence/ledger.evidence changed",
+    ):
+        assert said in screen
+    assert re.search(r"[\d.]+ s in all", screen)
+    assert screen.rstrip().splitlines()[-1] == "medveil-demo/report.html"
+    assert (out / "report.html").stat().st_size > 50_000
+
+
+def test_what_a_run_leaves(default_run: tuple[Path, str]) -> None:
+    out, _ = default_run
+    assert {path.name for path in out.iterdir()} == {
+        ".lock",
+        ".medveil-demo",
+        "consortium.json",
+        "evidence",
+        "report.html",
+        "sites",
+    }
+    organisations = {"bureau", "insurer-1", "regulator", "researcher-1", *(f"hospital-{i}" for i in range(1, 5))}
+    assert {path.name for path in (out / "sites").iterdir()} == organisations
+    assert (out / "sites/hospital-1/wallets/person-1").is_dir()
+    for path in (out / "sites").iterdir():
+        assert path.stat().st_mode & 0o077 == 0
+    assert [path.name for path in out.parent.iterdir()] == ["medveil-demo"]
+
+
+def test_the_regulator_verifies(default_run: tuple[Path, str], medveil: Run) -> None:
+    out, _ = default_run
+    done = medveil("verify", out / "evidence", "--trust", out / "consortium.json")
+    assert done.returncode == 0, done.stderr
+    assert "verified: chain medveil-demo" in done.stdout
+    for said in ("denied (fields)", "released", "ELIGVER", "FRAUD", "score-hospital-2", "HMB"):
+        assert said in done.stdout
+
+
+def test_without_a_trust_file_nothing_is_verified(default_run: tuple[Path, str], medveil: Run) -> None:
+    out, _ = default_run
+    done = medveil("verify", out / "evidence")
+    assert done.returncode == 3
+    assert "consistent, not pinned" in done.stdout
+    assert "verified:" not in done.stdout
+
+
+def test_the_trust_file_of_another_consortium(
+    default_run: tuple[Path, str], medveil: Run, tmp_path: Path, shared_data: Path
+) -> None:
+    out, _ = default_run
+    other = medveil("demo", "--data", shared_data / "heart", "--out", tmp_path / "heart")
+    assert other.returncode == 0, other.stderr
+    assert "390" not in other.stdout.splitlines()[0]
+    assert "hospital-3 (switzerland)" in other.stdout
+    done = medveil("verify", out / "evidence", "--trust", tmp_path / "heart" / "consortium.json")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_json_for_programs(default_run: tuple[Path, str], medveil: Run) -> None:
+    out, _ = default_run
+    done = medveil("verify", out / "evidence", "--trust", out / "consortium.json", "--json")
+    report = json.loads(done.stdout)
+    assert report["verdict"] == "verified"
+    assert report["pinned"] is True
+    assert len(report["flows"]) == 11
+    assert {flow["outcome"] for flow in report["flows"]} == {"denied (fields)", "released", "aborted"}
+    denied = [flow for flow in report["flows"] if flow["outcome"].startswith("denied")]
+    assert {flow["owner"] for flow in denied} == {f"hospital-{i}" for i in range(1, 5)}
+
+
+def test_the_independent_curve_library_agrees(default_run: tuple[Path, str]) -> None:
+    out, _ = default_run
+    report = verify(out / "evidence", trust=out / "consortium.json", backend="reference")
+    assert report.backend == "reference"
+    assert report.pinned
+
+
+def test_single_files(default_run: tuple[Path, str], medveil: Run) -> None:
+    out, _ = default_run
+    trust = out / "consortium.json"
+    receipt = next((out / "evidence/receipts").iterdir())
+    assert medveil("verify", receipt, "--trust", trust).returncode == 0
+    assert medveil("verify", receipt).returncode == 1
+    assert medveil("verify", out / "evidence/ledger.evidence", "--trust", trust).returncode == 0
+    assert medveil("verify", out / "evidence/ledger.evidence").returncode == 3
+    alone = medveil("verify", out / "evidence/releases/query-1.evidence", "--trust", trust)
+    assert alone.returncode == 1
+    assert "cannot be checked alone" in alone.stderr
+    shown = medveil("show", out / "evidence/releases/query-1.evidence")
+    assert json.loads(shown.stdout)["unit"] == "row"
+
+
+def test_the_answer_is_the_plain_one_up_to_the_noise(default_run: tuple[Path, str]) -> None:
+    """Against statsmodels' own table: counts within 8 standard deviations of their noise, one group hidden."""
+    from statsmodels.datasets import randhie
+
+    from mpc.release import Release
+    from wire import evidence
+
+    out, _ = default_run
+    release = evidence.read((out / "evidence/releases/query-1.evidence").read_bytes())
+    assert isinstance(release, Release)
+    frame = randhie.load_pandas().data
+    health = [
+        "poor" if p == 1 else "fair" if f == 1 else "good" if g == 1 else "excellent"
+        for g, f, p in zip(frame.hlthg, frame.hlthf, frame.hlthp, strict=True)
+    ]
+    plan = ["deductible" if one == 1 else "no-deductible" for one in frame.idp]
+    visits = frame.mdvis.clip(0, 60)
+    assert [group.values for group in release.hidden] == [("poor", "deductible")]
+    assert len(release.groups) == 7
+    noise = {one.kind: float(one.pooled) for one in release.noise}
+    for group in release.groups:
+        rows = [one == group.values for one in zip(health, plan, strict=True)]
+        count = sum(rows)
+        assert abs(float(group.count.value or "nan") - count) < 8 * noise["counts"]
+        mean = visits[rows].mean()
+        spread = (8 * noise["sums"] + 30 * 8 * noise["counts"]) / count
+        assert abs(float(group.mean.value or "nan") - mean) < spread
+
+
+def test_any_changed_byte_is_found_and_named(default_run: tuple[Path, str], tmp_path: Path) -> None:
+    """One byte in each of the files, and more in the larger ones: the file is named every time."""
+    out, _ = default_run
+    copy = tmp_path / "evidence"
+    shutil.copytree(out / "evidence", copy)
+    tried = 0
+    for path in sorted(path for path in copy.rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        for place in range(0, len(data), max(1, len(data) // 7)):
+            changed = bytearray(data)
+            changed[place] ^= 1 << (place % 8)
+            path.write_bytes(changed)
+            with pytest.raises(MedveilError) as found:
+                verify(copy, trust=out / "consortium.json")
+            if path.name != "manifest.json":
+                assert path.name in found.value.message, found.value.message
+            tried += 1
+        path.write_bytes(data)
+    assert tried > 300
+    assert verify(copy, trust=out / "consortium.json").pinned
+
+
+@pytest.mark.long
+def test_ten_thousand_changed_bytes(default_run: tuple[Path, str], tmp_path: Path) -> None:
+    out, _ = default_run
+    copy = tmp_path / "evidence"
+    shutil.copytree(out / "evidence", copy)
+    files = sorted(path for path in copy.rglob("*") if path.is_file())
+    whole = sum(path.stat().st_size for path in files)
+    tried = 0
+    for path in files:
+        data = path.read_bytes()
+        for place in range(0, len(data), max(1, whole // 10_000)):
+            changed = bytearray(data)
+            changed[place] ^= 1 << (place % 8)
+            path.write_bytes(changed)
+            with pytest.raises(MedveilError):
+                verify(copy, trust=out / "consortium.json")
+            tried += 1
+        path.write_bytes(data)
+    assert tried >= 9_900
+
+
+def test_added_removed_and_renamed_files(default_run: tuple[Path, str], tmp_path: Path) -> None:
+    out, _ = default_run
+    trust = out / "consortium.json"
+    copy = tmp_path / "evidence"
+    shutil.copytree(out / "evidence", copy)
+    (copy / "extra.evidence").write_bytes(b"extra")
+    with pytest.raises(MedveilError, match=r"extra\.evidence"):
+        verify(copy, trust=trust)
+    (copy / "extra.evidence").unlink()
+    release = copy / "releases/query-1.evidence"
+    release.rename(copy / "releases/query-2.evidence")
+    with pytest.raises(MedveilError, match=r"query-[12]\.evidence"):
+        verify(copy, trust=trust)
+    (copy / "releases/query-2.evidence").unlink()
+    with pytest.raises(MedveilError, match=r"query-1\.evidence"):
+        verify(copy, trust=trust)
+
+
+def test_the_report_stands_alone(default_run: tuple[Path, str]) -> None:
+    out, _ = default_run
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!#)", page.replace('xlink:href="#', "#"))
+    assert not re.search(
+        r"https?://(?!www\.w3\.org/|purl\.org/dc/|creativecommons\.org/ns)", page
+    )  # names of XML, never fetched
+    assert page.count("<svg") == 3
+    assert "poor, deductible" in page
+    assert "Denied by rule fields" in page
+
+
+@pytest.mark.chromium
+def test_a_browser_shows_the_report(default_run: tuple[Path, str], tmp_path: Path) -> None:
+    out, _ = default_run
+    browser = next(found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name)))
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--window-size=1200,5200",
+    ]
+    page = (out / "report.html").resolve().as_uri()
+    dumped = subprocess.run(
+        [browser, *flags, "--dump-dom", page], capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+    assert "Usable, never visible" in dumped
+    assert dumped.count("<section>") == 8
+    picture = tmp_path / "report.png"
+    subprocess.run([browser, *flags, f"--screenshot={picture}", page], capture_output=True, timeout=120, check=True)
+    assert picture.stat().st_size > 100_000
