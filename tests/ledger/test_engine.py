@@ -19,8 +19,8 @@ from ledger.export import verify_export
 from ledger.machine import Machine
 from ledger.receipts import verify_receipt, verify_value
 from ledger.replicas import Replica
-from wire.checkpoint import cosign_checkpoint, sign_checkpoint, verify_checkpoint
-from wire.errors import DecodeError, Refused, Unavailable, VerificationError
+from wire.checkpoint import cosign_checkpoint, sign_checkpoint, trust_of, verify_checkpoint
+from wire.errors import DecodeError, QuorumNotMet, Refused, Unavailable, VerificationError
 
 ALL = ("bureau", "hospital-1", "hospital-2", "hospital-3", "hospital-4", "insurer", "researcher", "regulator")
 
@@ -296,6 +296,40 @@ def test_altered_data_is_found_on_opening(world: Any, tmp_path: Path, fault: str
         db.close()
         with pytest.raises((VerificationError, DecodeError, Unavailable)):
             await open_engine(world, tmp_path)
+
+    run(test)
+
+
+def test_a_stored_final_head_needs_its_cosignatures(world: Any, tmp_path: Path) -> None:
+    async def test() -> None:
+        await _two_blocks(world, tmp_path)
+        db = sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)
+        db.execute("UPDATE final SET note = (SELECT note FROM blocks WHERE height = 2)")
+        db.close()
+        with pytest.raises(QuorumNotMet):
+            await open_engine(world, tmp_path)
+
+    run(test)
+
+
+def test_a_member_that_does_not_replay_does_not_make_anything_final(world: Any, tmp_path: Path) -> None:
+    members = tuple(
+        msgspec.structs.replace(member, re_executes=member.organisation != "insurer")
+        for member in world.founding.members
+    )
+    world.founding = msgspec.structs.replace(world.founding, members=members)
+    world.trust = trust_of(world.founding)
+    world.machine = Machine(world.founding)
+
+    async def test() -> None:
+        cosigners = ("insurer", "bureau", "hospital-1", "hospital-2", "hospital-3", "hospital-4")
+        async with running(world, tmp_path, cosigners) as engine:
+            tx = await engine.submit(world.envelope("hospital-1", grant(world)))
+            with pytest.raises(Unavailable):
+                await engine.wait(tx, 0.2)
+            late = asyncio.create_task(attend(engine, replica(world, "regulator")))
+            verify_receipt(await engine.wait(tx, 10), world.trust)
+        await late
 
     run(test)
 

@@ -11,8 +11,9 @@ import pytest
 from ledger.contracts import AnchorGrant, RevokeGrant, VoteBudget
 from ledger.contracts.datasets import PopulationState, population_key
 from ledger.contracts.grants import grant_key
+from ledger.envelope import envelope_id
 from ledger.export import EXPORT, LedgerExport, verify_export
-from ledger.machine import Block
+from ledger.machine import Block, BlockHeader, Result
 from ledger.receipts import PROVEN_VALUE, RECEIPT, ProvenValue, Receipt, verify_receipt, verify_value
 from wire import evidence
 from wire.canonical import encode
@@ -101,6 +102,25 @@ def other_trust(world: Any, founding: Any) -> dict[str, Any]:
     from wire.checkpoint import trust_of
 
     return msgspec.structs.asdict(trust_of(founding))
+
+
+@pytest.mark.parametrize("fault", ["chain", "signature", "none"])
+def test_k_dishonest_cosigners_cannot_put_words_into_a_members_mouth(world: Any, fault: str) -> None:
+    """Whatever the cosigners sign, a receipt holds only for an envelope that its sender signed for this chain."""
+    signer = world.signer("bureau" if fault == "signature" else "hospital-1")
+    chain = bytes(32) if fault == "chain" else world.trust.genesis_hash
+    data = world.envelope("hospital-1", RevokeGrant("grant-1"), signer=signer, chain=chain)
+    result = Result(1, 0, envelope_id(data), "hospital-1", 0, "", 0, ())
+    block = BlockHeader(1, world.time, bytes(32), leaf_hash(encode(result)), 1)
+    world.machine.log.append(encode(block))
+    path, note = world.machine.log.inclusion_proof(1), world.note().format()
+    receipt = Receipt(RECEIPT, data, result, (), block, path, note)
+    if fault == "none":
+        verify_receipt(receipt, world.trust)
+        return
+    with pytest.raises(VerificationError) as caught:
+        verify_receipt(receipt, world.trust)
+    assert caught.value.code == ("ledger.wrong_chain" if fault == "chain" else "ledger.envelope_signature")
 
 
 def proven(world: Any, key: bytes) -> ProvenValue:

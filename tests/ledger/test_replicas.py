@@ -141,6 +141,15 @@ def test_memory_keeps_the_larger_head_and_survives_a_torn_write(world: Any, tmp_
         assert again.follow(world.blocks, head(world)) is not None
 
 
+def test_a_restarted_replica_writes_over_the_older_slot(world: Any, tmp_path: Path) -> None:
+    memory = tmp_path / "cosigned.note"
+    for number in range(4):
+        grown(world, 1, f"g{number}-")
+        replica(world, memory=memory).follow(world.blocks, head(world))
+        sizes = [note.checkpoint.size for note in HeadMemory(memory).recall()]
+        assert sizes == ([number + 2, number + 1] if number else [2])
+
+
 def test_damaged_memory(world: Any, tmp_path: Path) -> None:
     memory = tmp_path / "cosigned.note"
     grown(world)

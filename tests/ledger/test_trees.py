@@ -198,6 +198,47 @@ def test_ground_keys_make_a_deeper_subtree_and_no_more(monkeypatch: pytest.Monke
     assert len(tree.prove(key).siblings) == 0 and len(tree) == 1
 
 
+def test_shrinking_and_growing_step_by_step() -> None:
+    items = {b"key/%d" % number: b"v" for number in range(40)}
+    tree = tree_of(items)
+    for number in range(40):
+        tree = tree.delete(b"key/%d" % number)
+        del items[b"key/%d" % number]
+        assert tree.root == defined_root(items)
+    for number in range(40):
+        tree = tree.put(b"key/%d" % number, b"v")
+        items[b"key/%d" % number] = b"v"
+        assert tree.root == defined_root(items)
+
+
+def test_a_malformed_bucket_shows_nothing_even_under_its_own_root() -> None:
+    """A root that somebody made up over slots that are out of order, repeated, or of another prefix."""
+    paths = sorted(sha256(b"%d" % number).digest() for number in range(20))
+    key = b"not among them"
+    high, low = [path for path in paths if path[0] >= 0x80], [path for path in paths if path[0] < 0x80]
+    other = low if path_of(key)[0] >= 0x80 else high
+
+    def root(slots: list[bytes], siblings: tuple[bytes, ...]) -> bytes:
+        bucket = digest(STATE_BUCKET, *(part for path in slots for part in (path, bytes(32))))
+        for sibling in siblings:
+            pair = (sibling, bucket) if path_of(key)[0] >= 0x80 else (bucket, sibling)
+            bucket = digest(STATE_INNER, *pair)
+        return bucket
+
+    for slots, siblings, fine in (
+        (paths[:3], (), True),
+        ([paths[1], paths[0]], (), False),
+        ([paths[0], paths[0]], (), False),
+        (other[:2], (bytes(32),), False),
+    ):
+        proof = StateProof(tuple(Slot(path, bytes(32)) for path in slots), siblings)
+        if fine:
+            verify_state(root(slots, siblings), key, None, proof)
+            continue
+        with pytest.raises(VerificationError):
+            verify_state(root(slots, siblings), key, None, proof)
+
+
 def test_the_empty_tree() -> None:
     tree = StateTree()
     assert tree.root == digest(STATE_BUCKET) and tree.get(b"x") is None and len(tree) == 0

@@ -24,7 +24,7 @@ from wire.checkpoint import (
     verify_checkpoint,
     write_trust,
 )
-from wire.checkpoint.note import COSIGNATURE, LOG_SIGNATURE, key_id
+from wire.checkpoint.note import COSIGNATURE, LOG_SIGNATURE, SignatureLine, cosigned_message, key_id
 from wire.checkpoint.trust import format_trust, needed_cosigners, parse_trust
 from wire.errors import DecodeError, QuorumNotMet, Unavailable, VerificationError
 from wire.keyset import Founding, KeySet, Member, SealingKey, SignatureKey
@@ -187,6 +187,19 @@ def test_a_cosignature_of_another_head_does_not_count(head: Note, trust: TrustFi
     note = cosigned(head, "bureau", "hospital-1", "hospital-2").with_line(line)
     with pytest.raises(VerificationError):
         verify_checkpoint(note.format(), trust)
+
+
+def test_times_beyond_63_bits(head: Note, trust: TrustFile) -> None:
+    note = cosigned(head, "bureau", "hospital-1", "hospital-2")
+    signer = signer_of("regulator")
+    for seconds, fine in ((2**63 - 1, True), (2**63, False)):
+        value = seconds.to_bytes(8, "big") + signer.sign_raw(cosigned_message(note.text, seconds))
+        line = SignatureLine("regulator", key_id("regulator", COSIGNATURE, signer.key.public), value)
+        if fine:
+            verify_checkpoint(note.with_line(line).format(), trust)
+            continue
+        with pytest.raises(VerificationError):
+            verify_checkpoint(note.with_line(line).format(), trust)
 
 
 def test_another_chain(founding: Founding, head: Note) -> None:
