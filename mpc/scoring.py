@@ -459,13 +459,14 @@ def evaluate(
     records: Sequence[tuple[str, Sequence[SupportsIndex]]],
     uses: UseBook,
     rand: Rand,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
     """The hospital scores its records under the bureau's encrypted weights. About 20 ms a record.
 
     registered: the digest that stands, reviewed and final, on the ledger under the model's name;
     session: 16 public bytes agreed with the bureau; records: (own id, features from `integer_features`),
     secret, at most RECORDS; uses: what was scored before. Store `Evaluation.uses` durably, then send
-    `Evaluation.answers` (about 530 bytes a record).
+    `Evaluation.answers` (about 530 bytes a record). progress: called with 1 after each record.
     Raises Refused where the model is not the registered one or a record may not be scored, VerificationError
     where the model is malformed, ValueError where features are outside their declared bounds.
     """
@@ -500,6 +501,7 @@ def evaluate(
         fresh = public.raw_encrypt(_below(a, rand), r_value=_unit(n, rand))
         masked = mulmod(powmod(distance, a, square), fresh, square)
         answers[rand(16)] = (record, masked.to_bytes(n.bit_length() // 4, "big"))
+        progress(1)
     if len(answers) != len(records):
         raise ValueError("the randomness repeats itself")
     # H -> B

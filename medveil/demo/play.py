@@ -6,6 +6,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,6 +16,9 @@ from connectors.quality import Prepared
 from medveil.consortium import LocalConsortium
 from medveil.demo.narrator import Narrator
 from medveil.gateway.organisation import Organisation
+from mpc.scoring import RECORDS
+from privacy.local import RowFilter
+from privacy.predicate import to_arrow
 
 BUREAU = "bureau"
 INSURER = "insurer-1"
@@ -46,6 +50,17 @@ class Site:
     def engine(self, dataset: str) -> ArrowEngine:
         """The local engine over the decrypted vault copy."""
         return ArrowEngine(self.organisation.vault.read(dataset))
+
+    def records(self, dataset: str, columns: tuple[str, ...], rows: RowFilter) -> list[tuple[str, tuple[Any, ...]]]:
+        """The first records of a dataset that `rows` lets pass: number of the row, and its cells in `columns`."""
+        table = self.organisation.vault.read(dataset)
+        numbers = pa.array([f"row-{number}" for number in range(1, table.num_rows + 1)])
+        table = table.append_column("medveil_row", numbers)
+        if rows.predicate is not None:
+            table = table.filter(to_arrow(rows.predicate))
+        table = table.slice(0, RECORDS)
+        cells = [table[name].to_pylist() for name in columns]
+        return list(zip(table["medveil_row"].to_pylist(), zip(*cells, strict=True), strict=True))
 
 
 @dataclass

@@ -1,4 +1,7 @@
-"""The report's plots: matplotlib figures as inline SVG, text kept as text."""
+"""The report's plots: matplotlib figures as inline SVG, text kept as text.
+
+Set MPLCONFIGDIR before the first plot: matplotlib writes its font cache there.
+"""
 
 from __future__ import annotations
 

@@ -171,12 +171,32 @@ def _tell(play: Play, facts: QueryFacts) -> None:
     for group in facts.groups:
         plain = [f"{group.plain_count:,}", _show(group.plain_mean), _show(group.plain_sd)]
         if group.hidden:
-            rows.append([group.label, f"{group.noisy_count:,.0f}", "hidden", "", "", *plain])
+            rows.append([group.label, f"{group.noisy_count:,.0f}", "hidden", "", "", "", *plain])
         else:
             interval = f"{_show(group.mean_low)} … {_show(group.mean_high)}"
-            rows.append([group.label, f"{group.count:,.0f}", _show(group.mean), interval, _show(group.sd), *plain])
-    columns = ["group", "count", "mean", "95 % noise interval", "sd", "plain count", "plain mean", "plain sd"]
-    play.narrator.table(columns, rows, numbers=range(1, 8))
+            rows.append(
+                [
+                    group.label,
+                    f"{group.count:,.0f}",
+                    _show(group.mean),
+                    interval,
+                    _show(group.sd),
+                    _bars(group.histogram),
+                    *plain,
+                ]
+            )
+    columns = [
+        "group",
+        "count",
+        "mean",
+        "95 % noise interval",
+        "sd",
+        "histogram",
+        "plain count",
+        "plain mean",
+        "plain sd",
+    ]
+    play.narrator.table(columns, rows, numbers=(1, 2, 3, 4, 6, 7, 8))
     for group in facts.groups:
         if group.hidden:
             say(group.hidden, style="yellow")
@@ -189,6 +209,12 @@ def _tell(play: Play, facts: QueryFacts) -> None:
         f"{facts.budget_after_nano / 1e9:g} after."
     )
     say("The plain columns exist in this demo only: one machine plays every hospital.", style="dim")
+
+
+def _bars(counts: list[float]) -> str:
+    """A histogram in one cell: the height of each bin against the largest."""
+    largest = max([1.0, *counts])
+    return "".join("▁▂▃▄▅▆▇█"[round(7 * max(count, 0.0) / largest)] for count in counts)
 
 
 def _show(value: float | None) -> str:

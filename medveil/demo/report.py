@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from importlib import resources
 from pathlib import Path
 
@@ -32,19 +34,32 @@ def write_report(path: Path, facts: DemoFacts) -> None:
         from jinja2 import Environment, StrictUndefined
     except ImportError:
         raise Unavailable("demo.no_plots") from None
+    plotted = _plots(path.parent / ".matplotlib", facts)
     source = resources.files("medveil.demo").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = environment.from_string(source).render(
         f=facts,
         rows=sum(site.rows for site in facts.load.sites),
         shown=sum(1 for group in facts.query.groups if not group.hidden),
-        plots={
-            "means": plots.means(facts.query),
-            "histograms": plots.histograms(facts.query),
-            "budget": plots.budget(facts.query),
-        },
+        plots=plotted,
         number=number,
         rho=rho,
         counted=counted,
     )
     path.write_text(page, encoding="utf-8")
+
+
+def _plots(cache: Path, facts: DemoFacts) -> dict[str, str]:
+    """The page's figures. matplotlib's font cache goes to `cache` and away again, unless the user keeps one."""
+    kept = os.environ.get("MPLCONFIGDIR")
+    os.environ["MPLCONFIGDIR"] = kept or str(cache)
+    try:
+        return {
+            "means": plots.means(facts.query),
+            "histograms": plots.histograms(facts.query),
+            "budget": plots.budget(facts.query),
+        }
+    finally:
+        if kept is None:
+            del os.environ["MPLCONFIGDIR"]
+            shutil.rmtree(cache, ignore_errors=True)

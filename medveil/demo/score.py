@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -26,6 +27,7 @@ from mpc.scoring import (
     integer_features,
     model_digest,
 )
+from privacy.local import RowFilter
 from wire.errors import Refused
 from wire.identifiers import new_handle
 
@@ -50,27 +52,23 @@ async def score(play: Play) -> tuple[ScoreFacts, ScoreModel]:
     granted = terms(f"score-{HOSPITAL}", HOSPITAL, BUREAU, dataset, fields, PURPOSE, "score", now())
     await granting.issue(hospital, granted)
     await granting.accept(bureau, granted.grant)
-    records = _records(play, plan)
-    play.narrator.say(f"Scoring {len(records)} records of {HOSPITAL} under encryption: some seconds.")
     request = ScoreRequest(new_handle(rand), model, dataset, PURPOSE)
-    async with asyncio.TaskGroup() as tasks:
-        served = tasks.create_task(scoring.serve_scores(hospital, request.session, records, now))
-        asked = tasks.create_task(scoring.ask_scores(bureau, HOSPITAL, request, secret))
+    site = play.sites[HOSPITAL]
+    most = min(RECORDS, site.prepared.table.num_rows)
+    with play.narrator.progress("scoring under encryption", most) as done:
+        async with asyncio.TaskGroup() as tasks:
+            served = tasks.create_task(
+                scoring.serve_scores(hospital, request.session, site.records, play.layout.kinds(), now, done)
+            )
+            asked = tasks.create_task(scoring.ask_scores(bureau, HOSPITAL, request, secret))
     flags, _ = asked.result()
     evaluation = served.result()
     if not isinstance(evaluation, Evaluation):
         raise Refused("demo.not_scored", hospital=HOSPITAL)
+    records = site.records(dataset, tuple(feature.name for feature in plan.features), RowFilter(None))
     facts = _facts(plan, model, records, flags, evaluation, refusal, time.perf_counter() - started)
     _tell(play, facts, model)
     return facts, model
-
-
-def _records(play: Play, plan: ModelPlan) -> list[tuple[str, tuple[object, ...]]]:
-    """The first records of the hospital's vault, as the model's features."""
-    site = play.sites[HOSPITAL]
-    table = site.organisation.vault.read(site.dataset).slice(0, RECORDS)
-    columns = [table[feature.name].to_pylist() for feature in plan.features]
-    return [(f"row-{number}", values) for number, values in enumerate(zip(*columns, strict=True), start=1)]
 
 
 async def _review(play: Play, model: str, proposing: Awaitable[None]) -> None:
@@ -119,7 +117,7 @@ async def _dishonest(play: Play, secret: PaillierSecret, plan: ModelPlan) -> str
 def _facts(
     plan: ModelPlan,
     model: ScoreModel,
-    records: Sequence[tuple[str, tuple[object, ...]]],
+    records: Sequence[tuple[str, tuple[Any, ...]]],
     flags: Sequence[Flag],
     evaluation: Evaluation,
     refusal: str,
@@ -127,7 +125,7 @@ def _facts(
 ) -> ScoreFacts:
     record_of = dict(evaluation.records)
     flagged = {record_of[flag.handle] for flag in flags if flag.reached}
-    rows = integer_features(plan.features, [values for _, values in records])  # type: ignore[misc]
+    rows = integer_features(plan.features, [values for _, values in records])
     plain = {
         record
         for (record, _), row in zip(records, rows, strict=True)

@@ -14,8 +14,9 @@ protocol, this module carries its messages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, SupportsFloat
 
 from ledger.contracts import models
 from medveil.gateway.granting import decide_use, still_granted
@@ -29,15 +30,20 @@ from mpc.scoring import (
     ScoreAnswers,
     ScoreModel,
     UseBook,
+    integer_features,
     model_digest,
 )
 from privacy.decide import Decision, UseRequest
 from privacy.grants import Code
+from privacy.local import RowFilter, bind
 from wire.canonical import Wire, decode, encode
 from wire.domains import MODEL, MODEL_REVIEW, digest
 from wire.errors import MedveilError, ProtocolAbort, Refused
 from wire.identifiers import Handle, Name
 from wire.signing import Signature
+
+Records = Callable[[str, tuple[str, ...], RowFilter], Sequence[tuple[str, Sequence[SupportsFloat | None]]]]
+"""A hospital's way to its records: (dataset, columns, rows) -> (own record id, values in that order)."""
 
 _KEY = "paillier-key"
 _USES = "scored-records"
@@ -108,20 +114,27 @@ def new_key(bureau: Organisation) -> PaillierSecret:
 
 
 async def serve_scores(
-    hospital: Organisation, session: bytes, records: Sequence[tuple[str, Sequence[object]]], clock: Clock
+    hospital: Organisation,
+    session: bytes,
+    records_of: Records,
+    kinds: Mapping[str, str],
+    clock: Clock,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation | Decision:
-    """Hospital: take one request and score `records`, or say no.
+    """Hospital: take one request, decide, score the records that the grant covers, or say no.
 
-    records: (own record id, values in the order of the model's features, natural units), secret; values
-    are fetched by the caller for the model's declared columns. Returns the evaluation, or the denial.
+    records_of: called after the decision with the dataset, the model's columns and the grant's row
+    filter. kinds: "number" or "category" by column. progress: called with 1 after each record. Returns
+    the evaluation, or the denial.
     """
     bureau, request = await hospital.receive(ScoreRequest, session)
     model = request.model
+    columns = tuple(feature.name for feature in model.features)
     use = UseRequest(
         holder=hospital.name,
         recipient=bureau,
         dataset=request.dataset,
-        fields=tuple(sorted(feature.name for feature in model.features)),
+        fields=tuple(sorted(columns)),
         kind="score",
         purpose=request.purpose,
     )
@@ -132,7 +145,15 @@ async def serve_scores(
         return decision
     ended: Literal["released", "aborted"] = "aborted"
     try:
-        result = _evaluate(hospital, request, session, name, records)
+        registered = hospital.account.state.get(models.model_key(model.model), models.ModelState)
+        if registered is None or request.session != session:
+            raise Refused("scoring.not_registered", model=model.model)
+        found = records_of(request.dataset, columns, bind(kinds, decision.rows))
+        rows = integer_features(model.features, [values for _, values in found])
+        numbered = [(record, row) for (record, _), row in zip(found, rows, strict=True)]
+        result = await asyncio.to_thread(
+            scoring.evaluate, model, registered.digest, session, numbered, _uses(hospital), hospital.rand, progress
+        )
         if not still_granted(hospital, use, decision, clock()):
             raise Refused("gateway.grant_gone", grant=decision.grant, dataset=request.dataset)
         hospital.vault.put_document("scoring", _USES, encode(result.uses))
@@ -144,21 +165,6 @@ async def serve_scores(
         raise
     finally:
         hospital.audit.outcome(intent, ended)
-
-
-def _evaluate(
-    hospital: Organisation,
-    request: ScoreRequest,
-    session: bytes,
-    name: bytes,
-    records: Sequence[tuple[str, Sequence[object]]],
-) -> Evaluation:
-    registered = hospital.account.state.get(models.model_key(request.model.model), models.ModelState)
-    if registered is None or request.session != session:
-        raise Refused("scoring.not_registered", model=request.model.model)
-    rows = scoring.integer_features(request.model.features, [row for _, row in records])  # type: ignore[misc]
-    numbered = [(record, row) for (record, _), row in zip(records, rows, strict=True)]
-    return scoring.evaluate(request.model, registered.digest, session, numbered, _uses(hospital), hospital.rand)
 
 
 def _uses(hospital: Organisation) -> UseBook:

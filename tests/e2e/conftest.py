@@ -40,6 +40,7 @@ def default_run(medveil: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple
     """Output folder and screen of one run on the default data."""
     folder = tmp_path_factory.mktemp("default")
     home = tmp_path_factory.mktemp("home")
-    done = medveil("demo", cwd=folder, HOME=str(home), MPLCONFIGDIR=str(home / "mpl"))
+    done = medveil("demo", cwd=folder, HOME=str(home), TMPDIR=str(home))
     assert done.returncode == 0, done.stderr
+    assert not list(home.iterdir()), "a run leaves nothing outside its folder"
     return folder / "medveil-demo", done.stdout
