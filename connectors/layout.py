@@ -89,7 +89,8 @@ class Label(Wire, frozen=True, tag="connectors.label"):
 class Study(Wire, frozen=True, tag="connectors.study"):
     """The question a layout suggests: a measure by groups.
 
-    edges: of the histogram, in units of 1/scale of the measure, from its low to its high.
+    edges: of the histogram, in units of 1/scale of the measure, within its bounds. The first and the
+    last bound the study: values beyond count as the bound, and the noise falls with the width.
     minimum: the smallest noisy pooled count whose group is shown. other: whether rows of unknown
     group form the group "other".
     """
@@ -211,8 +212,8 @@ def local_plan(layout: Layout, max_rows: int) -> LocalPlan:
     measure = layout.column(study.measure)
     plan = LocalPlan(
         measure=measure.name,
-        low=measure.low,
-        high=measure.high,
+        low=study.edges[0] if study.edges else measure.low,
+        high=study.edges[-1] if study.edges else measure.high,
         scale=measure.scale,
         groups=tuple(
             GroupColumn(name=name, values=layout.column(name).values, other=study.other) for name in study.groups

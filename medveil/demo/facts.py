@@ -94,6 +94,7 @@ class QueryFacts(msgspec.Struct, frozen=True):
     measure: str
     unit: str
     by: list[str]
+    bounds: list[float]
     edges: list[float]
     rows_policy: str
     minimum: int

@@ -56,6 +56,7 @@ class Narrator:
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
+            disable=not self._console.is_terminal,
         ) as bar:
             task = bar.add_task(label, total=total)
             yield lambda done: bar.advance(task, done)

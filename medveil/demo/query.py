@@ -34,13 +34,14 @@ def plan_query(play: Play, purpose: str, measure: str = "") -> Query:
     plan = local_plan(layout, max(classes))
     column = layout.column(measure or study.measure)
     edges = plan.edges if not measure else ()
+    low, high = (plan.low, plan.high) if not measure else (column.low, column.high)
     return Query(
         version=VERSION,
         chain=play.consortium.trust.chain,
         population=layout.population,
         roster=tuple(sorted(play.sites)),
         datasets=tuple(play.sites[name].dataset for name in sorted(play.sites)),
-        measures=(Measure(column.name, column.low, column.high, column.scale, edges),),
+        measures=(Measure(column.name, low, high, column.scale, edges),),
         groups=plan.groups,
         filter=None,
         purpose=purpose,
@@ -105,6 +106,7 @@ def _facts(play: Play, release: Release, messages: int, carried: int) -> QueryFa
         measure=label.title,
         unit=label.unit,
         by=[layout.label(name.name).title for name in asked.groups],
+        bounds=[asked.measure.low / asked.measure.scale, asked.measure.high / asked.measure.scale],
         edges=[edge / asked.measure.scale for edge in asked.measure.edges],
         rows_policy=(
             f"A group whose noisy pooled count is below {asked.minimum_group} has no mean, deviation or histogram: "
@@ -148,13 +150,17 @@ def _number(text: str | None) -> float | None:
 
 
 def _plain(table: pa.Table, plan: LocalPlan) -> dict[str, tuple[int, float | None, float | None, list[int]]]:
-    """Count, mean, sample standard deviation and histogram by group, in floats, with nothing hidden."""
+    """Count, mean, sample standard deviation and histogram by group, in floats, with nothing hidden.
+
+    Values beyond the bounds of the study count as the bound, as in the query.
+    """
     found = {}
     for label, values in zip(plan.group_labels(), plan.combinations(), strict=True):
         rows = table
         for column, value in zip(plan.groups, values, strict=True):
             rows = rows.filter(pc.equal(rows[column.name], value))
         numbers = pc.drop_null(rows[plan.measure]).to_numpy().astype(float)
+        numbers = numbers.clip(plan.low / plan.scale, plan.high / plan.scale)
         edges = np.array(plan.edges, dtype=float) / plan.scale
         bins = np.histogram(numbers, edges)[0].tolist() if plan.edges else []
         mean = float(numbers.mean()) if len(numbers) else None
@@ -167,6 +173,7 @@ def _tell(play: Play, facts: QueryFacts) -> None:
     say = play.narrator.say
     unit = f" ({facts.unit})" if facts.unit else ""
     say(f"{facts.measure}{unit} by {' and '.join(facts.by)}, {len(facts.sites)} sites:")
+    say(f"Values beyond {facts.bounds[0]:g} to {facts.bounds[1]:g} count as the bound.")
     rows = []
     for group in facts.groups:
         plain = [f"{group.plain_count:,}", _show(group.plain_mean), _show(group.plain_sd)]

@@ -24,7 +24,7 @@ def test_a_built_in_layout_is_canonical_and_its_study_is_a_plan_that_checks(name
 
 def test_the_plan_of_randhie() -> None:
     plan = local_plan(load_layout("randhie"), 50_000)
-    assert (plan.measure, plan.low, plan.high, plan.scale, plan.centre) == ("mdvis", 0, 60, 1, 30)
+    assert (plan.measure, plan.low, plan.high, plan.scale, plan.centre) == ("mdvis", 0, 30, 1, 15)
     assert [group.name for group in plan.groups] == ["health", "plan"]
     assert plan.group_labels()[0] == "health=excellent|plan=no-deductible"
     assert plan.person == "" and plan.max_rows == 50_000
