@@ -104,6 +104,7 @@ def comparison(figures: Sequence[Row], baseline: Mapping[tuple[str, str], Row], 
         if before is None or before["unit"] != one["unit"]:
             rows.append((f"{one['bench']}.{one['figure']}", _number(one["value"]), "new", one["unit"], "", "", "", ""))
             continue
+        alike = before["machine"] == one["machine"] and before["quick"] == one["quick"]
         other_machine |= before["machine"] != one["machine"]
         quick |= before["quick"] != one["quick"]
         change = one["value"] / before["value"] - 1
@@ -114,7 +115,7 @@ def comparison(figures: Sequence[Row], baseline: Mapping[tuple[str, str], Row], 
                 _number(before["value"]),
                 one["unit"],
                 f"{change:+.0%}",
-                _verdict(change, one),
+                _verdict(change, one) if alike else "",
                 *("" if of["ratio"] is None else _number(of["ratio"]) for of in (one, before)),
             )
         )
@@ -122,7 +123,7 @@ def comparison(figures: Sequence[Row], baseline: Mapping[tuple[str, str], Row], 
     if other_machine:
         said.append("Another machine than the baseline's: compare ratios, not values.")
     if quick:
-        said.append("One side was measured with --quick, on smaller inputs: compare roughly.")
+        said.append("One side was measured with --quick, on smaller inputs: fixed costs weigh more there.")
     return "\n".join(said)
 
 

@@ -461,7 +461,7 @@ def evaluate(
     rand: Rand,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
-    """The hospital scores its records under the bureau's encrypted weights. About 20 ms a record.
+    """The hospital scores its records under the bureau's encrypted weights. About 15 ms a record.
 
     registered: the digest that stands, reviewed and final, on the ledger under the model's name;
     session: 16 public bytes agreed with the bureau; records: (own id, features from `integer_features`),

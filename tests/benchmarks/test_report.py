@@ -53,9 +53,11 @@ def test_noise_is_neither_better_nor_worse() -> None:
 
 
 def test_the_comparison_warns_of_another_machine_and_of_quick() -> None:
-    now = [changed(TIME, machine="other"), changed(SIZE, quick=True)]
+    now = [changed(TIME, machine="other", value=900.0), changed(SIZE, quick=True, value=9000.0)]
     text = report.comparison(now, {("zkp", "prove"): TIME, ("zkp", "proof"): SIZE}, "then")
     assert "Another machine" in text and "--quick" in text
+    # what is not alike gets no verdict
+    assert "better" not in text and "worse" not in text
 
 
 def test_a_figure_that_the_baseline_lacks_or_has_in_another_unit_is_new() -> None:
