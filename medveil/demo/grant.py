@@ -15,6 +15,7 @@ from wire.dates import format_instant
 from wire.errors import ConsentDenied, Refused
 
 PURPOSE = "HMB"
+OTHER_PURPOSE = "HMARKT"
 _DAY = 86_400_000
 _DAYS = 90
 
@@ -91,20 +92,26 @@ async def grant(play: Play) -> GrantFacts:
 
 
 async def _ask_outside(play: Play, fields: tuple[str, ...]) -> tuple[str, Decision]:
-    """A real query for a column outside the grant; every site decides for itself and says no."""
+    """A real query outside the grant; every site decides for itself and says no.
+
+    For a number column that was not granted; where there is none, for a purpose that was not.
+    """
     layout = play.layout
     other = next((c for c in layout.read_columns if c.kind == "number" and c.name not in fields), None)
     if other is None:
-        raise Refused("demo.no_numbers", layout=layout.name)
-    query = plan_query(play, PURPOSE, measure=other.name)
+        query = plan_query(play, OTHER_PURPOSE)
+        asked = f"the same fields for {purpose(OTHER_PURPOSE).title()} ({OTHER_PURPOSE})"
+    else:
+        query = plan_query(play, PURPOSE, measure=other.name)
+        asked = f"the mean of {other.name} ({layout.label(other.name).title})"
     handle, salt = rand(16), rand(32)
     sites = [querying.serve_query(site.organisation, handle, site.engine, layout, now) for site in play.sites.values()]
-    asked = querying.ask(play.consortium[RESEARCHER], query, handle, salt)
-    answer, *decisions = await asyncio.gather(asked, *sites, return_exceptions=True)
+    asking = querying.ask(play.consortium[RESEARCHER], query, handle, salt)
+    answer, *decisions = await asyncio.gather(asking, *sites, return_exceptions=True)
     for outcome in (answer, *decisions):
         if isinstance(outcome, BaseException) and not isinstance(outcome, ConsentDenied):
             raise outcome
     first = decisions[0]
     if not isinstance(answer, ConsentDenied) or not isinstance(first, Decision) or first.allowed:
         raise Refused("demo.not_denied")
-    return f"the mean of {other.name} ({layout.label(other.name).title})", first
+    return asked, first

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from connectors.layout import Layout
-from mpc.scoring import Feature
+from mpc.scoring import Feature, readable
 from wire.errors import Refused
 
 WEIGHT_RANGE = (-40, 40)
@@ -47,11 +47,17 @@ def plan_model(layout: Layout, rand: Callable[[int], bytes]) -> ModelPlan:
     if not columns:
         raise Refused("demo.no_numbers", layout=layout.name)
     features = tuple(_feature(layout, column) for column in columns)
-    drawn = tuple(1 + rand(1)[0] % WEIGHT_RANGE[1] for _ in columns)
+    drawn = _draw(len(columns), rand)
+    while readable(features, drawn):  # weights that spell a record would be refused by any reviewer
+        drawn = _draw(len(columns), rand)
     # Three quarters of the way from the lowest to the highest score that is possible.
     lowest = sum(w * f.low * f.scale for w, f in zip(drawn, features, strict=True))
     highest = sum(w * f.high * f.scale for w, f in zip(drawn, features, strict=True))
     return ModelPlan(f"{layout.name}-score", features, drawn, lowest + 3 * (highest - lowest) // 4)
+
+
+def _draw(count: int, rand: Callable[[int], bytes]) -> tuple[int, ...]:
+    return tuple(1 + rand(1)[0] % WEIGHT_RANGE[1] for _ in range(count))
 
 
 def _feature(layout: Layout, name: str) -> Feature:

@@ -7,8 +7,6 @@ import time
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
-import msgspec
-
 from medveil.demo.facts import ScoreFacts
 from medveil.demo.grant import terms
 from medveil.demo.models import WEIGHT_RANGE, ModelPlan, plan_model
@@ -19,11 +17,11 @@ from mpc.scoring import (
     RECORDS,
     Evaluation,
     Flag,
-    ModelOpening,
     PaillierSecret,
     ScoreModel,
     build_model,
     declared_bounds,
+    encrypt_weights,
     integer_features,
     model_digest,
 )
@@ -93,24 +91,14 @@ async def _dishonest(play: Play, secret: PaillierSecret, plan: ModelPlan) -> str
     """Weights 1, 10^3, 10^6 would spell a record in one score: the regulator must refuse. Says how it did."""
     name = f"{plan.name}-reader"
     features = plan.features[:3]
+    weights = (1, 10**3, 10**6)[-len(features) :]
     limit = sum(f.high * f.scale for f in features)
-    honest, opening = build_model(secret, name, features, (1,) * len(features), *WEIGHT_RANGE, limit, rand)
-    n = int.from_bytes(honest.key, "big")
-    powers = [10 ** (3 * place) for place in range(len(features))]
-
-    def raised(values: Sequence[bytes], modulus: int) -> tuple[bytes, ...]:
-        # E(1)^w = E(w), under the randomness r^w
-        return tuple(
-            pow(int.from_bytes(value, "big"), power, modulus).to_bytes(len(value), "big")
-            for value, power in zip(values, powers, strict=True)
-        )
-
-    model = msgspec.structs.replace(honest, ciphertexts=raised(honest.ciphertexts, n * n))
-    shown = ModelOpening(tuple(powers), raised(opening.randomness, n))
+    model, shown = encrypt_weights(secret, name, features, weights, *WEIGHT_RANGE, limit, rand)
     try:
         await _review(play, name, scoring.propose_model(play.consortium[BUREAU], REGULATOR, model, shown))
     except Refused as refusal:
-        return f"A model with weights 1, 1000, 1000000, shown to {REGULATOR}: {refusal.facts['words']}"
+        named = ", ".join(str(weight) for weight in weights)
+        return f"A model with weights {named}, shown to {REGULATOR}: {refusal.facts['words']}"
     raise Refused("demo.cheat_worked", what="weights that spell the record")
 
 
