@@ -1,7 +1,8 @@
 """`datasets`: populations with one privacy budget each, the datasets in them, the owners' votes.
 
 Order: a population is registered, hospitals register their datasets in it, every owner votes an
-amount of budget. The budget is in force once all owners voted the same amount; from then on only an
+amount of budget. The budget is in force once all owners voted the same amount, whoever registered the
+population among them: nobody can close it by being the first to join. From then on only an
 owner may add datasets, so that nobody can undo an agreement by joining it. A later unanimous vote
 changes the amount. What was spent or reserved stays with the population for good: a table that is
 registered again under another name inherits it.
@@ -176,7 +177,7 @@ def _check_columns(op: RegisterDataset) -> None:
             fine = column.low <= column.high and not column.values
         else:
             fine = (column.low, column.high, column.scale) == (0, 0, 1) and bool(column.values)
-            fine = fine and all(value not in column.values[:at] for at, value in enumerate(column.values))
+            fine = fine and len(dict.fromkeys(column.values)) == len(column.values)
         if not fine or column.name in seen:
             raise Refused("datasets.bad_column", dataset=op.dataset, column=column.name)
         seen.append(column.name)
@@ -213,12 +214,13 @@ def register_dataset(op: RegisterDataset, sender: str, context: Context, view: V
 
 
 def vote_budget(op: VoteBudget, sender: str, context: Context, view: View) -> tuple[Event, ...]:
-    """Record the sender's vote; with all owners' votes equal, that amount comes into force."""
+    """Record the sender's vote; an amount that all owners voted, the founder among them, comes into force."""
     state = population(view, op.population)
     if sender not in state.owners:
         raise Refused("datasets.not_owner", organisation=sender, population=op.population)
     votes = (*(vote for vote in state.votes if vote.owner != sender), Vote(sender, op.rho_nano))
     agreed = len(votes) == len(state.owners) and all(vote.rho_nano == op.rho_nano for vote in votes)
+    agreed = agreed and state.registered_by in state.owners
     state = msgspec.structs.replace(state, votes=votes, budget=op.rho_nano if agreed else state.budget)
     view.put(population_key(op.population), state)
     if agreed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -113,6 +114,29 @@ def test_a_budget_in_force_closes_the_population_to_new_owners(world: Any) -> No
     assert world.refused("insurer", world.dataset("late")).code == "datasets.population_closed"
     world.act("hospital-1", world.dataset("more"))
     assert world.machine.get(population_key("heart"), PopulationState).budget == 1_000_000
+
+
+def test_nobody_closes_a_population_by_being_the_first_to_join(world: Any) -> None:
+    world.act("hospital-1", RegisterPopulation("heart", "row", 1, 1))
+    assert world.act("hospital-4", world.dataset("first"), VoteBudget("heart", 7)) == (
+        "datasets.dataset",
+        "datasets.vote",
+    )
+    world.act("hospital-1", world.dataset("second"))
+    assert world.machine.get(population_key("heart"), PopulationState).budget == 0
+    assert world.act("hospital-1", VoteBudget("heart", 7)) == ("datasets.budget",)
+
+
+def test_declared_values_are_compared_in_linear_time(world: Any) -> None:
+    """The largest declaration that an envelope can hold takes every replica a moment, and not a second."""
+    values = tuple(f"{number:03}" for number in range(1000))
+    columns = tuple(Column(f"c{number}", "category", 0, 0, 1, values) for number in range(256))
+    world.act("hospital-1", RegisterPopulation("heart", "row", 1, 1))
+    started = time.process_time()
+    world.act("hospital-1", world.dataset("wide", columns=columns))
+    assert time.process_time() - started < 0.5
+    twice = (Column("c", "category", 0, 0, 1, (*values[:-1], values[0])),)
+    assert world.refused("hospital-1", world.dataset("other", columns=twice)).code == "datasets.bad_column"
 
 
 def test_a_population_has_a_most_of_datasets(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
