@@ -25,8 +25,8 @@ from wire.signing import Signature, Signer, VerifyKey, verify
 
 VERSION = 1
 MOST_OPS = 256
-LARGEST = 1024 * 1024
-"""Longest envelope in bytes."""
+LARGEST = 1280 * 1024
+"""Longest envelope in bytes: room for the sums of a phase of 2^17 cells (9 bytes each)."""
 
 Nonce = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 

@@ -4,8 +4,10 @@ A receipt leads from an envelope to a final head of the log:
 
     envelope --hash--> result --inclusion--> results_root of the block --inclusion--> cosigned checkpoint
 
-It proves that the envelope stands in final history and what became of it; `result.code` is empty if
-it took effect. A proven value leads from one state key (or its absence) to a final head the same way.
+It proves that the envelope stands in final history and what became of it there; `result.code` is empty
+if it took effect. A refusal for its nonce, its expiry or a suspension uses no nonce up: until it has
+expired, the sequencer may put the same envelope into a later block, where it may take effect. A proven
+value leads from one state key (or its absence) to a final head the same way.
 """
 
 from __future__ import annotations

@@ -41,6 +41,8 @@ from wire.signing import Signer
 
 MOST_WAITING = 1024
 """Most envelopes of one organisation that may wait for a block: its quota."""
+WAITING_BYTES = 16 * 1024 * 1024
+"""Most bytes of them."""
 BLOCK_BYTES = 16 * 1024 * 1024
 """A block is closed once its envelopes reach this size."""
 REMEMBERED = 10_000
@@ -74,6 +76,7 @@ class EmbeddedEngine:
         self._refusals: OrderedDict[TxId, Refused] = OrderedDict()
         self._waiting: OrderedDict[TxId, bytes] = OrderedDict()  # submitted, not in a block yet
         self._pending: Counter[str] = Counter()  # how many of them, by sender
+        self._pending_bytes: Counter[str] = Counter()
         self._failure: MedveilError | None = None
         self._closing = self._released = False
         self._changed = asyncio.Condition()
@@ -140,12 +143,13 @@ class EmbeddedEngine:
         signed = self._machine.authenticate(envelope)
         sender = signed.envelope.sender
         waiting = self._pending[sender]
-        if waiting >= MOST_WAITING:
+        if waiting >= MOST_WAITING or self._pending_bytes[sender] + len(envelope) > WAITING_BYTES:
             raise Unavailable("ledger.busy", retry_after=1, organisation=sender)
         nonce = self._machine.next_nonce(sender) + waiting
         check_usable(signed.envelope, self._machine.height + 1, self._machine.view(), nonce)
         self._waiting[tx] = envelope
         self._pending[sender] += 1
+        self._pending_bytes[sender] += len(envelope)
         await self._announce()
         return tx
 
@@ -190,8 +194,9 @@ class EmbeddedEngine:
     def _adopt(self, executed: Executed, note: Note) -> None:
         outcome = self._machine.adopt(executed)
         for result in outcome.results:
-            del self._waiting[result.envelope]
+            data = self._waiting.pop(result.envelope)
             self._pending[result.sender] -= 1
+            self._pending_bytes[result.sender] -= len(data)
         self._adopted(outcome.size, note, outcome.results, outcome.refusals)
 
     def _adopted(

@@ -16,7 +16,7 @@ from ledger.receipts import ProvenValue, Receipt
 from ledger.replicas import Replica
 from wire.canonical import Wire, decode
 from wire.checkpoint import Note, SignatureLine
-from wire.errors import Refused
+from wire.errors import Refused, VerificationError
 
 TxId = bytes
 """Id of a submitted envelope: `ledger.envelope.envelope_id` of its bytes."""
@@ -75,12 +75,18 @@ class Engine(Protocol):
 
 
 async def commit(engine: Engine, envelope: bytes, timeout: float) -> Receipt:
-    """Submit, wait until final, and raise the `Refused` of an envelope that did not take effect."""
+    """Submit, wait until final, and raise the `Refused` of an envelope that did not take effect.
+
+    Whether it did is the receipt's word; the engine's own only adds the facts. The receipt is not
+    verified here (`ledger.receipts.verify_receipt`). Raises VerificationError if it is of another envelope.
+    """
     tx = await engine.submit(envelope)
     receipt = await engine.wait(tx, timeout)
-    refusal = await engine.refusal(tx)
-    if refusal is not None:
-        raise refusal
+    if receipt.envelope != envelope:
+        raise VerificationError("ledger.bad_receipt", part="envelope")
+    if not receipt.result.accepted:
+        refusal = await engine.refusal(tx)
+        raise refusal if refusal is not None and refusal.code == receipt.result.code else Refused(receipt.result.code)
     return receipt
 
 

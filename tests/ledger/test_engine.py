@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -190,6 +191,45 @@ def test_an_organisation_has_a_quota(world: Any, tmp_path: Path, monkeypatch: py
             envelopes = [world.envelope("hospital-1", grant(world, f"g{n}"), nonce=n) for n in range(4)]
             results = await asyncio.gather(*(engine.submit(data) for data in envelopes), return_exceptions=True)
             assert [isinstance(result, Unavailable) for result in results] == [False, False, False, True]
+
+    run(test)
+
+
+def test_the_quota_counts_bytes_too(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    envelopes = [world.envelope("hospital-1", grant(world, f"g{n}"), nonce=n) for n in range(4)]
+    monkeypatch.setattr("ledger.engines.embedded.WAITING_BYTES", sum(map(len, envelopes[:2])))
+
+    async def test() -> None:
+        async with running(world, tmp_path) as engine:
+            results = await asyncio.gather(*(engine.submit(data) for data in envelopes[:3]), return_exceptions=True)
+            assert [isinstance(result, Unavailable) for result in results] == [False, False, True]
+            await engine.wait(results[1], 10)
+            for data in envelopes[2:]:  # a block took what had waited
+                await commit(engine, data, 10)
+
+    run(test)
+
+
+def test_commit_believes_the_receipt_and_not_the_engine(world: Any, tmp_path: Path) -> None:
+    """An engine that hides a refusal, or hands out the receipt of another envelope, is not believed."""
+
+    async def test() -> None:
+        async with running(world, tmp_path) as engine:
+            done = await send(world, engine, "hospital-1", grant(world))
+
+            async def nothing(tx: bytes) -> None:
+                return None
+
+            async def another(tx: bytes, timeout: float) -> Any:
+                return done
+
+            refused = world.envelope("hospital-2", RevokeGrant("none"))
+            with patch.object(engine, "refusal", nothing), pytest.raises(Refused) as caught:
+                await commit(engine, refused, 10)
+            assert caught.value.code == "grants.unknown"
+            with patch.object(engine, "wait", another), pytest.raises(VerificationError) as other:
+                await commit(engine, world.envelope("hospital-3", RevokeGrant("none")), 10)
+            assert (other.value.code, other.value.facts["part"]) == ("ledger.bad_receipt", "envelope")
 
     run(test)
 

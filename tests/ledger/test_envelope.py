@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.contracts import CONTRACTS, AnchorGrant, Op, RevokeGrant
+from ledger.contracts import CONTRACTS, AnchorGrant, Op, Release, RevokeGrant
 from ledger.envelope import (
     LARGEST,
     MOST_OPS,
@@ -104,6 +104,13 @@ def test_oversize(world: Any) -> None:
     assert caught.value.code == "ledger.envelope_too_large"
     big = AnchorGrant("g" * 64, bytes(32), 0, 1, 0)
     assert len(sign_envelope(world.signer("hospital-1"), envelope(ops=(big,) * MOST_OPS))) < LARGEST
+
+
+def test_the_largest_phase_fits_into_an_envelope(world: Any) -> None:
+    """A query that may be asked can be released: 2^17 cells below 2^62, 9 bytes each."""
+    release = Release(bytes(16), 2, (2**62 - 1,) * 2**17, bytes(32))
+    data = sign_envelope(world.signer("researcher"), envelope(sender="researcher", ops=(release,)))
+    assert open_envelope(data).envelope.ops == (release,)
 
 
 @pytest.mark.parametrize(
