@@ -389,16 +389,18 @@ def encrypt_weights(
 def readable(features: Sequence[Feature], weights: Sequence[int]) -> bool:
     """Whether three or more weights are the places of a number system, so that one exact score spells the record.
 
-    Such a model does not pass `review`; its bureau can ask beforehand.
+    A place is a weight times its feature's scale: a column of whole numbers moves the score by no less,
+    and a scale must not do what a weight may not. Such a model does not pass `review`; its bureau can ask
+    beforehand.
     """
     used = sorted(
-        (abs(weight), abs(weight) * (one.high - one.low) * one.scale)
+        (abs(weight) * one.scale, abs(weight) * (one.high - one.low) * one.scale)
         for one, weight in zip(features, weights, strict=True)
         if weight and one.high > one.low
     )
     below = 0
-    for weight, swing in used:
-        if weight <= below:
+    for place, swing in used:
+        if place <= below:
             return False
         below += swing
     return len(used) >= 3

@@ -375,6 +375,15 @@ def test_weights_that_are_the_places_of_a_number_system_fail_the_review(
         review(model, opening)
 
 
+def test_scales_do_not_hide_the_places_of_a_number_system(made: Made, unchecked: None) -> None:
+    """Weights 1, 1, 1 over whole numbers of scales 1, 100, 10^4: the score is the record, two digits a column."""
+    features = tuple(Feature(name, 0, 99, scale, 0) for name, scale in (("a", 1), ("b", 100), ("c", 10_000)))
+    model, opening = build_model(made.secret, "m", features, (1, 1, 1), -10, 10, 500_000, secrets.token_bytes)
+    with pytest.raises(Refused) as caught:
+        review(model, opening)
+    assert code_of(caught) == "scoring.readable_weights"
+
+
 def test_ciphertexts_that_are_zero_or_not_invertible_are_refused(made: Made, unchecked: None) -> None:
     n, square = made.n, made.n**2
     p = int.from_bytes(made.secret.p, "big")
