@@ -100,6 +100,9 @@ class SignedGrant(Wire, frozen=True, tag="privacy.signed_grant"):
     salt: Hash
     signature: Signature
 
+    def __repr__(self) -> str:
+        return f"SignedGrant({self.terms.grant!r})"
+
 
 class CheckedGrant(msgspec.Struct, frozen=True):
     """A grant whose signature and form hold; made by `check_grant` alone. commitment: to its terms."""

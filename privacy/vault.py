@@ -14,7 +14,8 @@ raises VerificationError; it never reads as another value. Rows are padded to th
 dataset (up to 4 KiB), so that lengths tell nothing about values. What a thief of the file sees:
 names of datasets, counts, which rows share a person, sizes of documents rounded up to 256 bytes.
 
-Not caught: a whole older copy of the folder put in its place; it is consistent in itself.
+Not caught: an older copy put in place, of the whole folder, or of all rows of one dataset, or of one
+document: it is consistent in itself. Nor a dataset or document that was removed whole: it is not there.
 """
 
 from __future__ import annotations

@@ -51,6 +51,10 @@ def test_the_commitment_hides_and_is_the_places_own(terms: GrantTerms, salt_key:
     assert len(grant_salt(terms, salt_key)) == 32
 
 
+def test_its_text_shows_neither_salt_nor_terms(terms: GrantTerms, signer: Signer, salt_key: bytes) -> None:
+    assert repr(sign_grant(terms, signer, salt_key)) == "SignedGrant('grant-1')"
+
+
 def test_any_altered_byte_is_refused(terms: GrantTerms, signer: Signer, salt_key: bytes) -> None:
     data = encode(sign_grant(terms, signer, salt_key))
     for position in range(len(data)):
