@@ -93,6 +93,7 @@ class InMemoryChannel:
         """See `Channel.receive`."""
         inbox = self._post.inbox(self.organisation, session)
         try:
-            return await asyncio.wait_for(inbox.ready.get(), timeout)
+            async with asyncio.timeout(timeout):  # not wait_for: on 3.11 it can lose a cancellation
+                return await inbox.ready.get()
         except TimeoutError:
             raise Unavailable("channel.timeout", organisation=self.organisation, seconds=int(timeout)) from None

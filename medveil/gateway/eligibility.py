@@ -7,18 +7,22 @@
     person   -> insurer    Presentation     the proof, made from the wallet, carried by the hospital's gateway
     insurer                verifies against the bill that *it* reads from the ledger
 
+A nonce is good for one request at the insurer and for one answer at the hospital; both remember.
+
 The hospital's gateway hosts the wallet here, so it carries the request to the person and the answer
 back. It learns nothing new: it wrote the bill.
 """
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Literal
 
 from ledger.contracts import bills
 from medveil.gateway.granting import decide_use, still_granted
-from medveil.gateway.organisation import Clock, Organisation, Rand, Refusal
+from medveil.gateway.ledger_account import LedgerState
+from medveil.gateway.organisation import Clock, Organisation, Rand, Refusal, refusal
 from privacy.decide import Decision, UseRequest
 from privacy.keys import FileKeyProvider
 from privacy.vault import Vault
@@ -97,16 +101,37 @@ def session_of(nonce: bytes) -> bytes:
     return digest(PRESENTATION, nonce)[:16]
 
 
-def registered_bill(organisation: Organisation, handle: bytes) -> Bill:
-    """The bill under `handle` as this organisation replayed the ledger. Raises Refused."""
-    found = organisation.account.state.get(bills.bill_key(handle), bills.BillState)
+def _registered(state: LedgerState, handle: bytes) -> bills.BillState:
+    found = state.get(bills.bill_key(handle), bills.BillState)
     if found is None:
         raise Refused("gateway.no_such_bill", handle=handle.hex())
+    return found
+
+
+def registered_bill(organisation: Organisation, handle: bytes) -> Bill:
+    """The bill under `handle` as this organisation replayed the ledger. Raises Refused."""
+    found = _registered(organisation.account.state, handle)
     return Bill(found.handle, found.commitment, found.currency)
 
 
+def _use_up(organisation: Organisation, what: Literal["asked", "answered"], nonce: bytes) -> None:
+    """Remember a nonce, on disk when this returns. Raises Refused if it was used before."""
+    kind = f"nonce-{what}"
+    try:
+        organisation.vault.document(kind, nonce.hex())
+    except Refused:
+        organisation.vault.put_document(kind, nonce.hex(), b"")
+    else:
+        raise Refused("gateway.used_nonce", organisation=organisation.name)
+
+
 async def answer(hospital: Organisation, wallet: Wallet, nonce: bytes, clock: Clock) -> Decision:
-    """Hospital's gateway: take one request, decide, let the person's wallet answer, write the outcome."""
+    """Hospital's gateway: take one request, decide, let the person's wallet answer, write the outcome.
+
+    Returns the decision; where it allowed and no proof was sent all the same (over the limit, no such
+    bill), the insurer was told why, and the outcome says "aborted". Raises Unavailable while nobody asks,
+    ProtocolAbort for a message that is no request.
+    """
     insurer, request = await hospital.receive(LimitRequest, session_of(nonce))
     use = UseRequest(
         holder=hospital.name,
@@ -126,13 +151,19 @@ async def answer(hospital: Organisation, wallet: Wallet, nonce: bytes, clock: Cl
             raise ProtocolAbort("gateway.misdirected_request", round="request", parties=(insurer,))
         if request.grant != decision.grant:
             raise Refused("gateway.other_grant", grant=request.grant, covers=decision.grant)
+        if _registered(await hospital.account.caught_up(), request.handle).hospital != hospital.name:
+            raise Refused("gateway.no_such_bill", handle=request.handle.hex())
+        _use_up(hospital, "answered", nonce)
         presentation = wallet.prove(request, hospital.rand)
         if not still_granted(hospital, use, decision, clock()):
             raise Refused("gateway.grant_gone", grant=decision.grant, dataset=DATASET)
+        ended = "released"  # from here on it may have arrived
         await hospital.send(insurer, session_of(nonce), presentation)
-        ended = "released"
-    except MedveilError as error:
-        await hospital.send(insurer, session_of(nonce), Refusal(error.code, error.text()))
+    except Exception as error:
+        with contextlib.suppress(MedveilError):
+            await hospital.send(insurer, session_of(nonce), refusal(hospital.name, error))
+        if not isinstance(error, MedveilError):
+            raise
     finally:
         hospital.audit.outcome(intent, ended)
     return decision
@@ -141,14 +172,15 @@ async def answer(hospital: Organisation, wallet: Wallet, nonce: bytes, clock: Cl
 async def check_limit(insurer: Organisation, hospital: str, request: LimitRequest) -> Presentation:
     """Insurer: ask, and verify the answer against its own request and the bill on the ledger.
 
-    The request's nonce must be fresh: a presentation of another request is refused. Raises Refused
-    (the hospital or the person says no, with their words), VerificationError or DecodeError.
+    The request's nonce must be fresh; a presentation of another request is refused. Raises Refused
+    (no such bill on the ledger: then nobody is asked; or the hospital or the person says no, with their
+    words), VerificationError or DecodeError.
     """
+    bill = _registered(await insurer.account.caught_up(), request.handle)
+    _use_up(insurer, "asked", request.nonce)
     await insurer.send(hospital, session_of(request.nonce), request)
-    sender, reply = await insurer.receive_answer(Presentation, session_of(request.nonce))
-    if sender != hospital:
-        raise ProtocolAbort("gateway.misdirected_request", round="answer", parties=(sender,))
+    _, reply = await insurer.receive_answer(Presentation, session_of(request.nonce), (hospital,))
     if isinstance(reply, Refusal):
         raise Refused("gateway.proof_refused", organisation=hospital, reason=reply.code, words=reply.words)
-    bill_limit.verify(reply, request, registered_bill(insurer, request.handle))
+    bill_limit.verify(reply, request, Bill(bill.handle, bill.commitment, bill.currency))
     return reply

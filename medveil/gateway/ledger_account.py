@@ -7,20 +7,22 @@ cosigns it; state counts only once a checkpoint that k cosigners signed covers i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
 
 from ledger.contracts import Op
 from ledger.engines import Engine
 from ledger.envelope import VERSION, Envelope, envelope_id, sign_envelope
-from ledger.machine import Machine
+from ledger.machine import Account, Mark, StateView, account_key
 from ledger.receipts import Receipt, verify_receipt
 from ledger.replicas import Replica
+from wire.canonical import Wire, decode
 from wire.checkpoint import TrustFile, verify_checkpoint
-from wire.errors import Unavailable, VerificationError
+from wire.errors import Refused, Unavailable, VerificationError
 from wire.signing import Signer
 
 T = TypeVar("T")
+W = TypeVar("W", bound=Wire)
 
 _LIFETIME = 1000
 """Blocks after which an envelope that was not taken is void."""
@@ -28,33 +30,97 @@ TIMEOUT = 60.0
 """Seconds to wait for a final block."""
 
 
+class LedgerState(Protocol):
+    """Replayed state, to be read: a `ledger.machine.Machine`, or an account's final state."""
+
+    def view(self) -> StateView:
+        """The state for reading; writes to it stay with it."""
+
+    def get(self, key: bytes, kind: type[W]) -> W | None:
+        """The value under a state key, which is a `kind`, or None."""
+
+    def items(self, prefix: bytes, kind: type[W]) -> Iterator[tuple[bytes, W]]:
+        """All keys that start with `prefix`, in order, with their values, all of which are of `kind`."""
+
+
+class FinalState:
+    """The ledger at one final head, as the organisation replayed it. Never changes."""
+
+    def __init__(self, mark: Mark) -> None:
+        self._mark = mark
+
+    @property
+    def height(self) -> int:
+        """Height of the head."""
+        return self._mark.header.height
+
+    def view(self) -> StateView:
+        """See `LedgerState.view`."""
+        return StateView(self._mark.state)
+
+    def get(self, key: bytes, kind: type[W]) -> W | None:
+        """See `LedgerState.get`."""
+        return self.view().get(key, kind)
+
+    def items(self, prefix: bytes, kind: type[W]) -> Iterator[tuple[bytes, W]]:
+        """See `LedgerState.items`."""
+        for key, value in self._mark.state.items(prefix):
+            yield key, decode(kind, value)
+
+    def next_nonce(self, organisation: str) -> int:
+        """The nonce that `organisation`'s next envelope must have."""
+        account = self.get(account_key(organisation), Account)
+        return 0 if account is None else account.nonce
+
+
 class LedgerAccount:
     """One organisation's writing and reading. signer: its envelope key; replica: its own.
 
-    receipts: of every envelope it wrote, in order, refused ones too.
+    receipts: of every envelope it wrote, in order, refused ones too. patience: seconds to wait for
+    what must become final.
     """
 
-    def __init__(self, organisation: str, signer: Signer, engine: Engine, replica: Replica, trust: TrustFile) -> None:
+    def __init__(
+        self,
+        organisation: str,
+        signer: Signer,
+        engine: Engine,
+        replica: Replica,
+        trust: TrustFile,
+        patience: float = TIMEOUT,
+    ) -> None:
         self.organisation = organisation
         self.replica = replica
         self.receipts: list[Receipt] = []
+        self.patience = patience
         self._signer = signer
         self._engine = engine
         self._trust = trust
-        self._final = 0
+        self._final = FinalState(replica.machine.mark())  # genesis, or what was replayed from home
+        self._replayed: dict[int, Mark] = {}  # by log size, above the final one
         self._changed = asyncio.Condition()
         self._writing = asyncio.Lock()
 
     @property
-    def state(self) -> Machine:
-        """The ledger as this organisation replayed it, at a final head."""
-        return self.replica.machine
+    def state(self) -> FinalState:
+        """The ledger at the latest final head that this organisation replayed."""
+        return self._final
 
     async def submit(self, *ops: Op) -> Receipt:
         """Write `ops` as one envelope: all of them take effect or none. Returns the checked receipt.
 
-        Raises Refused with the contract's reason; Unavailable if no final block carries it in time.
+        Raises Refused with the contract's reason; Unavailable if no final block carries it in time (it
+        may still become final later). Whoever is cancelled while waiting has written all the same: the
+        envelope is on its way, and the next one comes after it.
         """
+        writing = asyncio.ensure_future(self._write(ops))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            writing.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise
+
+    async def _write(self, ops: tuple[Op, ...]) -> Receipt:
         async with self._writing:
             envelope = Envelope(
                 VERSION,
@@ -64,15 +130,21 @@ class LedgerAccount:
                 self.state.height + _LIFETIME,
                 ops,
             )
-            transaction = await self._engine.submit(sign_envelope(self._signer, envelope))
-            receipt = await self._engine.wait(transaction, TIMEOUT)
+            data = sign_envelope(self._signer, envelope)
+            transaction = await self._engine.submit(data)
+            receipt = await self._engine.wait(transaction, self.patience)
+            if receipt.envelope != data:
+                raise VerificationError("ledger.bad_receipt", part="envelope")
             verify_receipt(receipt, self._trust)
             height = receipt.block.height
             await self.until(lambda state: True if state.height >= height else None, f"block {height}")
             self.receipts.append(receipt)
-        refusal = None if receipt.result.accepted else await self._engine.refusal(transaction)
-        if refusal is not None:
-            raise refusal
+        if not receipt.result.accepted:
+            # The receipt says that it was refused and by which rule; the engine only adds the facts.
+            said = await self._engine.refusal(transaction)
+            if said is None or said.code != receipt.result.code:
+                raise Refused(receipt.result.code)
+            raise type(said)(said.code, **said.facts)
         return receipt
 
     async def attend(self) -> None:
@@ -82,38 +154,58 @@ class LedgerAccount:
         """
         async for block, note in self._engine.subscribe(self.replica.height + 1):
             line = self.replica.follow((block,), note)
+            machine = self.replica.machine
+            self._replayed[machine.log.size] = machine.mark()
             if line is not None:
                 await self._engine.add_cosignature(note.checkpoint.size, line)
-            receipt = await self._engine.wait(envelope_id(block.envelopes[0]), TIMEOUT)
-            await self.finalised(receipt.note)
+            if block.envelopes and (final := await self._final_note(block.envelopes[0])) is not None:
+                await self.finalised(final)
+
+    async def _final_note(self, envelope: bytes) -> bytes | None:
+        """The checkpoint that made an envelope's block final, however long it takes; None if the engine closed."""
+        while True:
+            try:
+                return (await self._engine.wait(envelope_id(envelope), self.patience)).note
+            except Unavailable as error:
+                if error.code == "ledger.closed":
+                    return None
+                if error.code != "ledger.timeout":
+                    raise
 
     async def finalised(self, note: bytes) -> None:
         """A checkpoint that k cosigners signed: wakes those who wait. Raises if it does not hold."""
         checkpoint = verify_checkpoint(note, self._trust)
-        log = self.state.log
+        log = self.replica.machine.log
         if checkpoint.size > log.size:
             return  # the replica will come there
         if log.root(checkpoint.size) != checkpoint.root:
             raise VerificationError("ledger.fork", organisation=self.organisation, size=checkpoint.size)
         async with self._changed:
-            self._final = max(self._final, checkpoint.size)
+            mark = self._replayed.get(checkpoint.size)
+            if mark is not None:
+                self._final = FinalState(mark)
+                self._replayed = {size: mark for size, mark in self._replayed.items() if size > checkpoint.size}
             self._changed.notify_all()
 
-    async def until(self, read: Callable[[Machine], T | None], what: str, timeout: float = TIMEOUT) -> T:
+    async def caught_up(self) -> FinalState:
+        """The state at the head that the sequencer calls final by now, replayed: what others wrote before is in it.
+
+        Raises Unavailable if the replica does not come there in time.
+        """
+        height = (await self._engine.head()).final_height
+        return await self.until(lambda state: state if state.height >= height else None, f"block {height}")
+
+    async def until(self, read: Callable[[FinalState], T | None], what: str, timeout: float | None = None) -> T:
         """What `read` finds in final state, as soon as it finds something.
 
-        `what` says in a few words what is awaited. Raises Unavailable after `timeout` seconds.
+        `what` says in a few words what is awaited; timeout: seconds, `patience` by default. Raises
+        Unavailable after that, and what `read` raises.
         """
 
-        async def found() -> T:
-            async with self._changed:
-                while True:
-                    value = read(self.state) if self._final == self.state.log.size else None
-                    if value is not None:
-                        return value
-                    await self._changed.wait()
-
         try:
-            return await asyncio.wait_for(found(), timeout)
+            async with asyncio.timeout(self.patience if timeout is None else timeout), self._changed:
+                while (value := read(self.state)) is None:
+                    await self._changed.wait()
+                return value
         except TimeoutError:
             raise Unavailable("account.timeout", organisation=self.organisation, what=what) from None

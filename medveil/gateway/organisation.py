@@ -7,8 +7,9 @@ never in a file of their own.
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from privacy.keys import FileKeyProvider
 from privacy.vault import Vault
 from wire.canonical import Wire, decode, encode
 from wire.checkpoint import TrustFile
-from wire.errors import ProtocolAbort, VerificationError
+from wire.errors import DecodeError, ProtocolAbort, Refused, Unavailable, VerificationError
 from wire.keyset import KeySet, Member, SealingKey, SignatureKey
 from wire.sealing import OpenKey
 from wire.signing import Signer
@@ -54,8 +55,23 @@ class Refusal(Wire, frozen=True, tag="medveil.refusal"):
     words: str
 
 
+def refusal(organisation: str, error: BaseException) -> Refusal:
+    """What another organisation is told of `error`: a rule's or a protocol's no in its own words.
+
+    Of trouble at home (disk, damaged files, a fault of the program) it learns only that there is some.
+    """
+    if isinstance(error, (Refused, ProtocolAbort)):
+        return Refusal(error.code, error.text())
+    trouble = Unavailable("gateway.trouble", organisation=organisation)
+    return Refusal(trouble.code, trouble.text())
+
+
 class Organisation:
-    """One member: what it owns and what it can do. Make it with `create`."""
+    """One member: what it owns and what it can do. Make it with `create`.
+
+    patience: seconds it waits for another's message. scoring: held while records are being scored, so
+    that the book of what was scored is read and written by one evaluation at a time.
+    """
 
     def __init__(
         self,
@@ -71,6 +87,8 @@ class Organisation:
         self.roles = roles
         self.folder = folder
         self.rand = rand
+        self.patience = TIMEOUT
+        self.scoring = asyncio.Lock()
         self.vault = vault
         self.audit = audit
         self.salt_key = secrets.salt
@@ -148,27 +166,38 @@ class Organisation:
         key = self.trust.member(recipient).keys.seal.key
         await self._channel.send(recipient, session, sequence, pack(address, encode(message), self.signer, key))
 
-    async def receive_answer(self, kind: type[M], session: bytes) -> tuple[str, M | Refusal]:
+    async def receive_answer(
+        self, kind: type[M], session: bytes, senders: Collection[str] = ()
+    ) -> tuple[str, M | Refusal]:
         """Like `receive`, where the other may also send a `Refusal`."""
         either: Any = kind | Refusal
-        sender, reply = await self.receive(either, session)
+        sender, reply = await self.receive(either, session, senders)
         return sender, reply
 
-    async def receive(self, kind: type[M], session: bytes, timeout: float = TIMEOUT) -> tuple[str, M]:
+    async def receive(
+        self, kind: type[M], session: bytes, senders: Collection[str] = (), timeout: float | None = None
+    ) -> tuple[str, M]:
         """The next message of `session` and who sent it.
 
-        Raises ProtocolAbort naming the sender if the message is not one of `kind`, properly signed
-        and sealed; Unavailable after `timeout` seconds.
+        senders: whose message is awaited; those of others are dropped unread, so that nobody else can
+        spoil the session. Empty: anybody's. timeout: seconds, `patience` by default. Raises ProtocolAbort
+        naming the sender if the message is not one of `kind`, properly signed and sealed; Unavailable
+        after the time is up.
         """
         if self._channel is None:
             raise ValueError(f"{self.name} has no channel yet")
-        delivery = await self._channel.receive(session, timeout)
+        clock = asyncio.get_running_loop().time
+        end = clock() + (self.patience if timeout is None else timeout)
+        while True:
+            delivery = await self._channel.receive(session, max(end - clock(), 0.0))
+            if not senders or delivery.sender in senders:
+                break
         try:
             member = self.trust.member(delivery.sender)
             address = Address(delivery.sender, self.name, session, delivery.sequence)
             body = unpack(delivery.payload, address, self.open_key, member.keys.envelope.key)
             return delivery.sender, decode(kind, body)
-        except VerificationError:
+        except (DecodeError, VerificationError):
             raise ProtocolAbort("channel.bad_message", round="receive", parties=(delivery.sender,)) from None
 
     def close(self) -> None:

@@ -15,12 +15,13 @@ protocol, this module carries its messages.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, SupportsFloat
 
 from ledger.contracts import models
 from medveil.gateway.granting import decide_use, still_granted
-from medveil.gateway.organisation import Clock, Organisation, Refusal
+from medveil.gateway.organisation import Clock, Organisation, Refusal, refusal
 from mpc import scoring
 from mpc.scoring import (
     Evaluation,
@@ -43,7 +44,9 @@ from wire.identifiers import Handle, Name
 from wire.signing import Signature
 
 Records = Callable[[str, tuple[str, ...], RowFilter], Sequence[tuple[str, Sequence[SupportsFloat | None]]]]
-"""A hospital's way to its records: (dataset, columns, rows) -> (own record id, values in that order)."""
+"""A hospital's way to its records: (dataset, columns, rows) -> (own record id, values in that order).
+
+An id names one record over all of the hospital's datasets: a record is scored once under a model."""
 
 _KEY = "paillier-key"
 _USES = "scored-records"
@@ -84,7 +87,7 @@ async def propose_model(bureau: Organisation, regulator: str, model: ScoreModel,
     """Bureau: have a model reviewed, then register it. Raises Refused with the regulator's words."""
     session = review_session(model.model)
     await bureau.send(regulator, session, ModelShown(model, opening))
-    _, reply = await bureau.receive_answer(ModelReview, session)
+    _, reply = await bureau.receive_answer(ModelReview, session, (regulator,))
     if isinstance(reply, Refusal):
         raise Refused("gateway.model_refused", model=model.model, reason=reply.code, words=reply.words)
     await bureau.submit(models.RegisterModel(model.model, model_digest(model), regulator, reply.signature))
@@ -95,9 +98,13 @@ async def review_model(regulator: Organisation, model: str) -> None:
     session = review_session(model)
     bureau, shown = await regulator.receive(ModelShown, session)
     try:
+        if shown.model.model != model:
+            raise ProtocolAbort("gateway.misdirected_request", round="review", parties=(bureau,))
         review = scoring.review(shown.model, shown.opening)
-    except MedveilError as error:
-        await regulator.send(bureau, session, Refusal(error.code, error.text()))
+    except Exception as error:
+        await regulator.send(bureau, session, refusal(regulator.name, error))
+        if not isinstance(error, MedveilError):
+            raise
         return
     signature = regulator.signer.sign(MODEL_REVIEW, review.digest)
     await regulator.send(bureau, session, ModelReview(review.digest, signature))
@@ -125,7 +132,7 @@ async def serve_scores(
 
     records_of: called after the decision with the dataset, the model's columns and the grant's row
     filter. kinds: "number" or "category" by column. progress: called with 1 after each record. Returns
-    the evaluation, or the denial.
+    the evaluation, or the denial. Raises Refused or VerificationError after the bureau was told.
     """
     bureau, request = await hospital.receive(ScoreRequest, session)
     model = request.model
@@ -145,23 +152,31 @@ async def serve_scores(
         return decision
     ended: Literal["released", "aborted"] = "aborted"
     try:
-        registered = hospital.account.state.get(models.model_key(model.model), models.ModelState)
-        if registered is None or request.session != session:
+        if request.session != session:
+            raise ProtocolAbort("gateway.misdirected_request", round="request", parties=(bureau,))
+        state = await hospital.account.caught_up()
+        registered = state.get(models.model_key(model.model), models.ModelState)
+        if registered is None or registered.digest != name or registered.owner != bureau:
             raise Refused("scoring.not_registered", model=model.model)
-        found = records_of(request.dataset, columns, bind(kinds, decision.rows))
-        rows = integer_features(model.features, [values for _, values in found])
-        numbered = [(record, row) for (record, _), row in zip(found, rows, strict=True)]
-        result = await asyncio.to_thread(
-            scoring.evaluate, model, registered.digest, session, numbered, _uses(hospital), hospital.rand, progress
-        )
-        if not still_granted(hospital, use, decision, clock()):
-            raise Refused("gateway.grant_gone", grant=decision.grant, dataset=request.dataset)
-        hospital.vault.put_document("scoring", _USES, encode(result.uses))
+        for column in columns:
+            if kinds.get(column) != "number":
+                raise Refused("gateway.not_a_number", dataset=request.dataset, column=column)
+        async with hospital.scoring:
+            found = records_of(request.dataset, columns, bind(kinds, decision.rows))
+            rows = integer_features(model.features, [values for _, values in found])
+            numbered = [(record, row) for (record, _), row in zip(found, rows, strict=True)]
+            result = await asyncio.to_thread(
+                scoring.evaluate, model, registered.digest, session, numbered, _uses(hospital), hospital.rand, progress
+            )
+            if not still_granted(hospital, use, decision, clock()):
+                raise Refused("gateway.grant_gone", grant=decision.grant, dataset=request.dataset)
+            hospital.vault.put_document("scoring", _USES, encode(result.uses))
+        ended = "released"  # from here on it may have arrived
         await hospital.send(bureau, session, result.answers)
-        ended = "released"
         return result
-    except MedveilError as error:
-        await hospital.send(bureau, session, Refusal(error.code, error.text()))
+    except Exception as error:
+        with contextlib.suppress(MedveilError):
+            await hospital.send(bureau, session, refusal(hospital.name, error))
         raise
     finally:
         hospital.audit.outcome(intent, ended)
@@ -181,9 +196,7 @@ async def ask_scores(
 ) -> tuple[tuple[Flag, ...], ScoreAnswers]:
     """Bureau: send the model, read which of the hospital's answers reach the limit. Raises Refused."""
     await bureau.send(hospital, request.session, request)
-    sender, reply = await bureau.receive_answer(ScoreAnswers, request.session)
-    if sender != hospital:
-        raise ProtocolAbort("gateway.misdirected_request", round="answers", parties=(sender,))
+    _, reply = await bureau.receive_answer(ScoreAnswers, request.session, (hospital,))
     if isinstance(reply, Refusal):
         raise Refused("gateway.score_refused", organisation=hospital, reason=reply.code, words=reply.words)
     return scoring.read_flags(secret, request.model, request.session, hospital, reply), reply

@@ -1,0 +1,785 @@
+"""A query between gateways when somebody is dishonest, absent or unlucky.
+
+Whatever happens: nothing more is released than was agreed, the budget says so, every site's trail is
+closed, and those who wait are told why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from ledger.contracts import ApproveQuery, CloseQuery, Contribute, FixSurvivors, ProposeQuery, RevokeGrant, queries
+from medveil.gateway import querying
+from medveil.gateway.querying import MaskKeys, QueryAnswer, QueryRequest, read_opened, request_session
+from mpc import secure_aggregation
+from mpc.query import COUNTS, SUMS, Measure, salted_hash
+from mpc.release import Release
+from mpc.secure_aggregation import Masked, MaskKey
+from privacy.local import GroupColumn
+from privacy.predicate import Compare, Not
+from wire.domains import MASK_KEY, MASKED
+from wire.errors import BudgetExhausted, ConsentDenied, MedveilError, ProtocolAbort, Refused, Unavailable
+
+HANDLE = bytes(range(16))
+Play = Callable[[Callable[[Any], Any]], Any]
+
+
+def codes(outcomes: list[Any]) -> list[str]:
+    """What each outcome was: the code of an error, or "allowed" or "denied"."""
+    said = []
+    for outcome in outcomes:
+        if isinstance(outcome, MedveilError):
+            said.append(outcome.code)
+        else:
+            said.append("allowed" if outcome.allowed else "denied")
+    return said
+
+
+async def check_untouched(world: Any, handle: bytes = HANDLE) -> None:
+    """The query is closed, its reservation returned, nothing of it contributed to a fixed set."""
+    population = await world.population()
+    assert (population.reserved, population.spent) == (0, 0)
+    assert world.state_of(handle).status == "closed"
+    state = world.researcher.account.state
+    for phase in (COUNTS, SUMS):
+        assert read_opened(state, handle, phase) is None
+        found = state.get(queries.phase_key(handle, phase), queries.PhaseState)
+        assert found is None or not found.survivors
+    for site in world.hospitals:
+        assert not world[site].audit.unfinished()
+
+
+async def check_spent(world: Any, opened: tuple[int, ...], handle: bytes = HANDLE) -> None:
+    """The budget is spent for good; the phases `opened` and no other have released sums."""
+    population = await world.population()
+    assert (population.reserved, population.spent) == (0, world.rho)
+    assert world.state_of(handle).status == "spent"
+    state = world.researcher.account.state
+    assert tuple(phase for phase in (COUNTS, SUMS) if read_opened(state, handle, phase) is not None) == opened
+    for site in world.hospitals:
+        assert not world[site].audit.unfinished()
+
+
+def test_a_query_debits_its_budget_and_the_same_again(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        first = await world.released()
+        again = await world.released()
+        assert (first.budget_before_nano, first.budget_after_nano) == (world.budget, world.budget - world.rho)
+        assert (again.budget_before_nano, again.budget_after_nano) == (
+            world.budget - world.rho,
+            world.budget - 2 * world.rho,
+        )
+        assert first.phases[0].opened.totals != again.phases[0].opened.totals, "fresh noise"
+        for site in world.hospitals:
+            assert world.ended(site) == ["released", "released"]
+
+    play(story)
+
+
+def test_a_query_whose_groups_are_all_too_small_ends_well(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        release = await world.released(world.query(minimum_group=100_000))
+        assert not release.groups
+        assert len(release.hidden) == 2
+        assert release.phases[1].opened.totals == ()
+
+    play(story)
+
+
+# --- denied -------------------------------------------------------------------------------------
+
+
+def test_one_site_that_denies_ends_it_for_all(play: Play) -> None:
+    async def story(world: Any) -> None:
+        for site in ("hospital-1", "hospital-3"):
+            await world.grant(f"study-{site}", site, "researcher")
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, ConsentDenied)
+        assert answer.code == "gateway.site_refused"
+        assert answer.facts["organisation"] == "hospital-2"
+        assert answer.facts["reason"] == "privacy.deny_no_grant"
+        assert "no grant" in answer.text().lower() or "grant" in str(answer.facts["words"])
+        assert codes(parts)[1] == "denied"
+        assert set(codes([parts[0], parts[2]])) <= {"gateway.stopped", "gateway.query_closed"}
+        await check_untouched(world)
+        assert world.ended("hospital-2") == ["denied"]
+        assert world.ended("hospital-1") == world.ended("hospital-3") == ["aborted"]
+
+    play(story)
+
+
+def test_a_use_that_all_deny_is_written_by_all(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        query = world.query(measures=(Measure("age", 0, 120, 1, (0, 60, 120)),))
+        answer, parts = await world.run(query, HANDLE)
+        assert isinstance(answer, ConsentDenied)
+        assert codes(parts) == ["denied"] * 3
+        await check_untouched(world)
+        for site in world.hospitals:
+            (intent, outcome) = world.entries(site)
+            assert (intent.use.allowed, intent.use.rule, intent.use.recipient) == (False, "fields", "researcher")
+            assert intent.use.query == world.state_of(HANDLE).salted_hash
+            assert (outcome.intent, outcome.outcome) == (intent.sequence, "denied")
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"purpose": "FRAUD"}, "purpose"),
+        ({"purpose": "HRESCH"}, "purpose"),
+        ({"purpose": "no-such"}, "known-use"),
+        ({"filter": Compare("age", "ge", 18)}, "fields"),
+    ],
+)
+def test_uses_beyond_the_grant(play: Play, changes: dict[str, Any], rule: str) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        answer, parts = await world.run(world.query(**changes), HANDLE)
+        assert isinstance(answer, ConsentDenied)
+        assert [part.rule for part in parts] == [rule] * 3
+        await check_untouched(world)
+
+    play(story)
+
+
+def test_a_grant_that_ran_out(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        world.now.ahead = 2 * 86_400_000
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, ConsentDenied)
+        assert [part.rule for part in parts] == ["period"] * 3
+
+    play(story)
+
+
+# --- revoked under way --------------------------------------------------------------------------
+
+
+def test_a_grant_revoked_between_the_phases_stops_the_run(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        site = world["hospital-1"]
+        masked = []
+
+        async def revoking(recipient: str, message: Masked) -> Masked:
+            masked.append(message)
+            await site.submit(RevokeGrant("study-hospital-1"))
+            return message
+
+        world.alter(site, Masked, revoking)
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert len(masked) == 1, "no second vector left"
+        assert isinstance(parts[0], ConsentDenied)
+        assert parts[0].code == "gateway.grant_gone"
+        assert isinstance(answer, ProtocolAbort)
+        assert (answer.code, answer.parties) == ("gateway.stopped", ("hospital-1",))
+        assert answer.facts["reason"] == "gateway.grant_gone"
+        assert codes(parts[1:]) == ["gateway.stopped"] * 2
+        await check_spent(world, (COUNTS,))
+        for name in world.hospitals:
+            assert world.ended(name) == ["aborted"]
+
+    play(story)
+
+
+def test_a_grant_revoked_just_before_the_last_vector_leaves(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        site = world["hospital-2"]
+        masked = []
+        world.alter(site, Masked, lambda recipient, message: masked.append(message) or message)
+
+        async def revoke(op: Contribute) -> None:
+            if op.phase == SUMS:
+                await site.submit(RevokeGrant("study-hospital-2"))
+
+        world.after(site, Contribute, revoke)
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert len(masked) == 1
+        assert parts[1].code == "gateway.grant_gone"
+        assert answer.code == "gateway.stopped"
+        await check_spent(world, (COUNTS,))
+        assert world.ended("hospital-2") == ["aborted"]
+        # The others' vectors of phase 2 may have left before they were stopped: their trails may say so.
+        assert all(world.ended(name) in (["aborted"], ["released"]) for name in world.hospitals)
+
+    play(story)
+
+
+def test_a_grant_revoked_after_the_approval_costs_nothing(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        site = world["hospital-3"]
+
+        async def revoke(op: ApproveQuery) -> None:
+            await site.submit(RevokeGrant("study-hospital-3"))
+
+        world.after(site, ApproveQuery, revoke)
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert parts[2].code == "gateway.grant_gone"
+        assert isinstance(answer, ProtocolAbort)
+        await check_untouched(world)
+
+    play(story)
+
+
+# --- dishonest sites ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", [COUNTS, SUMS])
+def test_a_site_that_sends_another_vector_than_it_committed_to(play: Play, phase: int) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        site = world["hospital-2"]
+        sent = []
+
+        def another(recipient: str, message: Masked) -> Masked:
+            sent.append(message)
+            if len(sent) != phase:
+                return message
+            changed = message.cells[:-1] + bytes([message.cells[-1] ^ 1])
+            told = secure_aggregation._masked_message(
+                message.session, message.site, message.keys, changed, message.blinding
+            )
+            return msgspec.structs.replace(message, cells=changed, signature=site.signer.sign(MASKED, told))
+
+        world.alter(site, Masked, another)
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, ProtocolAbort)
+        assert (answer.code, answer.parties) == ("mpc.sum_aborted", ())
+        await check_spent(world, () if phase == COUNTS else (COUNTS,))
+        assert codes(parts) == ["gateway.stopped"] * 3
+        expected = ["aborted"] if phase == COUNTS else ["released"]  # the last vector had left
+        assert all(world.ended(name) == expected for name in world.hospitals)
+
+    play(story)
+
+
+def test_a_site_that_signs_for_another(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        site = world["hospital-2"]
+
+        def as_another(recipient: str, message: MaskKey) -> MaskKey:
+            told = secure_aggregation._key_message(message.session, "hospital-3", message.public)
+            return msgspec.structs.replace(message, site="hospital-3", signature=site.signer.sign(MASK_KEY, told))
+
+        world.alter(site, MaskKey, as_another)
+        answer, _ = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, ProtocolAbort)
+        assert answer.code in ("mpc.bad_signature", "mpc.sent_twice")
+        assert answer.parties == ("hospital-3",) or "hospital-3" in answer.parties
+        await check_untouched(world)
+
+    play(story)
+
+
+def test_a_site_that_says_no_after_it_approved(play: Play) -> None:
+    """What its own engine refuses or breaks on is told at once, and without a value of its table."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        serve = world.serve
+
+        def broken(dataset: str) -> Any:
+            raise ValueError("could not convert string to float: 'Zhang San'")
+
+        def serving(site: Any, handle: bytes) -> Any:
+            if site.name != "hospital-1":
+                return serve(site, handle)
+            return querying.serve_query(site, handle, broken, world.layout, world.now)
+
+        world.serve = serving
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert isinstance(parts[0], ValueError)
+        assert isinstance(answer, ProtocolAbort)
+        assert (answer.code, answer.facts["reason"]) == ("gateway.stopped", "gateway.trouble")
+        assert "Zhang" not in answer.text()
+        assert codes(parts[1:]) == ["gateway.stopped"] * 2
+        assert all("Zhang" not in part.text() for part in parts[1:])
+        await check_untouched(world)
+        assert world.ended("hospital-1") == ["aborted"]
+
+    play(story)
+
+
+def test_a_member_of_the_roster_that_closes_the_query(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+
+        async def close(op: Any) -> None:
+            await world["hospital-3"].submit(CloseQuery(HANDLE))
+
+        world.after(world["hospital-3"], querying.queries.AnnounceContribution, close)
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert {answer.code, *codes(parts)} <= {"gateway.query_closed", "gateway.stopped", "queries.status"}
+        await check_untouched(world)
+
+    play(story)
+
+
+# --- dishonest researchers ----------------------------------------------------------------------
+
+
+def swapped(world: Any, message: MaskKeys) -> MaskKeys:
+    """hospital-2's key replaced by one of the researcher's own."""
+    keys = list(message.keys)
+    at = next(place for place, key in enumerate(keys) if key.site == "hospital-2")
+    public = secrets.token_bytes(32)
+    told = secure_aggregation._key_message(keys[at].session, "hospital-2", public)
+    signature = world.researcher.signer.sign(MASK_KEY, told)
+    keys[at] = MaskKey(keys[at].session, "hospital-2", public, signature)
+    return MaskKeys(tuple(keys))
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (swapped, "mpc.bad_signature"),
+        (lambda world, message: MaskKeys(message.keys[1:]), "mpc.incomplete"),
+        (lambda world, message: MaskKeys(()), "mpc.incomplete"),
+        (lambda world, message: MaskKeys((*message.keys, message.keys[0])), "mpc.sent_twice"),
+    ],
+    ids=["swapped", "omitted", "none", "twice"],
+)
+@pytest.mark.parametrize("victims", [("hospital-1",), ("hospital-1", "hospital-2", "hospital-3")], ids=["one", "all"])
+def test_mask_keys_that_the_researcher_changed(
+    play: Play, change: Callable[[Any, MaskKeys], MaskKeys], code: str, victims: tuple[str, ...]
+) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        world.alter(
+            world.researcher,
+            MaskKeys,
+            lambda recipient, message: change(world, message) if recipient in victims else message,
+        )
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, ProtocolAbort)
+        assert answer.code == "gateway.stopped"
+        first = codes(parts)[0]
+        assert first == code or (len(victims) > 1 and first in ("gateway.stopped", "gateway.query_closed"))
+        assert code in codes(parts)
+        await check_untouched(world)
+        for site in world.hospitals:
+            assert world.ended(site) == ["aborted"]
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"salt": bytes(32)}, "mpc.not_as_proposed"),
+        ({"handle": bytes(16)}, "gateway.other_query"),
+        ({"roster": ("hospital-1", "hospital-2", "hospital-4")}, "mpc.not_as_proposed"),
+        ({"rho_nano": 400_000_000}, "mpc.not_as_proposed"),
+        ({"population": "others"}, "mpc.not_as_proposed"),
+        ({"minimum_group": 11}, "mpc.not_as_proposed"),
+        ({"purpose": "FRAUD"}, "mpc.not_as_proposed"),
+        ({"max_rows": 200}, "mpc.not_as_proposed"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_request_that_is_not_what_was_proposed(play: Play, changes: dict[str, Any], code: str) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        of_request = {name: value for name, value in changes.items() if name in ("salt", "handle")}
+        of_query = {name: value for name, value in changes.items() if name not in of_request}
+
+        def another(recipient: str, message: QueryRequest) -> QueryRequest:
+            query = msgspec.structs.replace(message.query, **of_query)
+            return msgspec.structs.replace(message, query=query, **of_request)
+
+        world.alter(world.researcher, QueryRequest, another)
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, ConsentDenied)
+        assert answer.facts["reason"] == code
+        assert codes(parts) == [code] * 3
+        await check_untouched(world)
+        assert all(not world.entries(site) for site in world.hospitals)
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"chain": "other-chain"}, "gateway.other_query"),
+        ({"unit": "person"}, "mpc.below_terms"),
+        ({"colluders": 0}, "mpc.below_terms"),
+        ({"minimum_group": 9}, "gateway.small_groups"),
+        ({"max_rows": 99}, "gateway.too_few_rows"),
+        ({"measures": (Measure("cost", 0, 101, 1, (0, 101)),)}, "gateway.not_declared"),
+        ({"measures": (Measure("cost", -1, 100, 1, (-1, 100)),)}, "gateway.not_declared"),
+        ({"measures": (Measure("cost", 0, 100, 10, (0, 100)),)}, "gateway.not_declared"),
+        ({"measures": (Measure("ward", 0, 100, 1, (0, 100)),)}, "gateway.not_declared"),
+        ({"measures": (Measure("salary", 0, 100, 1, (0, 100)),)}, "gateway.not_declared"),
+        ({"groups": (GroupColumn("ward", ("east", "north"), other=False),)}, "gateway.not_declared"),
+        ({"groups": (GroupColumn("age", ("1", "2"), other=False),)}, "gateway.not_declared"),
+        ({"groups": (GroupColumn("name", ("Zhang San",), other=False),)}, "gateway.not_declared"),
+        ({"datasets": ("stays-hospital-1", "stays-hospital-1", "stays-hospital-3")}, "gateway.not_its_dataset"),
+        ({"datasets": ("stays-hospital-1", "stays-hospital-2", "no-such")}, "gateway.not_its_dataset"),
+    ],
+)
+def test_a_query_beyond_the_declarations(play: Play, changes: dict[str, Any], code: str) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        answer, parts = await world.run(world.query(**changes), HANDLE)
+        assert isinstance(answer, ConsentDenied)
+        assert answer.facts["reason"] == code
+        assert codes(parts) == [code] * 3
+        await check_untouched(world)
+
+    play(story)
+
+
+def deep_filter() -> Any:
+    """A filter nested deeper than any interpreter would like to walk."""
+    node: Any = Compare("cost", "ge", 1)
+    for _ in range(500):
+        node = Not(node)
+    return node
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"measures": ()}, "mpc.one_measure"),
+        ({"datasets": ()}, "mpc.one_dataset_a_site"),
+        ({"filter": deep_filter()}, "privacy.predicate_too_large"),
+        ({"version": 2}, "mpc.query_version"),
+        ({"roster": ("hospital-1", "hospital-2")}, "mpc.roster_size"),
+    ],
+    ids=["no measure", "no datasets", "deep filter", "version", "two sites"],
+)
+def test_a_malformed_query_is_refused_in_words(play: Play, changes: dict[str, Any], code: str) -> None:
+    """A researcher with a program of its own proposes what `check_query` would never let pass."""
+
+    async def story(world: Any) -> None:
+        query = world.query(**changes)
+        salt = secrets.token_bytes(32)
+        try:
+            hashed = salted_hash(query, salt)
+        except RecursionError:
+            hashed = secrets.token_bytes(32)
+        researcher = world.researcher
+
+        async def asking() -> list[QueryAnswer]:
+            await researcher.submit(ProposeQuery(HANDLE, hashed, "stays", world.hospitals, world.rho, 2))
+            for site in world.hospitals:
+                await researcher.send(site, request_session(HANDLE), QueryRequest(HANDLE, query, salt))
+            return [(await researcher.receive(QueryAnswer, request_session(HANDLE)))[1] for _ in world.hospitals]
+
+        answers, parts = await world.run(query, HANDLE, asking=asking())
+        assert codes(parts) == [code] * 3
+        assert [(answer.accepted, answer.code) for answer in answers] == [(False, code)] * 3
+
+    play(story)
+
+
+def test_a_filter_that_the_table_cannot_answer_is_refused_before_the_approval(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        answer, parts = await world.run(world.query(filter=Compare("cost", "eq", "Zhang San")), HANDLE)
+        assert isinstance(answer, ConsentDenied)
+        assert len(set(codes(parts))) == 1 and codes(parts)[0].startswith("privacy.predicate")
+        assert "Zhang" not in answer.text()
+        await check_untouched(world)
+        assert world.state_of(HANDLE).approvals == ()
+        for site in world.hospitals:
+            assert world.ended(site) == ["aborted"]
+
+    play(story)
+
+
+def test_a_researcher_that_publishes_other_totals(play: Play) -> None:
+    """The sites stop after phase 1: they never let phase 2 follow from sums that do not open."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        submit = world.researcher.submit
+
+        async def lying(*ops: Any) -> Any:
+            if isinstance(ops[0], queries.Release):
+                totals = (ops[0].totals[0] + 1, *ops[0].totals[1:])
+                ops = (msgspec.structs.replace(ops[0], totals=totals),)
+            return await submit(*ops)
+
+        world.researcher.submit = lying
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, ProtocolAbort)
+        assert "zkp" in codes(parts)[0] or "mpc" in codes(parts)[0] or codes(parts)[0] == "gateway.stopped"
+        assert any(code.startswith("mpc.sum") for code in codes(parts))
+        assert world.state_of(HANDLE).status == "spent"
+        for site in world.hospitals:
+            assert world.ended(site) == ["aborted"]
+
+    play(story)
+
+
+def test_a_researcher_that_asks_for_masked_vectors_early(play: Play) -> None:
+    """Before the survivors stand on the ledger a site waits, whatever the researcher does; then it gives up."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        world.impatient(1.0)
+        submit = world.researcher.submit
+        sent = []
+        for site in world.sites:
+            world.alter(site, Masked, lambda recipient, message: sent.append(message) or message)
+
+        async def never_fixing(*ops: Any) -> Any:
+            if isinstance(ops[0], FixSurvivors):
+                return None
+            return await submit(*ops)
+
+        world.researcher.submit = never_fixing
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, MedveilError)
+        assert all(isinstance(part, MedveilError) for part in parts)
+        assert not sent
+        await check_untouched(world)
+        for site in world.hospitals:
+            assert world.ended(site) == ["aborted"]
+
+    play(story)
+
+
+# --- budget -------------------------------------------------------------------------------------
+
+
+def test_over_budget_is_refused_before_anything_is_sent(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        before = world.consortium.post.messages_carried
+        query = world.query(rho_nano=world.budget + 1)
+        with pytest.raises(BudgetExhausted) as refused:
+            await querying.ask(world.researcher, query, HANDLE, secrets.token_bytes(32))
+        assert refused.value.code == "datasets.budget_exhausted"
+        assert refused.value.facts["available"] == world.budget
+        assert world.consortium.post.messages_carried == before
+        assert world.researcher.account.state.get(queries.query_key(HANDLE), queries.QueryState) is None
+        assert (await world.population()).available == world.budget
+
+    play(story)
+
+
+def test_two_queries_at_once_cannot_both_have_the_rest(play: Play) -> None:
+    """Both are proposed while the budget is free; the one that comes second is refused at its last approval."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        handles = (HANDLE, HANDLE[::-1])
+        rho = 600_000_000
+        runs = await asyncio.gather(*(world.run(world.query(rho_nano=rho), handle) for handle in handles))
+        answers = [answer for answer, _ in runs]
+        assert sorted(isinstance(answer, Release) for answer in answers) == [False, True]
+        (refused,) = (answer for answer in answers if not isinstance(answer, Release))
+        assert isinstance(refused, ConsentDenied)
+        assert refused.facts["reason"] == "datasets.budget_exhausted"
+        population = await world.population()
+        assert (population.reserved, population.spent) == (0, rho)
+        for site in world.hospitals:
+            assert sorted(world.ended(site)) == ["aborted", "released"]
+
+    play(story)
+
+
+# --- the trail comes first ----------------------------------------------------------------------
+
+
+def on_disk(site: Any) -> int:
+    """How many entries another process would find in the file now."""
+    with sqlite3.connect(f"file:{site.folder / 'audit.sqlite'}?mode=ro", uri=True) as database:
+        return int(database.execute("SELECT COUNT(*) FROM entries").fetchone()[0])
+
+
+def test_the_intent_is_on_disk_before_anything_leaves(play: Play) -> None:
+    class Killed(BaseException):
+        """The process ends here."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        site = world["hospital-1"]
+        seen = []
+
+        async def killed(*ops: Any) -> Any:
+            seen.append(on_disk(site))
+            raise Killed
+
+        site.submit = killed
+        site.audit.outcome = lambda *_: None  # a killed process writes nothing more
+        await world.researcher.submit(
+            ProposeQuery(HANDLE, salted_hash(world.query(), bytes(32)), "stays", world.hospitals, world.rho, 2)
+        )
+        request = QueryRequest(HANDLE, world.query(), bytes(32))
+        await world.researcher.send("hospital-1", request_session(HANDLE), request)
+        carried = world.consortium.post.messages_carried
+        with pytest.raises(Killed):
+            await world.serve(site, HANDLE)
+        assert seen == [1]
+        assert world.consortium.post.messages_carried == carried, "nothing was sent"
+        assert len(site.audit.unfinished()) == 1
+        assert site.audit.verify()
+
+    play(story)
+
+
+def test_no_log_no_release(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+
+        def full(use: Any) -> int:
+            raise Unavailable("privacy.store_failed", path="/home/hospital-1/audit.sqlite", reason="No space left")
+
+        world["hospital-1"].audit.intent = full
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert codes(parts)[0] == "privacy.store_failed"
+        assert isinstance(answer, ConsentDenied)
+        assert (answer.facts["organisation"], answer.facts["reason"]) == ("hospital-1", "gateway.trouble")
+        assert "/home" not in answer.text(), "a path of one's own is not for others"
+        await check_untouched(world)
+        assert world.state_of(HANDLE).approvals in ((), ("hospital-2",), ("hospital-3",)) or (
+            "hospital-1" not in world.state_of(HANDLE).approvals
+        )
+
+    play(story)
+
+
+# --- silence and noise --------------------------------------------------------------------------
+
+
+def test_a_researcher_that_falls_silent(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        world.impatient(0.5)
+        query, salt = world.query(), bytes(32)
+
+        async def asking() -> None:
+            await world.researcher.submit(
+                ProposeQuery(HANDLE, salted_hash(query, salt), "stays", world.hospitals, world.rho, 2)
+            )
+            for site in world.hospitals:
+                await world.researcher.send(site, request_session(HANDLE), QueryRequest(HANDLE, query, salt))
+
+        _, parts = await world.run(query, HANDLE, asking=asking())
+        assert set(codes(parts)) <= {"channel.timeout", "gateway.query_closed", "account.timeout"}
+        world.impatient(20)
+        await check_untouched(world)
+        for site in world.hospitals:
+            assert world.ended(site) == ["aborted"]
+
+    play(story)
+
+
+def test_a_site_that_never_answers(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        world.impatient(0.5)
+        asked = querying.ask(world.researcher, world.query(), HANDLE, bytes(32))
+        parts = [world.serve(site, HANDLE) for site in world.sites[:2]]
+        answer, *rest = await asyncio.gather(asked, *parts, return_exceptions=True)
+        assert isinstance(answer, Unavailable)
+        assert all(isinstance(part, MedveilError) for part in rest)
+        world.impatient(20)
+        await check_untouched(world)
+
+    play(story)
+
+
+def test_a_site_that_is_never_asked_gives_up(play: Play) -> None:
+    async def story(world: Any) -> None:
+        world.impatient(0.2)
+        with pytest.raises(Unavailable) as late:
+            await world.serve(world["hospital-1"], HANDLE)
+        assert late.value.code == "account.timeout"
+        assert not world.entries("hospital-1")
+
+    play(story)
+
+
+def test_a_cancelled_researcher_leaves_no_reservation_for_good(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        asking = asyncio.ensure_future(querying.ask(world.researcher, world.query(), HANDLE, bytes(32)))
+        parts = [asyncio.ensure_future(world.serve(site, HANDLE)) for site in world.sites]
+        await world.researcher.account.until(lambda state: querying._reserved(state, HANDLE), "the reservation")
+        asking.cancel()
+        world.impatient(0.5)
+        for part in parts:
+            part.cancel()
+        await asyncio.gather(asking, *parts, return_exceptions=True)
+        for site in world.hospitals:
+            assert world.ended(site) == ["aborted"]
+        world.impatient(20)
+        await world["hospital-1"].submit(CloseQuery(HANDLE))  # any of the roster can
+        await check_untouched(world)
+        await world.released()
+
+    play(story)
+
+
+def test_outsiders_cannot_spoil_a_query(play: Play) -> None:
+    """Handles are public, and so the sessions: what others put into them is dropped."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        for _ in range(3):
+            await world.insurer.send(
+                "researcher", request_session(HANDLE), QueryAnswer(HANDLE, False, "privacy.deny_no_grant", "no")
+            )
+            await world.bureau.send("researcher", request_session(HANDLE), QueryAnswer(HANDLE, True, "", ""))
+            for site in world.hospitals:
+                await world.insurer.send(
+                    site, request_session(HANDLE), QueryRequest(HANDLE, world.query(rho_nano=1), bytes(32))
+                )
+                for stranger in (world.insurer, world["hospital-1"]):
+                    stop = querying.Refusal("gateway.trouble", "stop")
+                    await stranger.send(site, querying.stop_session(HANDLE), stop)
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, Release)
+        assert codes(parts) == ["allowed"] * 3
+
+    play(story)
+
+
+def test_a_site_that_answers_twice_does_not_answer_for_another(play: Play) -> None:
+    async def story(world: Any) -> None:
+        for site in ("hospital-1", "hospital-3"):
+            await world.grant(f"study-{site}", site, "researcher")
+        await world["hospital-1"].send("researcher", request_session(HANDLE), QueryAnswer(HANDLE, True, "", ""))
+        await world["hospital-1"].send("researcher", request_session(HANDLE), QueryAnswer(HANDLE, True, "", ""))
+        answer, _ = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, ConsentDenied)
+        assert answer.facts["organisation"] == "hospital-2"
+        await check_untouched(world)
+
+    play(story)
+
+
+def test_a_site_outside_the_roster(play: Play) -> None:
+    """The other site of the population is asked with a query that is not for it."""
+
+    async def story(world: Any) -> None:
+        query = world.query()
+        proposal = ProposeQuery(HANDLE, salted_hash(query, bytes(32)), "stays", world.hospitals, world.rho, 2)
+        await world.researcher.submit(proposal)
+        await world.researcher.send("bureau", request_session(HANDLE), QueryRequest(HANDLE, query, bytes(32)))
+        with pytest.raises(Refused) as refused:
+            await world.serve(world.bureau, HANDLE)
+        assert refused.value.code == "gateway.not_in_roster"
+
+    play(story)
