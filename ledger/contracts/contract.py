@@ -23,8 +23,8 @@ T = TypeVar("T", bound=Wire)
 Point = Annotated[bytes, msgspec.Meta(min_length=48, max_length=48)]
 """A compressed point of G1. Contracts compare and store it; whoever computes with it decodes it strictly."""
 
-Nano = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
-"""Privacy budget in units of 10^-9 rho (zero-concentrated differential privacy)."""
+Nano = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+"""Privacy budget in units of 10^-9 rho (zero-concentrated differential privacy), as much as a release can state."""
 
 Ids = Annotated[tuple[Name, ...], msgspec.Meta(max_length=1000)]
 

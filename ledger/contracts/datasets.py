@@ -85,7 +85,7 @@ class Vote(Wire, frozen=True, tag="datasets.vote"):
     rho_nano: Nano
 
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
 
 class PopulationState(Wire, frozen=True, tag="datasets.population"):

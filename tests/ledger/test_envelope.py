@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.contracts import CONTRACTS, AnchorGrant, Op, Release, RevokeGrant
+from ledger.contracts import CONTRACTS, AnchorGrant, Op, Release, RevokeGrant, VoteBudget
 from ledger.envelope import (
     LARGEST,
     MOST_OPS,
@@ -22,6 +22,7 @@ from ledger.envelope import (
     open_envelope,
     sign_envelope,
 )
+from mpc.query import Nano
 from wire.canonical import check_type, decode, encode
 from wire.domains import ENVELOPE
 from wire.errors import DecodeError, VerificationError
@@ -104,6 +105,18 @@ def test_oversize(world: Any) -> None:
     assert caught.value.code == "ledger.envelope_too_large"
     big = AnchorGrant("g" * 64, bytes(32), 0, 1, 0)
     assert len(sign_envelope(world.signer("hospital-1"), envelope(ops=(big,) * MOST_OPS))) < LARGEST
+
+
+def test_the_largest_budget_is_what_a_release_can_state(world: Any) -> None:
+    def vote(rho_nano: int) -> bytes:
+        return sign_envelope(world.signer("hospital-1"), envelope(ops=(VoteBudget("heart", rho_nano),)))
+
+    assert msgspec.convert(2**53 - 1, Nano) == 2**53 - 1
+    open_envelope(vote(2**53 - 1))
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(2**53, Nano)
+    with pytest.raises(DecodeError):
+        open_envelope(vote(2**53))
 
 
 def test_the_largest_phase_fits_into_an_envelope(world: Any) -> None:
