@@ -13,7 +13,7 @@ from privacy.decide import AnchoredGrant, Decision, GrantState, UseRequest, deci
 from privacy.grants import CheckedGrant, GrantTerms, SignedGrant, check_grant, grant_commitment, sign_grant
 from wire.canonical import decode, encode
 from wire.domains import GRANT, digest
-from wire.errors import ProtocolAbort
+from wire.errors import ProtocolAbort, Refused
 
 _ISSUED = "grant-issued"
 _HELD = "grant-held"
@@ -24,7 +24,13 @@ def _session(grant: str) -> bytes:
 
 
 async def issue(officer: Organisation, terms: GrantTerms) -> SignedGrant:
-    """Data officer: sign the terms, keep them, anchor their commitment, send them to the recipient."""
+    """Data officer: sign the terms, keep them, anchor their commitment, send them to the recipient.
+
+    Raises Refused for an id that is taken, before anything is kept: the terms of an earlier grant stay.
+    """
+    taken = (await officer.account.caught_up()).get(board.grant_key(terms.grant), board.GrantState)
+    if taken is not None:
+        raise Refused("grants.exists", grant=terms.grant)
     signed = sign_grant(terms, officer.signer, officer.salt_key)
     officer.vault.put_document(_ISSUED, terms.grant, encode(signed))
     commitment = grant_commitment(terms, officer.salt_key)

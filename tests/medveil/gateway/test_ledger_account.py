@@ -1,0 +1,348 @@
+"""An account believes nothing that it did not replay, and nothing that is not final."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from ledger.contracts import AnchorAccess, AnchorGrant, ProposeQuery, RegisterBill, VoteBudget, grants
+from ledger.machine import Block, Machine
+from ledger.replicas import Replica
+from medveil.gateway.accounting import anchor_audit
+from medveil.gateway.ledger_account import LedgerAccount
+from privacy.audit import Use
+from wire.checkpoint import cosign_checkpoint, sign_checkpoint
+from wire.errors import BudgetExhausted, MedveilError, Refused, Unavailable, VerificationError
+
+Play = Callable[[Callable[[Any], Any]], Any]
+
+
+def anchoring(world: Any, grant: str) -> AnchorGrant:
+    """Some op that changes the state."""
+    return AnchorGrant(grant, secrets.token_bytes(32), 0, world.now() + 1_000_000, 0)
+
+
+def anchored(state: Any, grant: str) -> bool:
+    return state.get(grants.grant_key(grant), grants.GrantState) is not None
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+def test_refusals_carry_the_contracts_reason(play: Play) -> None:
+    async def story(world: Any) -> None:
+        proposal = ProposeQuery(bytes(16), bytes(32), "stays", world.hospitals, world.budget + 1, 2)
+        with pytest.raises(BudgetExhausted) as exhausted:
+            await world.researcher.submit(proposal)
+        assert exhausted.value.facts == {
+            "population": "stays",
+            "asked": world.budget + 1,
+            "available": world.budget,
+        }
+        with pytest.raises(Refused) as role:
+            await world.insurer.submit(RegisterBill(bytes(16), bytes(48), "CNY"))
+        assert role.value.code == "organisations.role"
+        with pytest.raises(Refused) as owner:
+            await world.bureau.submit(VoteBudget("stays", 1))
+        assert owner.value.code == "datasets.not_owner"
+        # A refused envelope stands on the ledger: its receipt is kept like any other.
+        (receipt,) = world.bureau.account.receipts
+        assert receipt.result.code == "datasets.not_owner"
+        # All of an envelope or nothing of it.
+        with pytest.raises(Refused):
+            await world.bureau.submit(anchoring(world, "whole"), VoteBudget("stays", 1))
+        assert not anchored(world.bureau.account.state, "whole")
+
+    play(story)
+
+
+@pytest.mark.parametrize("said", [None, Refused("grants.exists", grant="x")])
+def test_an_engine_that_denies_a_refusal_is_not_believed(play: Play, said: Refused | None) -> None:
+    async def story(world: Any) -> None:
+        async def refusal(transaction: bytes) -> Refused | None:
+            return said
+
+        world.consortium.engine.refusal = refusal
+        with pytest.raises(Refused) as refused:
+            await world.bureau.submit(VoteBudget("stays", 1))
+        assert refused.value.code == "datasets.not_owner"
+
+    play(story)
+
+
+def test_the_receipt_must_be_of_what_was_sent(play: Play) -> None:
+    async def story(world: Any) -> None:
+        first = await world.bureau.submit(anchoring(world, "first"))
+
+        async def wait(transaction: bytes, timeout: float) -> Any:
+            return first
+
+        world.consortium.engine.wait = wait
+        with pytest.raises(VerificationError) as refused:
+            await world.bureau.submit(anchoring(world, "second"))
+        assert refused.value.code == "ledger.bad_receipt"
+        del world.consortium.engine.wait
+
+    play(story)
+
+
+def test_many_writers_and_one_writer_many_times(play: Play) -> None:
+    async def story(world: Any) -> None:
+        members = [world.bureau, world.insurer, *world.sites]
+        names = [f"grant-{member.name}-{n}" for member in members for n in range(4)]
+        await asyncio.gather(
+            *(member.submit(anchoring(world, f"grant-{member.name}-{n}")) for n in range(4) for member in members)
+        )
+        state = await world.regulator.account.caught_up()
+        assert all(anchored(state, name) for name in names)
+
+    play(story)
+
+
+def test_whoever_is_cancelled_while_writing_can_write_again(play: Play) -> None:
+    async def story(world: Any) -> None:
+        for turns in range(12):
+            writing = asyncio.ensure_future(world.bureau.submit(anchoring(world, f"cancelled-{turns}")))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            await world.bureau.submit(anchoring(world, f"next-{turns}"))
+        state = await world.bureau.account.caught_up()
+        for turns in range(12):
+            assert anchored(state, f"next-{turns}")
+        assert anchored(state, "cancelled-11"), "what was on its way arrived"
+
+    play(story)
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def test_only_final_state_is_read(play: Play) -> None:
+    """k of n do not cosign: blocks are replayed, and nothing of them is believed or acted on."""
+
+    async def story(world: Any) -> None:
+        engine, cosign = world.consortium.engine, world.consortium.engine.add_cosignature
+        withheld: list[Any] = []
+
+        async def withhold(size: int, line: Any) -> None:
+            withheld.append((size, line))
+
+        bureau = world.bureau
+        before = bureau.account.state.height
+        engine.add_cosignature = withhold
+        bureau.account.patience = 0.3
+        with pytest.raises(Unavailable):
+            await bureau.submit(anchoring(world, "early"))
+        for member in world.consortium.organisations.values():
+            assert member.account.replica.height == before + 1, "it was replayed"
+            assert member.account.state.height == before
+            assert not anchored(member.account.state, "early")
+        with pytest.raises(Unavailable) as late:
+            await bureau.account.until(lambda state: anchored(state, "early") or None, "the grant", 0.1)
+        assert late.value.code == "account.timeout"
+        assert not bureau.account.receipts
+        engine.add_cosignature = cosign
+        for size, line in withheld:
+            await cosign(size, line)
+        bureau.account.patience = 20
+        await bureau.account.until(lambda state: anchored(state, "early") or None, "the grant")
+        await bureau.submit(anchoring(world, "after"))  # nobody gave up meanwhile
+
+    play(story)
+
+
+def forged_note(world: Any, size: int, root: bytes) -> bytes:
+    """A head of one's choice, signed by the sequencer and all cosigners."""
+    note = sign_checkpoint(world.bureau.cosigner, world.consortium.trust.origin, size, root)
+    signed = note
+    for member in world.consortium.organisations.values():
+        signed = signed.with_line(cosign_checkpoint(member.cosigner, member.name, note, world.now() // 1000))
+    return signed.format()
+
+
+def test_a_final_head_that_is_not_ones_own_is_a_fork(play: Play) -> None:
+    async def story(world: Any) -> None:
+        account = world.regulator.account
+        await account.caught_up()
+        log, state = account.replica.machine.log, account.state
+        for size in (log.size, log.size - 1):
+            with pytest.raises(VerificationError) as fork:
+                await account.finalised(forged_note(world, size, secrets.token_bytes(32)))
+            assert fork.value.code == "ledger.fork"
+            assert fork.value.facts["organisation"] == "regulator"
+        await account.finalised(forged_note(world, log.size + 3, secrets.token_bytes(32)))  # not come there yet
+        assert account.state is state
+        too_few = sign_checkpoint(world.bureau.cosigner, world.consortium.trust.origin, log.size, log.root())
+        with pytest.raises(MedveilError):
+            await account.finalised(too_few.format())
+        await account.finalised(forged_note(world, log.size, log.root()))
+
+    play(story)
+
+
+def fake_engine(*shown: tuple[Block, Any]) -> tuple[Any, list[int]]:
+    """An engine that shows these blocks and nothing else; the sizes that were cosigned."""
+    cosigned: list[int] = []
+
+    async def subscribe(cursor: int) -> AsyncIterator[tuple[Block, Any]]:
+        for pair in shown:
+            yield pair
+
+    async def add_cosignature(size: int, line: Any) -> None:
+        cosigned.append(size)
+
+    return SimpleNamespace(subscribe=subscribe, add_cosignature=add_cosignature), cosigned
+
+
+def watcher(world: Any, engine: Any) -> LedgerAccount:
+    """The regulator's account from genesis, at another engine."""
+    founding, regulator = world.consortium.trust.founding, world.regulator
+    replica = Replica(founding, "regulator", regulator.cosigner, world.now)
+    return LedgerAccount("regulator", regulator.signer, engine, replica, world.consortium.trust)
+
+
+def test_a_replica_that_forks_raises_and_does_not_cosign(play: Play) -> None:
+    async def story(world: Any) -> None:
+        origin, sequencer = world.consortium.trust.origin, world.bureau.cosigner
+        export = await world.consortium.engine.export()
+        block = export.blocks[0]
+        machine = Machine(world.consortium.trust.founding)
+        outcome = machine.replay(block)
+        other = msgspec.structs.replace(block.header, state_root=bytes(32))
+        later = msgspec.structs.replace(block.header, time=block.header.time + 1)
+        good = sign_checkpoint(sequencer, origin, 2, outcome.log_root)
+        for shown, note in (
+            (Block(other, block.envelopes), good),
+            (Block(later, block.envelopes), good),
+            (Block(block.header, block.envelopes[1:] or (block.envelopes[0][:-1],)), good),
+            (block, sign_checkpoint(sequencer, origin, 2, bytes(32))),
+            (block, sign_checkpoint(world.insurer.cosigner, origin, 2, outcome.log_root)),
+        ):
+            engine, cosigned = fake_engine((shown, note))
+            account = watcher(world, engine)
+            with pytest.raises(VerificationError):
+                await account.attend()
+            assert not cosigned
+            assert account.state.height == 0
+
+    play(story)
+
+
+def test_an_empty_block_stops_nobody(play: Play) -> None:
+    async def story(world: Any) -> None:
+        machine = Machine(world.consortium.trust.founding)
+        outcome = machine.apply_block(1, machine.time, ())
+        note = sign_checkpoint(world.bureau.cosigner, world.consortium.trust.origin, 2, outcome.log_root)
+        engine, cosigned = fake_engine((Block(outcome.header, ()), note))
+        account = watcher(world, engine)
+        await account.attend()
+        assert cosigned == [2]
+        assert account.state.height == 0, "nobody has called it final"
+        await account.finalised(forged_note(world, 2, outcome.log_root))
+        assert account.state.height == 1
+
+    play(story)
+
+
+def test_a_consortium_may_close_right_after_a_block(in_consortium: Any, tmp_path: Path) -> None:
+    """Some replicas are still waiting for finality then: they end, and nothing is raised."""
+
+    async def story(world: Any) -> None:
+        await asyncio.gather(*(site.submit(anchoring(world, f"last-{site.name}")) for site in world.sites))
+
+    for turn in range(3):
+        in_consortium(tmp_path / str(turn), story)
+
+
+def test_a_patient_follower_outlasts_a_pause(play: Play) -> None:
+    """Cosignatures that come late do not make anybody stop following."""
+
+    async def story(world: Any) -> None:
+        engine, cosign = world.consortium.engine, world.consortium.engine.add_cosignature
+        world.impatient(0.1)
+
+        async def slow(size: int, line: Any) -> None:
+            await asyncio.sleep(0.4)
+            await cosign(size, line)
+
+        engine.add_cosignature = slow
+        with pytest.raises(Unavailable):
+            await world.bureau.submit(anchoring(world, "slow"))
+        engine.add_cosignature = cosign
+        world.impatient(20)
+        await world.bureau.account.until(lambda state: anchored(state, "slow") or None, "the grant")
+        await world.insurer.submit(anchoring(world, "quick"))
+
+    play(story)
+
+
+# --- the audit trail's way onto the ledger -------------------------------------------------------
+
+
+def used(world: Any) -> None:
+    """One use in hospital-1's trail."""
+    trail = world["hospital-1"].audit
+    use = Use("researcher", "stays-hospital-1", "query", "HMB", "", b"", False, "no-grant")
+    trail.outcome(trail.intent(use), "denied")
+
+
+def test_entries_are_anchored_once(play: Play) -> None:
+    async def story(world: Any) -> None:
+        hospital = world["hospital-1"]
+        assert await anchor_audit(hospital) == ()
+        used(world)
+        (batch,) = await anchor_audit(hospital)
+        assert (batch.first, batch.last) == (1, 2)
+        assert await anchor_audit(hospital) == ()
+        used(world)
+        (batch,) = await anchor_audit(hospital)
+        assert (batch.first, batch.last) == (3, 4)
+
+    play(story)
+
+
+def test_a_crash_between_the_ledger_and_the_trail(play: Play) -> None:
+    """The batch is on the ledger and the trail does not know: the next call finds it there."""
+
+    async def story(world: Any) -> None:
+        hospital = world["hospital-1"]
+        used(world)
+        confirm = hospital.audit.anchored
+
+        def killed(batch: Any) -> None:
+            raise RuntimeError
+
+        hospital.audit.anchored = killed
+        with pytest.raises(RuntimeError):
+            await anchor_audit(hospital)
+        hospital.audit.anchored = confirm
+        used(world)
+        written = len(hospital.account.receipts)
+        first, second = await anchor_audit(hospital)
+        assert (first.last, second.first, second.last) == (2, 3, 4)
+        assert len(hospital.account.receipts) == written + 1
+        assert len(hospital.audit.batches()) == 2
+
+    play(story)
+
+
+def test_another_batch_in_its_place_is_refused(play: Play) -> None:
+    async def story(world: Any) -> None:
+        hospital = world["hospital-1"]
+        used(world)
+        await hospital.submit(AnchorAccess(1, 2, bytes(32), secrets.token_bytes(32), secrets.token_bytes(32)))
+        with pytest.raises(Refused) as refused:
+            await anchor_audit(hospital)
+        assert refused.value.code == "access.gap"
+        assert hospital.audit.batches() == ()
+
+    play(story)
