@@ -47,6 +47,9 @@ class Secrets(Wire, frozen=True, tag="medveil.secrets"):
     seal: bytes
     salt: bytes
 
+    def __repr__(self) -> str:
+        return "Secrets()"
+
 
 class Refusal(Wire, frozen=True, tag="medveil.refusal"):
     """What one gateway sends another instead of an answer: why not, in words."""

@@ -57,6 +57,9 @@ class QueryRequest(Wire, frozen=True, tag="medveil.query_request"):
     query: Query
     salt: Hash
 
+    def __repr__(self) -> str:
+        return f"QueryRequest({self.handle.hex()})"
+
 
 class QueryAnswer(Wire, frozen=True, tag="medveil.query_answer"):
     """Site to researcher. code, words: why not; empty where the site takes part."""
@@ -239,7 +242,8 @@ async def serve_query(
             await answer(True)
             await _unless_stopped(site, handle, (researcher,), _take_part(part))
         finally:
-            site.audit.outcome(intent, "released" if part is not None and SUMS in part.sent else "aborted")
+            # What has left has left: one phase's masked vector is a release, whatever became of the rest.
+            site.audit.outcome(intent, "released" if part is not None and part.sent else "aborted")
     except Exception as error:
         if not answered:
             said = refusal(site.name, error)
