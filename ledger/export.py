@@ -7,7 +7,9 @@ demands, has exactly the root and size it got itself. A fault is named by block 
 
 from __future__ import annotations
 
-from ledger.machine import Block, Machine
+from collections.abc import Callable
+
+from ledger.machine import Block, BlockOutcome, Machine
 from wire.canonical import Wire, encode
 from wire.checkpoint import TrustFile, verify_checkpoint
 from wire.errors import VerificationError
@@ -27,8 +29,13 @@ class LedgerExport(Wire, frozen=True, tag="ledger.export"):
 EXPORT = register("ledger-export", 1, LedgerExport)
 
 
-def verify_export(export: LedgerExport, trust: TrustFile) -> Machine:
+def verify_export(
+    export: LedgerExport, trust: TrustFile, replayed: Callable[[Block, BlockOutcome], None] | None = None
+) -> Machine:
     """Replay and check everything; returns the machine at the final head, for reading its state.
+
+    replayed: is shown each block with its outcome as it is replayed. Nothing is verified until this function
+    returns: the head's cosignatures are checked last.
 
     Raises VerificationError (naming height and entry where one is at fault) or QuorumNotMet.
     """
@@ -36,7 +43,9 @@ def verify_export(export: LedgerExport, trust: TrustFile) -> Machine:
         raise VerificationError("ledger.other_genesis", chain=trust.chain)
     machine = Machine(export.founding)
     for block in export.blocks:
-        machine.replay(block)
+        outcome = machine.replay(block)
+        if replayed is not None:
+            replayed(block, outcome)
     checkpoint = verify_checkpoint(export.note, trust)
     if (checkpoint.size, checkpoint.root) != (machine.log.size, machine.log.root()):
         raise VerificationError("ledger.export_head", height=machine.height, size=checkpoint.size)

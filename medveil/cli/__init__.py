@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from medveil.cli import demo, doctor, show, verify
+from medveil.cli import demo, doctor, ledger, show, verify
 
 app = typer.Typer(
     name="medveil",
@@ -18,7 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for part in (demo, verify, show, doctor):
+for part in (demo, verify, show, ledger, doctor):
     part.register(app)
 
 

@@ -1,0 +1,165 @@
+"""`medveil ledger`: the recorded history, replayed and read from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from typer.testing import CliRunner, Result
+
+from ledger.export import LedgerExport
+from ledger.reading import Selection, kinds_of, known_kinds
+from medveil.cli import app
+from medveil.history import instant
+from wire.canonical import decode, encode
+from wire.checkpoint import write_trust
+from wire.errors import DecodeError, MedveilError, QuorumNotMet, Refused, VerificationError
+
+VECTOR = Path(__file__).resolve().parents[1] / "vectors" / "ledger" / "history.json"
+
+
+@pytest.fixture(scope="module")
+def vector() -> dict[str, Any]:
+    return dict(json.loads(VECTOR.read_text(encoding="ascii")))
+
+
+@pytest.fixture
+def export(vector: dict[str, Any]) -> LedgerExport:
+    return decode(LedgerExport, bytes.fromhex(vector["export"]))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, export: LedgerExport) -> Path:
+    """``ledger.evidence`` and its ``consortium.json``."""
+    (tmp_path / "ledger.evidence").write_bytes(encode(export))
+    write_trust(tmp_path / "consortium.json", export.founding)
+    return tmp_path
+
+
+def run(folder: Path, verb: str, *arguments: str, trust: bool = True) -> Result:
+    pinned = ("--trust", str(folder / "consortium.json")) if trust else ()
+    return CliRunner().invoke(app, ["ledger", verb, str(folder / "ledger.evidence"), *pinned, *arguments])
+
+
+def refusal(result: Result) -> MedveilError:
+    assert isinstance(result.exception, MedveilError)
+    return result.exception
+
+
+def test_verify_replays_to_the_recorded_roots_and_says_what_it_checked(folder: Path, vector: dict[str, Any]) -> None:
+    done = run(folder, "verify")
+    assert done.exit_code == 0, done.output
+    assert vector["state_root"] in done.output and vector["log_root"] in done.output
+    assert "cosigned by" in done.output and done.output.rstrip().splitlines()[-1].startswith("verified: chain")
+
+
+def test_verify_as_json(folder: Path, vector: dict[str, Any], export: LedgerExport) -> None:
+    facts = json.loads(run(folder, "verify", "--json").output)
+    assert facts["verdict"] == "verified" and facts["state_root"] == vector["state_root"]
+    assert facts["blocks"] == len(export.blocks) == facts["log_size"] - 1
+    assert facts["envelopes"] == sum(len(block.envelopes) for block in export.blocks)
+    assert len(facts["cosigners"]) >= facts["needed_cosigners"] == export.founding.k
+
+
+@pytest.mark.parametrize("verb", ["verify", "show"])
+def test_without_a_pinned_trust_file_nothing_is_verified(folder: Path, verb: str) -> None:
+    done = run(folder, verb, trust=False)
+    assert done.exit_code == 3 and "not pinned" in done.output and "\nverified" not in done.output
+    facts = json.loads(run(folder, verb, "--json", trust=False).output)
+    assert facts["pinned"] is False and facts["verdict"] == "consistent, not pinned"
+
+
+@pytest.mark.parametrize("verb", ["verify", "show"])
+def test_another_consortium_a_changed_block_and_a_missing_cosigner_fail(
+    folder: Path, export: LedgerExport, verb: str
+) -> None:
+    file = folder / "ledger.evidence"
+    write_trust(folder / "consortium.json", msgspec.structs.replace(export.founding, time=export.founding.time + 1))
+    assert refusal(run(folder, verb)).code == "ledger.other_genesis"
+    write_trust(folder / "consortium.json", export.founding)
+
+    first = export.blocks[0]
+    header = msgspec.structs.replace(first.header, time=first.header.time + 1)
+    changed = msgspec.structs.replace(first, header=header)
+    file.write_bytes(encode(msgspec.structs.replace(export, blocks=(changed, *export.blocks[1:]))))
+    error = refusal(run(folder, verb))
+    assert isinstance(error, VerificationError) and error.facts["height"] == 1
+
+    lines = export.note.decode().split("\n")
+    file.write_bytes(encode(msgspec.structs.replace(export, note="\n".join([*lines[:-2], ""]).encode())))
+    assert isinstance(refusal(run(folder, verb)), QuorumNotMet)
+    file.write_bytes(encode(export)[:-1])
+    assert isinstance(refusal(run(folder, verb)), DecodeError)
+
+
+def test_other_evidence_is_refused(folder: Path, export: LedgerExport) -> None:
+    from ledger.receipts import PROVEN_VALUE, ProvenValue
+    from ledger.trees.state import StateProof
+
+    value = ProvenValue(PROVEN_VALUE, b"k", None, StateProof((), ()), export.blocks[0].header, (), b"")
+    (folder / "ledger.evidence").write_bytes(encode(value))
+    assert refusal(run(folder, "show")).code == "history.no_export"
+
+
+def entries(folder: Path, *arguments: str) -> list[dict[str, Any]]:
+    done = run(folder, "show", "--json", *arguments)
+    assert done.exit_code == 0, done.output
+    return list(json.loads(done.output)["entries"])
+
+
+def test_show_lists_every_envelope_in_order(folder: Path, export: LedgerExport) -> None:
+    every = entries(folder)
+    assert [(one["height"], one["entry"]) for one in every] == [
+        (block.header.height, place) for block in export.blocks for place in range(len(block.envelopes))
+    ]
+    assert any(one["result"] == "grants.not_issuer" or one["result"] != "accepted" for one in every)
+    assert all(one["events"] for one in every if one["result"] == "accepted")
+
+
+def test_show_selects_by_organisation_kind_and_time(folder: Path, export: LedgerExport) -> None:
+    every = entries(folder)
+    assert entries(folder, "--organisation", "insurer") == [one for one in every if one["organisation"] == "insurer"]
+    grants = [one for one in every if any(kind.startswith("grants.") for kind in one["kinds"])]
+    assert entries(folder, "--kind", "grants") == grants != every
+    assert entries(folder, "--kind", "grants.anchor") == [one for one in grants if "grants.anchor" in one["kinds"]]
+    middle = every[len(every) // 2]["time"]
+    since, until = entries(folder, "--since", middle), entries(folder, "--until", middle)
+    assert until + since == every and since and until
+    assert since == [one for one in every if one["time"] >= middle]
+
+
+def test_show_prints_a_table(folder: Path) -> None:
+    done = run(folder, "show", "--organisation", "researcher")
+    assert done.exit_code == 0 and "queries.propose" in done.output and "insurer" not in done.output
+    assert " envelopes in " in done.output
+
+
+def test_what_nobody_knows_is_refused_and_not_an_empty_list(folder: Path) -> None:
+    assert refusal(run(folder, "show", "--kind", "grants.nothing")).facts["known"] == ", ".join(
+        kind for kind in known_kinds() if kind.startswith("grants.")
+    )
+    assert "grants" in str(refusal(run(folder, "show", "--kind", "nothing")).facts["known"])
+    assert isinstance(refusal(run(folder, "show", "--organisation", "nobody")), Refused)
+    done = run(folder, "show", "--since", "yesterday")
+    assert done.exit_code == 2 and "--since" in done.output
+
+
+def test_instants_without_an_offset_are_in_the_consortiums_zone() -> None:
+    assert instant("2026-11-22T08:00", "Asia/Shanghai") == instant("2026-11-22T00:00Z", "Asia/Shanghai")
+    assert instant("2026-11-22", "UTC") == 1_795_305_600_000
+
+
+def test_a_selection_reads_blocks_with_their_results(export: LedgerExport) -> None:
+    from ledger.machine import Machine
+
+    machine = Machine(export.founding)
+    for block in export.blocks:
+        results = machine.replay(block).results
+        found = list(Selection().entries(block, results))
+        assert [entry.kinds for entry in found] == [kinds_of(data) for data in block.envelopes]
+        assert all(entry.result is result for entry, result in zip(found, results, strict=True))
+        assert list(Selection(until=block.header.time).entries(block, results)) == []
+        assert list(Selection(since=block.header.time).entries(block, results)) == found
