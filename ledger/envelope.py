@@ -5,7 +5,8 @@
 The signature is the sender's envelope key's, under the domain ENVELOPE, over the canonical bytes of
 the envelope. `chain` is the hash of genesis, so an envelope of one chain means nothing on another;
 nonces run 0, 1, 2, ... per sender, so each envelope counts once; after `expiry_height` it is void.
-An envelope's ops happen all or none.
+An atomic envelope's ops happen all or none; of one that is not atomic each op happens or is refused by
+itself, in order.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ Nonce = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Envelope(Wire, frozen=True, tag="ledger.envelope"):
-    """chain: genesis hash; nonce: the sender's next; expiry_height: last block height that may carry it."""
+    """chain: genesis hash; nonce: the sender's next; expiry_height: last block height that may carry it.
+
+    atomic: whether a refused op undoes all the others.
+    """
 
     version: Annotated[int, msgspec.Meta(ge=0, le=255)]
     chain: Hash
@@ -40,6 +44,7 @@ class Envelope(Wire, frozen=True, tag="ledger.envelope"):
     nonce: Nonce
     expiry_height: Height
     ops: Annotated[tuple[Op, ...], msgspec.Meta(min_length=1, max_length=MOST_OPS)]
+    atomic: bool = True
 
 
 class SignedEnvelope(Wire, frozen=True, tag="ledger.signed_envelope"):

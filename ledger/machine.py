@@ -11,6 +11,8 @@ integers only, no clock, no randomness, no sets, no floats, no exception text. W
 * An authentic envelope that cannot take effect (suspended sender, wrong nonce, expired, refused by a
   contract) stands in the block with the refusal's code as its result. A contract's refusal uses the
   nonce up; the others do not.
+* An atomic envelope takes effect wholly or not at all. Of one that is not atomic, each op takes effect
+  or is refused by itself, and sees what those before it did; its result has a code for each.
 
 Each result is a leaf of the block's results tree, each block's header
 ``{height, time, state_root, results_root, count}`` a leaf of the log: leaf `h` is block `h`, leaf 0 is
@@ -73,10 +75,19 @@ class Block(Wire, frozen=True, tag="ledger.block"):
     envelopes: tuple[bytes, ...]
 
 
-class Result(Wire, frozen=True, tag="ledger.result"):
-    """What became of one envelope. entry: its place in the block; code: empty if it took effect, otherwise why not.
+class OpResult(Wire, frozen=True, tag="ledger.op_result"):
+    """What became of one op. code: empty if it took effect, otherwise why not; events: empty if it did not."""
 
-    op: index of the op that was refused, 0 where none was reached; events: of all its ops, if it took effect.
+    code: str
+    events: tuple[Event, ...]
+
+
+class Result(Wire, frozen=True, tag="ledger.result"):
+    """What became of one envelope. entry: its place in the block.
+
+    code: empty if all of it took effect, otherwise of the first refusal; op: index of the op that was
+    refused first, 0 where none was reached; ops: one for each op, in order, and none at all if nothing of the
+    envelope took effect for a reason of the whole: its own (nonce, expiry, sender), or that it is atomic.
     """
 
     height: Height
@@ -86,12 +97,22 @@ class Result(Wire, frozen=True, tag="ledger.result"):
     nonce: Nonce
     code: str
     op: int
-    events: tuple[Event, ...]
+    ops: tuple[OpResult, ...]
 
     @property
     def accepted(self) -> bool:
-        """Whether the envelope took effect."""
+        """Whether every op of the envelope took effect."""
         return self.code == ""
+
+    @property
+    def refused_ops(self) -> tuple[int, ...]:
+        """Indices of the ops that were refused while the others had their chance: of a non-atomic envelope."""
+        return tuple(index for index, op in enumerate(self.ops) if op.code)
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The events of all ops, in order."""
+        return tuple(event for op in self.ops for event in op.events)
 
 
 class Clock(Wire, frozen=True, tag="ledger.clock"):
@@ -109,7 +130,7 @@ class Account(Wire, frozen=True, tag="ledger.account"):
 
 @dataclass(frozen=True)
 class BlockOutcome:
-    """What a block does. refusals: per envelope, the refusal with its facts, for the sender's eyes; not agreed on."""
+    """What a block does. refusals: for each envelope its first one, with facts, for the sender only; not agreed on."""
 
     header: BlockHeader
     results: tuple[Result, ...]
@@ -291,19 +312,28 @@ class Machine:
 def _run(
     envelope: Envelope, identity: bytes, entry: int, context: Context, view: StateView
 ) -> tuple[Result, Refused | None]:
-    """Let one authentic envelope take effect in `view`, wholly or not at all."""
-    at, events = 0, list[Event]()
-    before = view.tree
+    """Let one authentic envelope take effect in `view`: wholly or not at all if atomic, otherwise op by op."""
+    at, ops = 0, list[OpResult]()
     refusal: Refused | None = None
     try:
         check_usable(envelope, context.height, view)
-        view.put(account_key(envelope.sender), Account(envelope.nonce + 1))
-        before = view.tree
-        for at, op in enumerate(envelope.ops):  # noqa: B007 (the index of a refused op is used below)
-            events.extend(_apply(op, envelope.sender, context, view))
     except Refused as error:
-        view.tree, events = before, []
-        refusal = type(error)(error.code, **error.facts)  # a copy, without the frames that hold old state
+        refusal = _without_frames(error)
+    else:
+        view.put(account_key(envelope.sender), Account(envelope.nonce + 1))
+        first = view.tree
+        for index, op in enumerate(envelope.ops):
+            before = view.tree
+            try:
+                ops.append(OpResult("", _apply(op, envelope.sender, context, view)))
+            except Refused as error:
+                if refusal is None:
+                    at, refusal = index, _without_frames(error)
+                if envelope.atomic:
+                    view.tree, ops = first, []
+                    break
+                view.tree = before
+                ops.append(OpResult(error.code, ()))
     result = Result(
         height=context.height,
         entry=entry,
@@ -311,10 +341,15 @@ def _run(
         sender=envelope.sender,
         nonce=envelope.nonce,
         code=refusal.code if refusal else "",
-        op=at if refusal else 0,
-        events=tuple(events),
+        op=at,
+        ops=tuple(ops),
     )
     return result, refusal
+
+
+def _without_frames(error: Refused) -> Refused:
+    """A copy of `error` that does not hold old state alive."""
+    return type(error)(error.code, **error.facts)
 
 
 def _apply(op: Op, sender: str, context: Context, view: StateView) -> tuple[Event, ...]:

@@ -52,6 +52,7 @@ def lived(make_world: Callable[[], Any]) -> Any:
         world.envelope("bureau", VoteSuspension("insurer", True)),
         world.envelope("hospital-2", RegisterBill(b"b" * 16, bytes(48), "CNY")),
         world.envelope("hospital-3", AnchorAccess(1, 2, bytes(32), b"h" * 32, b"r" * 32)),
+        world.envelope("hospital-4", RevokeGrant("g"), RegisterBill(b"c" * 16, bytes(48), "CNY"), atomic=False),
     )
     return world
 

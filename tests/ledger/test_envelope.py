@@ -64,6 +64,19 @@ def test_a_failed_check_is_not_remembered_as_good(world: Any) -> None:
         check_signature(signed, world.signer("hospital-1").key)
 
 
+def test_whether_an_envelope_is_atomic_is_signed(world: Any) -> None:
+    signer = world.signer("hospital-1")
+    signed = open_envelope(sign_envelope(signer, envelope(atomic=False)))
+    assert envelope().atomic and not signed.envelope.atomic
+    other = SignedEnvelope(msgspec.structs.replace(signed.envelope, atomic=True), signed.signature)
+    with pytest.raises(VerificationError):
+        check_signature(other, signer.key)
+    without = msgspec.msgpack.decode(encode(signed))
+    without[1] = without[1][:-1]  # no default stands in for what was left out
+    with pytest.raises(DecodeError):
+        open_envelope(msgspec.msgpack.encode(without))
+
+
 def test_the_signature_is_under_the_envelope_domain(world: Any) -> None:
     signer = world.signer("hospital-1")
     for domain in (b"medveil/v1/grant", ENVELOPE + b"2"):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import ledger.machine as machine_module
 from ledger.contracts import AnchorGrant, RevokeGrant, VoteSuspension
 from ledger.contracts.contract import state_key
 from ledger.contracts.grants import GrantState, grant_key
@@ -48,10 +49,55 @@ def test_a_block(world: Any) -> None:
 def test_an_envelope_is_atomic_and_uses_its_nonce(world: Any) -> None:
     outcome = world.block(world.envelope("hospital-1", grant(world), RevokeGrant("none")))
     (result,) = outcome.results
-    assert (result.code, result.op, result.events) == ("grants.unknown", 1, ())
+    assert (result.code, result.op, result.ops, result.events) == ("grants.unknown", 1, (), ())
     assert world.machine.get(grant_key("grant-1"), GrantState) is None
     assert world.machine.next_nonce("hospital-1") == 1
     assert outcome.refusals[0].facts == {"grant": "none"}
+
+
+def test_ops_of_an_envelope_that_is_not_atomic_stand_alone(world: Any) -> None:
+    ops = (grant(world), RevokeGrant("none"), grant(world, "grant-2"), grant(world), RevokeGrant("grant-1"))
+    outcome = world.block(world.envelope("hospital-1", *ops, atomic=False))
+    (result,) = outcome.results
+    assert [op.code for op in result.ops] == ["", "grants.unknown", "", "grants.exists", ""]
+    assert [[event.name for event in op.events] for op in result.ops] == [
+        ["grants.anchored"],
+        [],
+        ["grants.anchored"],
+        [],
+        ["grants.revoked"],
+    ]
+    assert (result.code, result.op, result.refused_ops, result.accepted) == ("grants.unknown", 1, (1, 3), False)
+    assert outcome.refusals[0].facts == {"grant": "none"}
+    assert world.machine.get(grant_key("grant-1"), GrantState).revoked_at == world.time
+    assert world.machine.get(grant_key("grant-2"), GrantState).revoked_at is None
+    assert world.machine.next_nonce("hospital-1") == 1
+
+
+def test_a_refused_op_leaves_nothing_even_where_the_others_stay(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An op that writes before it is refused is undone alone."""
+
+    def write_then_refuse(op: Any, sender: str, context: Any, view: StateView) -> Any:
+        view.put(state_key("trace"), Account(9))
+        raise Refused("grants.unknown", grant=op.grant)
+
+    contract = next(contract for contract in machine_module.CONTRACTS if contract.name == "grants")
+    monkeypatch.setitem(contract.transitions, RevokeGrant, write_then_refuse)  # type: ignore[arg-type]
+    outcome = world.block(world.envelope("hospital-1", grant(world), RevokeGrant("x"), atomic=False))
+    assert [op.code for op in outcome.results[0].ops] == ["", "grants.unknown"]
+    assert world.machine.get(state_key("trace"), Account) is None
+    assert world.machine.get(grant_key("grant-1"), GrantState) is not None
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_the_result_names_a_code_for_each_op_only_where_each_had_its_chance(world: Any, atomic: bool) -> None:
+    fine, late = (
+        world.envelope("hospital-1", grant(world, "a"), grant(world, "b"), atomic=atomic, expiry=expiry)
+        for expiry in (1, 0)
+    )
+    late_result, fine_result = world.block(late, fine).results
+    assert (late_result.code, late_result.op, late_result.ops) == ("ledger.expired", 0, ())
+    assert (fine_result.code, [op.code for op in fine_result.ops]) == ("", ["", ""])
 
 
 def test_several_envelopes_of_a_sender_in_a_block(world: Any) -> None:
