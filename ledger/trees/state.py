@@ -10,21 +10,24 @@ hashed under three domains; none passes for another.
     bucket = H(STATE_BUCKET, path_1, leaf_1, path_2, leaf_2, ...)      in the order of paths
     inner  = H(STATE_INNER, left, right)
 
-A tree is immutable: `put` and `delete` return a new one and share what did not change, so a snapshot
-costs nothing and a refused envelope leaves no trace. A proof holds the bucket's paths and leaf hashes
-(at most 8 x 64 bytes) and one hash a level; it shows a value, or that the key is absent.
+A tree is immutable: `update`, `put` and `delete` return a new one and share what did not change, so a
+snapshot costs nothing and a refused envelope leaves no trace. `update` writes a whole block at once: every
+node on the way to a changed key is made and hashed once, however many keys below it changed. A proof holds
+the bucket's paths and leaf hashes (at most 8 x 64 bytes) and one hash a level; it shows a value, or that
+the key is absent.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import pairwise
+from operator import itemgetter
+from typing import Any
 
 from wire.canonical import Wire
-from wire.domains import STATE_BUCKET, STATE_INNER, STATE_LEAF, digest
+from wire.domains import STATE_BUCKET, STATE_INNER, STATE_LEAF, digest, framed
 from wire.errors import VerificationError
 from wire.identifiers import Hash
 
@@ -48,43 +51,42 @@ class StateProof(Wire, frozen=True, tag="ledger.state_proof"):
     siblings: tuple[Hash, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    path: bytes
-    leaf: bytes
-    key: bytes
-    value: bytes
+_Entry = tuple[bytes, bytes, bytes, bytes]
+"""Path, leaf hash, key, value. A plain tuple of bytes: the garbage collector lets go of those for good."""
+
+_Change = tuple[bytes, _Entry | None]
+"""A path, and what stands there from now on: None for nothing."""
 
 
-@dataclass(slots=True)
 class _Bucket:
-    entries: tuple[_Entry, ...]  # in the order of paths
-    cached: bytes | None = field(default=None, repr=False)
-
-    @property
-    def count(self) -> int:
-        return len(self.entries)
-
-    def hash(self) -> bytes:
-        if self.cached is None:
-            self.cached = _bucket_hash(tuple((entry.path, entry.leaf) for entry in self.entries))
-        return self.cached
-
-
-@dataclass(slots=True)
-class _Inner:
-    left: _Node
-    right: _Node
+    __slots__ = ("count", "entries", "hash")
     count: int
-    cached: bytes | None = field(default=None, repr=False)
+    hash: bytes
 
-    def hash(self) -> bytes:
-        if self.cached is None:
-            self.cached = digest(STATE_INNER, self.left.hash(), self.right.hash())
-        return self.cached
+    def __init__(self, entries: tuple[_Entry, ...]) -> None:
+        self.entries = entries  # in the order of paths
+        self.count = len(entries)
+        self.hash = _bucket_hash([entry[:2] for entry in entries])
+
+
+class _Inner:
+    __slots__ = ("count", "hash", "left", "right")
+    count: int
+    hash: bytes
+
+    def __init__(self, left: _Node, right: _Node) -> None:
+        self.left = left
+        self.right = right
+        self.count = left.count + right.count
+        self.hash = sha256(_INNER + left.hash + _LENGTH + right.hash).digest()
 
 
 _Node = _Bucket | _Inner
+
+# The same bytes as `digest` of the domain and its parts, whose lengths are known here.
+_LENGTH = (32).to_bytes(8, "big")
+_INNER = framed(STATE_INNER, _LENGTH)
+_BUCKET = framed(STATE_BUCKET, b"")
 
 
 def path_of(key: bytes) -> bytes:
@@ -96,21 +98,33 @@ def _leaf_hash(key: bytes, value: bytes) -> bytes:
     return digest(STATE_LEAF, key, value)
 
 
-def _bucket_hash(slots: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    return digest(STATE_BUCKET, *(part for slot in slots for part in slot))
+def _bucket_hash(slots: Sequence[tuple[bytes, ...]]) -> bytes:
+    """slots: pairs of a path and a leaf hash, 32 bytes each, in order."""
+    return sha256(_BUCKET + b"".join([_LENGTH + part for slot in slots for part in slot])).digest()
 
 
 def _bit(path: bytes, depth: int) -> int:
     return path[depth >> 3] >> (7 - (depth & 7)) & 1
 
 
-def _build(entries: tuple[_Entry, ...], depth: int) -> _Node:
+def _build(entries: Sequence[_Entry], depth: int) -> _Node:
     """The subtree over `entries` (in the order of paths), all of which share `depth` bits."""
     if len(entries) <= BUCKET:
-        return _Bucket(entries)
-    left = tuple(entry for entry in entries if not _bit(entry.path, depth))
-    right = entries[len(left) :]
-    return _Inner(_build(left, depth + 1), _build(right, depth + 1), len(entries))
+        return _Bucket(tuple(entries))
+    middle = _middle(entries, 0, len(entries), depth)
+    return _Inner(_build(entries[:middle], depth + 1), _build(entries[middle:], depth + 1))
+
+
+def _middle(items: Sequence[tuple[Any, ...]], low: int, high: int, depth: int) -> int:
+    """The first of items low..high-1, which start with paths in order, on the right at `depth`; `high` for none."""
+    at, bit = depth >> 3, 0x80 >> (depth & 7)
+    while low < high:
+        middle = (low + high) >> 1
+        if items[middle][0][at] & bit:
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 def _entries(node: _Node) -> Iterator[_Entry]:
@@ -121,31 +135,21 @@ def _entries(node: _Node) -> Iterator[_Entry]:
         yield from _entries(node.right)
 
 
-def _with(node: _Node, entry: _Entry, depth: int) -> _Node:
+def _changed(node: _Node, changes: Sequence[_Change], low: int, high: int, depth: int) -> _Node:
+    """The subtree after changes low..high-1, at least one, all of this subtree, in the order of paths."""
     if isinstance(node, _Bucket):
-        others = [other for other in node.entries if other.path != entry.path]
-        entries = tuple(sorted([*others, entry], key=lambda item: item.path))
-        return _build(entries, depth)
-    if _bit(entry.path, depth):
-        left, right = node.left, _with(node.right, entry, depth + 1)
-    else:
-        left, right = _with(node.left, entry, depth + 1), node.right
-    return _Inner(left, right, left.count + right.count)
-
-
-def _without(node: _Node, path: bytes, depth: int) -> _Node:
-    if isinstance(node, _Bucket):
-        entries = tuple(entry for entry in node.entries if entry.path != path)
-        return node if len(entries) == len(node.entries) else _Bucket(entries)
+        entries: dict[bytes, _Entry | None] = {entry[0]: entry for entry in node.entries}
+        entries.update(changes[low:high])
+        return _build(sorted(entry for entry in entries.values() if entry is not None), depth)
     left, right = node.left, node.right
-    if _bit(path, depth):
-        right = _without(right, path, depth + 1)
-    else:
-        left = _without(left, path, depth + 1)
-    if left is node.left and right is node.right:
-        return node
-    inner = _Inner(left, right, left.count + right.count)
-    return _Bucket(tuple(_entries(inner))) if inner.count <= BUCKET else inner
+    middle = _middle(changes, low, high, depth)
+    if low < middle:
+        left = _changed(left, changes, low, middle, depth + 1)
+    if middle < high:
+        right = _changed(right, changes, middle, high, depth + 1)
+    if left.count + right.count <= BUCKET:
+        return _Bucket((*_entries(left), *_entries(right)))
+    return _Inner(left, right)
 
 
 class StateTree:
@@ -167,47 +171,59 @@ class StateTree:
 
     @property
     def root(self) -> bytes:
-        """32 bytes that bind every key and value. Only what changed is hashed again."""
-        return self._node.hash()
+        """32 bytes that bind every key and value."""
+        return self._node.hash
 
     def _find(self, path: bytes) -> tuple[_Bucket, list[bytes]]:
         """The bucket of `path`, and the siblings from the root down to it."""
         node, siblings, depth = self._node, list[bytes](), 0
         while isinstance(node, _Inner):
             right = _bit(path, depth)
-            siblings.append((node.left if right else node.right).hash())
+            siblings.append((node.left if right else node.right).hash)
             node = node.right if right else node.left
             depth += 1
         return node, siblings
 
     def get(self, key: bytes) -> bytes | None:
         """The value of `key`, or None."""
-        path, node, depth = path_of(key), self._node, 0
+        path, node = path_of(key), self._node
+        bits, at = int.from_bytes(path, "big"), DEPTH - 1
         while isinstance(node, _Inner):
-            node = node.right if _bit(path, depth) else node.left
-            depth += 1
+            node = node.right if bits >> at & 1 else node.left
+            at -= 1
         for entry in node.entries:
-            if entry.path == path:
-                return entry.value
+            if entry[0] == path:
+                return entry[3]
         return None
+
+    def update(self, values: Mapping[bytes, bytes | None]) -> StateTree:
+        """The tree in which each key of `values` has its value there; None: in which it has none."""
+        if not values:
+            return self
+        changes: list[_Change] = []
+        for key, value in values.items():
+            path = path_of(key)
+            changes.append((path, None if value is None else (path, _leaf_hash(key, value), key, value)))
+        changes.sort(key=itemgetter(0))
+        return StateTree._of(_changed(self._node, changes, 0, len(changes), 0))
 
     def put(self, key: bytes, value: bytes) -> StateTree:
         """The tree in which `key` has `value`."""
-        return StateTree._of(_with(self._node, _Entry(path_of(key), _leaf_hash(key, value), key, value), 0))
+        return self.update({key: value})
 
     def delete(self, key: bytes) -> StateTree:
         """The tree without `key`."""
-        return StateTree._of(_without(self._node, path_of(key), 0))
+        return self.update({key: None})
 
     def items(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Keys that start with `prefix`, in the order of keys, with their values. Walks the whole tree."""
-        found = [(entry.key, entry.value) for entry in _entries(self._node) if entry.key.startswith(prefix)]
+        found = [(key, value) for _, _, key, value in _entries(self._node) if key.startswith(prefix)]
         return iter(sorted(found))
 
     def prove(self, key: bytes) -> StateProof:
         """Proof of the value of `key`, or of its absence."""
         bucket, siblings = self._find(path_of(key))
-        slots = tuple(Slot(entry.path, entry.leaf) for entry in bucket.entries)
+        slots = tuple(Slot(path, leaf) for path, leaf, _, _ in bucket.entries)
         return StateProof(slots, tuple(reversed(siblings)))
 
 
@@ -227,7 +243,7 @@ def verify_state(root: bytes, key: bytes, value: bytes | None, proof: StateProof
         raise VerificationError("ledger.bad_state_proof")
     found = [slot.leaf for slot in proof.slots if slot.path == path]
     expected = [] if value is None else [_leaf_hash(key, value)]
-    current = _bucket_hash(tuple((slot.path, slot.leaf) for slot in proof.slots))
+    current = _bucket_hash([(slot.path, slot.leaf) for slot in proof.slots])
     for level, sibling in zip(range(depth - 1, -1, -1), proof.siblings, strict=True):
         if _bit(path, level):
             current = digest(STATE_INNER, sibling, current)

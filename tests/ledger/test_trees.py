@@ -128,6 +128,23 @@ def test_any_history_of_writes_and_deletions_has_the_root_of_what_is_left(
 
 
 @settings(max_examples=60, deadline=None)
+@given(st.lists(st.dictionaries(KEYS, st.none() | st.binary(max_size=3), max_size=60), max_size=6))
+def test_writing_many_keys_at_once_is_writing_them_one_by_one(batches: list[dict[bytes, bytes | None]]) -> None:
+    tree, items = StateTree(), dict[bytes, bytes]()
+    for batch in batches:
+        before, root = tree, tree.root
+        tree = tree.update(batch)
+        for key, value in batch.items():
+            if value is None:
+                items.pop(key, None)
+            else:
+                items[key] = value
+        assert before.root == root and before.update({}).root == root
+        assert tree.root == defined_root(items) == tree_of(items).root
+        assert dict(tree.items()) == items and len(tree) == len(items)
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 80), st.data())
 def test_proofs_of_values_and_of_absence(size: int, data: st.DataObject) -> None:
     items = {b"key/%d" % number: b"%d" % (number * number) for number in range(size)}
