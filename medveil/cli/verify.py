@@ -21,16 +21,23 @@ def register(app: typer.Typer) -> None:
         backend: Annotated[
             str, typer.Option(help="Curve library for proofs: arkworks, or reference (py_ecc, slow, independent).")
         ] = "arkworks",
+        at_least: Annotated[
+            int, typer.Option("--at-least", help="Block height that the evidence must reach, if you know of one.")
+        ] = 0,
         json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
     ) -> None:
         """Check every ledger entry, proof and receipt, offline; show who used what, and under which grant.
 
         Exit code 0: verified. 1: something does not hold. 3: consistent, but not pinned by a trust file.
+        4: all that is shown holds, but somebody owes an explanation (findings).
         """
+        from medveil.cli import language
         from medveil.verification import verify as check
         from medveil.verification.screen import show_report
 
-        report = check(path, trust=trust, backend=backend)
-        show_report(report, as_json=json)
+        report = check(path, trust=trust, backend=backend, at_least=at_least)
+        show_report(report, as_json=json, language=language())
         if not report.pinned:
             raise typer.Exit(3)
+        if report.findings:
+            raise typer.Exit(4)

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from ledger.contracts import access, bills, models, queries
+from ledger.contracts import bills, models, queries
+from ledger.export import LedgerExport
 from ledger.receipts import ProvenValue, Receipt, verify_receipt, verify_value
+from medveil.gateway.eligibility import DATASET
 from medveil.gateway.querying import check_declared, read_board
-from medveil.verification.case import Case
+from medveil.verification.case import Case, Use
+from medveil.verification.evidence import Files, fails, of
 from medveil.verification.kinds import ModelEvidence
+from medveil.verification.uses import check_chains, check_queries, check_scores
 from mpc.release import Release, verify_release
 from mpc.scoring import check_model, model_digest
-from privacy.audit import AccessBatch, Entry, EntryProof, verify_batch, verify_chain, verify_entry
-from wire.canonical import Wire, encode
+from privacy.audit import AccessBatch, EntryProof
+from wire.canonical import encode
+from wire.checkpoint import parse_note
 from wire.domains import PRESENTATION, digest
 from wire.errors import MedveilError, VerificationError
 from zkp import bill_limit
 from zkp.bill_limit import Bill, Presentation
 from zkp.groups import backend
 
-Files = Sequence[tuple[str, Wire]]
-"""Evidence structs with the path of each."""
-
-
-def of(files: Files, kind: type[Any]) -> list[tuple[str, Any]]:
-    """The files of one kind."""
-    return [(where, struct) for where, struct in files if isinstance(struct, kind)]
-
-
-def _fail(where: str, error: MedveilError) -> VerificationError:
-    return VerificationError("verify.file_fails", file=where, detail=error.message)
+CHECKED = (LedgerExport, Receipt, ProvenValue, AccessBatch, EntryProof, Release, Presentation, ModelEvidence)
+"""The kinds that `check_files`, or its caller, looks into. A file of any other is not passed over."""
 
 
 def check_files(case: Case, files: Files) -> None:
@@ -38,94 +31,43 @@ def check_files(case: Case, files: Files) -> None:
 
     Raises VerificationError naming the file, and the entry in it.
     """
-    for check in (_receipts, _access, _releases, _presentations, _models):
-        check(case, files)
+    for where, struct in files:
+        if not isinstance(struct, CHECKED):
+            raise VerificationError("verify.unchecked_kind", file=where)
+    _receipts(case, files)
+    check_chains(case, files)
+    check_queries(case)
+    _releases(case, files)
+    _presentations(case, files)
+    _models(case, files)
+    check_scores(case)
 
 
 def _receipts(case: Case, files: Files) -> None:
+    """Receipts and proven values: each leads to a head, and the head is one of this very history."""
     for where, receipt in of(files, Receipt):
         try:
             verify_receipt(receipt, case.trust)
         except MedveilError as error:
-            raise _fail(where, error) from None
+            raise fails(where, error) from None
+        _same_history(case, where, receipt.note)
         case.held("receipts lead from a signed envelope to a cosigned head", where)
     for where, proven in of(files, ProvenValue):
         try:
             verify_value(proven, case.trust)
         except MedveilError as error:
-            raise _fail(where, error) from None
+            raise fails(where, error) from None
+        _same_history(case, where, proven.note)
         case.held("values are proven in the state tree of a cosigned head", where)
 
 
-def _access(case: Case, files: Files) -> None:
-    """Every organisation's access chain: whole, as anchored, each use under a grant that stood."""
-    batches = of(files, AccessBatch)
-    members = [member.organisation for member in case.trust.members]
-    for organisation in members:
-        chain = case.machine.get(access.chain_key(organisation), access.ChainState)
-        own = sorted(
-            ((where, batch) for where, batch in batches if batch.organisation == organisation),
-            key=lambda pair: pair[1].first,
-        )
-        for where, entry in _entries_of_chain(case, organisation, chain, own):
-            if entry.intent == 0:
-                case.uses[organisation, entry.sequence] = (entry, None)
-                if entry.use.allowed:
-                    case.check_grant(entry, where)
-            else:
-                intent, _ = case.uses[organisation, entry.intent]
-                case.uses[organisation, entry.intent] = (intent, entry)
-            case.held("entries of access chains stand under an anchored root, their grants on the ledger", where)
-    for where, batch in batches:
-        if batch.organisation not in members:
-            raise VerificationError(
-                "verify.not_anchored", file=where, organisation=batch.organisation, first=batch.first
-            )
-    for where, proof in of(files, EntryProof):
-        _check_entry_proof(case, where, proof)
-
-
-def _entries_of_chain(
-    case: Case, organisation: str, chain: access.ChainState | None, own: Sequence[tuple[str, AccessBatch]]
-) -> list[tuple[str, Entry]]:
-    """All entries of one chain with their files, each batch as the ledger has it, none missing."""
-    entries: list[tuple[str, Entry]] = []
-    expected = 1
-    for where, batch in own:
-        try:
-            verify_batch(batch)
-        except MedveilError as error:
-            raise _fail(where, error) from None
-        said = (batch.first, batch.last, batch.previous_head, batch.head, batch.root)
-        if batch.first != expected or said != _anchored(case, organisation, batch.first):
-            raise VerificationError("verify.not_anchored", file=where, organisation=organisation, first=batch.first)
-        expected = batch.last + 1
-        entries.extend((where, entry) for entry in batch.entries)
-    if expected != (chain.last if chain else 0) + 1:
-        raise VerificationError("verify.missing_access", organisation=organisation, first=expected)
-    try:
-        verify_chain([entry for _, entry in entries])
-    except MedveilError as error:
-        raise _fail(own[0][0], error) from None
-    return entries
-
-
-def _anchored(case: Case, organisation: str, first: int) -> tuple[int, int, bytes, bytes, bytes] | None:
-    state = case.machine.get(access.batch_key(organisation, first), access.BatchState)
-    return None if state is None else (state.first, state.last, state.previous_head, state.head, state.root)
-
-
-def _check_entry_proof(case: Case, where: str, proof: EntryProof) -> None:
-    try:
-        verify_entry(proof)
-    except MedveilError as error:
-        raise _fail(where, error) from None
-    entry = proof.entry
-    first = entry.sequence - proof.index
-    anchored = _anchored(case, entry.organisation, first)
-    if anchored is None or (anchored[1] - first + 1, anchored[4]) != (proof.size, proof.root):
-        raise VerificationError("verify.not_anchored", file=where, organisation=entry.organisation, first=first)
-    case.held("single access entries stand under an anchored root", where)
+def _same_history(case: Case, where: str, note: bytes) -> None:
+    """The ledger in this folder goes as far as a head that was shown with it, and is the same up to there."""
+    head, log = parse_note(note).checkpoint, case.machine.log
+    if head.size > log.size:
+        raise VerificationError("verify.ledger_cut", file=where, height=head.size - 1, end=log.size - 1)
+    if log.root(head.size) != head.root:
+        raise VerificationError("verify.other_history", file=where, height=head.size - 1)
 
 
 def _releases(case: Case, files: Files) -> None:
@@ -135,21 +77,38 @@ def _releases(case: Case, files: Files) -> None:
             board = read_board(case.machine, release.handle)
             verify_release(release, board, backend=case.backend)
             check_declared(release.query, case.machine, release.query.person)
+            if release.query.chain != case.trust.chain:
+                raise VerificationError("verify.other_chain", chain=release.query.chain, expected=case.trust.chain)
         except MedveilError as error:
-            raise _fail(where, error) from None
-        query = case.machine.get(queries.query_key(release.handle), queries.QueryState)
-        for site in release.sites:
-            if query is None or case.allowed_use(site, query.researcher, "query", query.salted_hash) is None:
+            raise fails(where, error) from None
+        uses = {use.owner: use for use in case.uses.values() if use.query and use.query.query == release.handle}
+        for site, dataset in zip(release.query.roster, release.query.datasets, strict=True):
+            if site not in uses:
                 raise VerificationError("verify.no_access_entry", file=where, organisation=site)
+            said = uses[site].intent.use
+            if (said.dataset, said.purpose) != (dataset, release.query.purpose):
+                raise _other_entry(where, uses[site])
+            _must_have_left(uses[site])
         shown.add(release.handle)
         case.held("released sums open the sum of the sites' commitments; numbers, noise and budget follow", where)
     for _, state in case.machine.items(b"queries/query/", queries.QueryState):
         if state.status == "released" and state.query not in shown:
-            raise VerificationError("verify.missing", what="release", name=state.query.hex())
+            case.finds("verify.withheld_release", organisation=state.researcher, query=state.query.hex())
+
+
+def _other_entry(where: str, use: Use) -> VerificationError:
+    return VerificationError(
+        "verify.other_access_entry", file=where, organisation=use.owner, sequence=use.intent.sequence
+    )
+
+
+def _must_have_left(use: Use) -> None:
+    """What is shown to outsiders has left: an entry that says otherwise is wrong (one without an outcome is not)."""
+    if use.ended not in ("released", "unfinished"):
+        raise use.wrong("outcome")
 
 
 def _presentations(case: Case, files: Files) -> None:
-    answered: dict[bytes, str] = {}
     nonces: set[bytes] = set()
     for where, presentation in of(files, Presentation):
         state = case.machine.get(bills.bill_key(presentation.handle), bills.BillState)
@@ -161,18 +120,25 @@ def _presentations(case: Case, files: Files) -> None:
             bill = Bill(state.handle, state.commitment, state.currency)
             bill_limit.verify(presentation, presentation.request, bill, backend(case.backend))
         except MedveilError as error:
-            raise _fail(where, error) from None
+            raise fails(where, error) from None
         nonces.add(presentation.nonce)
         asked = digest(PRESENTATION, encode(presentation.request))
-        entry = case.allowed_use(state.hospital, presentation.audience, "proof", asked)
-        if entry is None or entry.use.grant != presentation.grant:
+        use = case.tell(state.hospital, presentation.audience, "proof", asked)
+        if use is None:
             raise VerificationError("verify.no_access_entry", file=where, organisation=state.hospital)
-        answered[asked] = where
+        said = use.intent.use
+        if (said.grant, said.dataset, said.purpose) != (presentation.grant, DATASET, presentation.purpose):
+            raise _other_entry(where, use)
+        _must_have_left(use)
         case.held("a bill's amount is within the limit, by its commitment on the ledger", where)
-    for intent, outcome in case.uses.values():
-        released = outcome is not None and outcome.outcome == "released"
-        if intent.use.kind == "proof" and released and intent.use.query not in answered:
-            raise VerificationError("verify.missing", what="presentation", name=intent.use.query.hex())
+    for use in case.uses.values():
+        if use.intent.use.kind == "proof" and use.ended == "released" and not use.told:
+            case.finds(
+                "verify.withheld_proof",
+                organisation=use.owner,
+                sequence=str(use.intent.sequence),
+                recipient=use.intent.use.recipient,
+            )
 
 
 def _models(case: Case, files: Files) -> None:
@@ -185,9 +151,9 @@ def _models(case: Case, files: Files) -> None:
                 raise VerificationError("verify.missing", what="model on the ledger", name=model.model)
             check_model(model)
         except MedveilError as error:
-            raise _fail(where, error) from None
+            raise fails(where, error) from None
         shown.add(model.model)
         case.held("score models are the reviewed and registered ones", where)
     for _, state in case.machine.items(b"models/", models.ModelState):
         if state.model not in shown:
-            raise VerificationError("verify.missing", what="model", name=state.model)
+            case.finds("verify.withheld_model", organisation=state.owner, model=state.model)

@@ -9,22 +9,30 @@ from ledger.export import LedgerExport, verify_export
 from ledger.machine import Machine
 from ledger.receipts import ProvenValue, Receipt, verify_receipt, verify_value
 from medveil.verification import checks
-from medveil.verification.case import Case
+from medveil.verification.case import Case, History
+from medveil.verification.evidence import of
 from medveil.verification.kinds import register_all
 from medveil.verification.report import Check, Report
 from wire import evidence
-from wire.checkpoint import TrustFile, read_trust, trust_of
+from wire.checkpoint import TrustFile, read_trust, trust_of, verify_checkpoint
 from wire.errors import MedveilError, Refused, Unavailable, VerificationError
 from wire.evidence import Manifest, check_manifest, read_manifest
 from zkp.groups import BACKENDS
 
 
-def verify(path: str | Path, trust: str | Path | TrustFile | None = None, backend: str = "arkworks") -> Report:
+def verify(
+    path: str | Path,
+    trust: str | Path | TrustFile | None = None,
+    backend: str = "arkworks",
+    at_least: int = 0,
+) -> Report:
     """Check an evidence folder, or one evidence file, offline. Returns the report or raises.
 
     trust: the consortium's trust file (path or struct) that *you* pinned. Without it the evidence is
     only checked against the genesis it brings itself, and the report says ``pinned=False``: whoever
     made it could have made all of it. backend: curve library for proofs, "arkworks" or "reference".
+    at_least: block height that the evidence must reach. Evidence is true as of its head: an exporter may
+    leave out what happened later, so compare `Report.height` with a head that you know.
 
     Raises VerificationError naming the file and the entry that does not hold; DecodeError (damaged);
     QuorumNotMet; Unavailable (not readable); Refused (a file that cannot be checked alone).
@@ -34,9 +42,10 @@ def verify(path: str | Path, trust: str | Path | TrustFile | None = None, backen
     register_all()
     path = Path(path)
     pinned = trust if isinstance(trust, TrustFile) or trust is None else read_trust(Path(trust))
-    if path.is_dir():
-        return _verify_folder(path, pinned, backend)
-    return _verify_file(path, pinned, backend)
+    report = _verify_folder(path, pinned, backend) if path.is_dir() else _verify_file(path, pinned, backend)
+    if report.height < at_least:
+        raise VerificationError("verify.too_old", height=report.height, least=at_least)
+    return report
 
 
 def _read(path: Path, name: str) -> Any:
@@ -60,22 +69,30 @@ def _verify_folder(folder: Path, pinned: TrustFile | None, backend: str) -> Repo
         if struct.header.kind != listed.kind:
             raise VerificationError("verify.other_kind", file=listed.path, kind=listed.kind)
         files.append((listed.path, struct))
-    exports = checks.of(files, LedgerExport)
+    exports = of(files, LedgerExport)
     if len(exports) != 1:
         raise VerificationError("verify.one_ledger", folder=str(folder), count=len(exports))
     (where, export) = exports[0]
+    history = History([export.founding.time])
     try:
-        machine = verify_export(export, trust)
+        machine = verify_export(export, trust, history.see)
     except MedveilError as error:
         raise VerificationError("verify.file_fails", file=where, detail=error.message) from None
-    case = Case(trust, machine, backend)
+    case = Case(trust, machine, history, backend)
     case.held("files are as the exporter signed them", evidence.MANIFEST_NAME, len(files))
     _ledger_held(case, export, where)
     checks.check_files(case, files)
     return _report(str(folder), pinned is not None, manifest.body.exporter, case)
 
 
+def _reaches(case: Case, note: bytes, height: int, block_time: int) -> None:
+    """Note how far the evidence reaches."""
+    case.height, case.block_time = height, block_time
+    case.head_time = verify_checkpoint(note, case.trust).time
+
+
 def _ledger_held(case: Case, export: LedgerExport, where: str) -> None:
+    _reaches(case, export.note, case.machine.height, case.machine.time)
     envelopes = sum(len(block.envelopes) for block in export.blocks)
     case.held("blocks replayed to the same roots, the head cosigned by k of n", where, len(export.blocks))
     case.held("envelopes signed by their senders and allowed by the contracts", where, envelopes)
@@ -129,13 +146,14 @@ def _verify_file(path: Path, pinned: TrustFile | None, backend: str) -> Report:
         trust = trust_of(struct.founding)
     else:
         trust = pinned
-    case = Case(trust, Machine(trust.founding), backend)
+    case = Case(trust, Machine(trust.founding), History([trust.founding.time]), backend)
     name = path.name
     if isinstance(struct, LedgerExport):
         case.machine = verify_export(struct, trust)
         _ledger_held(case, struct, name)
     elif isinstance(struct, Receipt):
         verify_receipt(struct, trust)
+        _reaches(case, struct.note, struct.block.height, struct.block.time)
         case.held("envelope signed by its sender", name)
         case.held("result included in the block, the block in the log", name)
         case.held("head cosigned by k of n", name)
@@ -143,6 +161,7 @@ def _verify_file(path: Path, pinned: TrustFile | None, backend: str) -> Report:
             case.held(f"the ledger refused this envelope: {struct.result.code}", name)
     elif isinstance(struct, ProvenValue):
         verify_value(struct, trust)
+        _reaches(case, struct.note, struct.block.height, struct.block.time)
         case.held("value in the state tree, the block in the log" if struct.value is not None else "absence", name)
         case.held("head cosigned by k of n", name)
     else:
@@ -155,10 +174,14 @@ def _report(path: str, pinned: bool, exporter: str, case: Case) -> Report:
     return Report(
         path=path,
         pinned=pinned,
+        height=case.height,
+        block_time=case.block_time,
+        head_time=case.head_time,
         chain=case.trust.chain,
         genesis=case.trust.genesis_hash.hex(),
         exporter=exporter,
         backend=case.backend,
         checks=checked,
         flows=case.flows(),
+        findings=case.findings,
     )

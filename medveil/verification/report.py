@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from wire import messages
+
 
 class Check(msgspec.Struct, frozen=True):
     """One kind of check that held. what: in words; count: how many times; where: file."""
@@ -26,23 +28,46 @@ class Flow(msgspec.Struct, frozen=True):
     outcome: str
 
 
+class Finding(msgspec.Struct, frozen=True):
+    """What somebody owes an explanation for, though all that is shown holds. The sentence names whom.
+
+    code and facts: of the message catalogues.
+    """
+
+    code: str
+    facts: dict[str, str]
+
+    def text(self, language: str = "en") -> str:
+        """The sentence and what to do, in "en" or "zh"."""
+        return messages.text(self.code, self.facts, language)
+
+
 class Report(msgspec.Struct, frozen=True):
     """The result of `medveil.verify`: it exists only if every check held.
 
     pinned: whether a trust file was given. Without one the evidence is consistent with itself and
-    nothing more: whoever made it could have made all of it.
+    nothing more: whoever made it could have made all of it. height, block_time, head_time: the final
+    head that the evidence reaches (block height, its time, the time that k cosigners vouch for;
+    instants): what happened later is not in it. findings: what is missing or wrong beside all that
+    holds; with any, the verdict is not plainly "verified".
     """
 
     path: str
     pinned: bool
+    height: int
+    block_time: int
+    head_time: int
     chain: str
     genesis: str
     exporter: str
     backend: str
     checks: list[Check]
     flows: list[Flow]
+    findings: list[Finding]
 
     @property
     def verdict(self) -> str:
         """One line for people."""
-        return "verified" if self.pinned else "consistent, not pinned"
+        if not self.pinned:
+            return "consistent, not pinned"
+        return "verified, with findings" if self.findings else "verified"

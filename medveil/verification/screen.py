@@ -19,10 +19,11 @@ _PIPED_WIDTH = 160
 """Columns of the table where there is no terminal to ask."""
 
 
-def show_report(report: Report, as_json: bool) -> None:
+def show_report(report: Report, as_json: bool, language: str = "en") -> None:
     """Print the checks, the data-flow table and the verdict."""
     if as_json:
-        body = msgspec.to_builtins(report) | {"verdict": report.verdict}
+        said = [{"code": finding.code, "text": finding.text()} for finding in report.findings]
+        body = msgspec.to_builtins(report) | {"findings": said, "verdict": report.verdict}
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n")
         return
     console = Console(highlight=False)
@@ -53,8 +54,12 @@ def show_report(report: Report, as_json: bool) -> None:
             )
         console.print(table)
     console.print()
+    for finding in report.findings:
+        console.print(Text(f"finding: {finding.text(language)}", style="yellow"), soft_wrap=True)
+    reach = f"as of block {report.height}, cosigned {format_instant(report.head_time)}"
     if report.pinned:
-        console.print(Text(f"verified: chain {report.chain}, genesis {report.genesis[:16]}…", style="bold"))
+        verdict = f"{report.verdict}: chain {report.chain}, genesis {report.genesis[:16]}…, {reach}"
+        console.print(Text(verdict, style="bold"), soft_wrap=True)
     else:
         console.print(
             Text(

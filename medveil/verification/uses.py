@@ -1,0 +1,159 @@
+"""The access chains against the ledger: whole, under grants that stood, and telling what the ledger tells.
+
+A chain is its owner's own word. What this module makes sure of: no anchored entry is missing or changed;
+every query that a site approved has its entry in the site's chain, to the right recipient, under a grant that
+stood when it approved; what an entry calls released is on the ledger. What nobody can check: that a
+grant's private terms cover the use, clocks within `SKEW`, and uses that left no trace anywhere but with two
+who keep silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ledger.contracts import access, models, queries
+from medveil.verification.case import SKEW, Case, Use
+from medveil.verification.evidence import Files, fails, of
+from mpc.vector_commitment import check_sum
+from privacy.audit import AccessBatch, Entry, EntryProof, verify_batch, verify_chain, verify_entry
+from privacy.decide import RULES
+from privacy.purposes import PURPOSES
+from wire.errors import DecodeError, MedveilError, VerificationError
+from wire.identifiers import check_name
+from zkp.groups import decode_scalar
+
+_DENYING = frozenset({"no-grant", "error", *(name for name, _ in RULES)})
+
+
+def check_chains(case: Case, files: Files) -> None:
+    """Every organisation's access chain: whole, as anchored, each use under a grant that stood."""
+    batches = of(files, AccessBatch)
+    members = [member.organisation for member in case.trust.members]
+    for organisation in members:
+        own = sorted(
+            ((where, batch) for where, batch in batches if batch.organisation == organisation),
+            key=lambda pair: pair[1].first,
+        )
+        for where, entry, anchored in _entries_of_chain(case, organisation, own):
+            if entry.intent == 0:
+                use = case.uses[organisation, entry.sequence] = Use(entry, where, anchored)
+                _check_intent(case, use, members)
+            else:
+                case.uses[organisation, entry.intent].outcome = entry
+            case.held("entries of access chains stand under an anchored root, their grants on the ledger", where)
+    for where, batch in batches:
+        if batch.organisation not in members:
+            raise VerificationError(
+                "verify.not_anchored", file=where, organisation=batch.organisation, first=batch.first
+            )
+    for where, proof in of(files, EntryProof):
+        _check_entry_proof(case, where, proof)
+
+
+def _check_intent(case: Case, use: Use, members: Sequence[str]) -> None:
+    """An entry is text of its owner: it may say nothing but what the product's own rules can say."""
+    said = use.intent.use
+    if said.recipient not in members:
+        raise use.wrong("recipient")
+    if (said.rule == "granted") != said.allowed or (not said.allowed and said.rule not in _DENYING):
+        raise use.wrong("rule")
+    if said.purpose not in PURPOSES and (said.allowed or said.purpose != "UNKNOWN"):
+        raise use.wrong("purpose")
+    if said.grant or said.allowed:
+        try:
+            check_name(said.grant, "grant")
+        except DecodeError:
+            raise use.wrong("grant") from None
+    if use.intent.time > use.anchored.time + SKEW:
+        raise use.wrong("time")
+    if said.allowed:
+        case.check_grant(use)
+
+
+def _entries_of_chain(
+    case: Case, organisation: str, own: Sequence[tuple[str, AccessBatch]]
+) -> list[tuple[str, Entry, access.BatchState]]:
+    """All entries of one chain with file and batch, each batch as the ledger has it, none missing."""
+    entries: list[tuple[str, Entry, access.BatchState]] = []
+    expected = 1
+    for where, batch in own:
+        try:
+            verify_batch(batch)
+        except MedveilError as error:
+            raise fails(where, error) from None
+        anchored = case.machine.get(access.batch_key(organisation, batch.first), access.BatchState)
+        if batch.first != expected or anchored is None or _said(batch) != _said(anchored):
+            raise VerificationError("verify.not_anchored", file=where, organisation=organisation, first=batch.first)
+        expected = batch.last + 1
+        entries.extend((where, entry, anchored) for entry in batch.entries)
+    chain = case.machine.get(access.chain_key(organisation), access.ChainState)
+    if expected != (chain.last if chain else 0) + 1:
+        raise VerificationError("verify.missing_access", organisation=organisation, first=expected)
+    try:
+        verify_chain([entry for _, entry, _ in entries])
+    except MedveilError as error:
+        place = error.facts.get("sequence")
+        where = next((where for where, entry, _ in entries if entry.sequence == place), own[0][0])
+        raise fails(where, error) from None
+    return entries
+
+
+def _said(batch: AccessBatch | access.BatchState) -> tuple[int, int, bytes, bytes, bytes]:
+    return batch.first, batch.last, batch.previous_head, batch.head, batch.root
+
+
+def _check_entry_proof(case: Case, where: str, proof: EntryProof) -> None:
+    try:
+        verify_entry(proof)
+    except MedveilError as error:
+        raise fails(where, error) from None
+    entry = proof.entry
+    first = entry.sequence - proof.index
+    anchored = case.machine.get(access.batch_key(entry.organisation, first), access.BatchState)
+    if anchored is None or (anchored.last - first + 1, anchored.root) != (proof.size, proof.root):
+        raise VerificationError("verify.not_anchored", file=where, organisation=entry.organisation, first=first)
+    case.held("single access entries stand under an anchored root", where)
+
+
+def check_queries(case: Case) -> None:
+    """Every query that a site approved stands in the site's chain; what was posted opens what was committed."""
+    for _, state in case.machine.items(b"queries/query/", queries.QueryState):
+        for site in state.approvals:
+            use = case.tell(site, state.researcher, "query", state.salted_hash)
+            if use is None:
+                case.finds("verify.unlogged_approval", organisation=site, query=state.query.hex())
+                continue
+            use.query = state
+            case.check_grant_at_approval(use, state.query)
+        if state.status == "spent":
+            case.finds("verify.unfinished_query", organisation=state.researcher, query=state.query.hex())
+        if not all(_opens(case, state, posted) for posted in case.posted(state)):
+            case.finds("verify.false_sums", organisation=state.researcher, query=state.query.hex())
+    for use in case.uses.values():
+        left = use.query is not None and use.query.status in ("spent", "released")
+        if use.intent.use.kind == "query" and use.ended == "released" and not left:
+            raise use.wrong("outcome")
+
+
+def _opens(case: Case, query: queries.QueryState, posted: queries.ReleaseState) -> bool:
+    """Whether posted sums open the sum of the commitments on the ledger: what cells mean is not needed for that."""
+    phase = case.machine.get(queries.phase_key(query.query, posted.phase), queries.PhaseState)
+    points = [entry.point for entry in phase.contributed] if phase is not None else []
+    try:
+        check_sum(points, posted.totals, decode_scalar(posted.blinding), case.backend)
+    except (VerificationError, DecodeError, ValueError):
+        return False
+    return True
+
+
+def check_scores(case: Case) -> None:
+    """What was scored was scored under a model that its bureau had registered before."""
+    registered = {
+        (state.digest, state.owner): state.height for _, state in case.machine.items(b"models/", models.ModelState)
+    }
+    for use in case.uses.values():
+        said = use.intent.use
+        if said.kind == "score" and use.ended == "released":
+            height = registered.get((said.query, said.recipient))
+            if height is None or height >= use.anchored.height:
+                raise use.wrong("query")
