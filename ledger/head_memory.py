@@ -12,6 +12,7 @@ import contextlib
 import os
 from pathlib import Path
 
+from ledger.faults import Fault, no_fault
 from wire.checkpoint import Note, parse_note
 from wire.errors import DecodeError, Unavailable
 
@@ -22,8 +23,9 @@ SLOT = 4096
 class HeadMemory:
     """The file at `path`. Raises Unavailable where the disk refuses."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fault: Fault = no_fault) -> None:
         self._path = path
+        self._fault = fault
         self._next = 0
 
     def recall(self) -> tuple[Note, ...]:
@@ -62,10 +64,14 @@ class HeadMemory:
             try:
                 if os.fstat(file).st_size < 2 * SLOT:
                     os.truncate(file, 0)
+                    self._fault("memory:emptied")
                     os.write(file, bytes(2 * SLOT))
                     os.fsync(file)
+                self._fault("memory:made")
                 os.pwrite(file, record.ljust(SLOT, b"\0"), self._next * SLOT)
+                self._fault("memory:written")
                 os.fdatasync(file)
+                self._fault("memory:flushed")
             finally:
                 os.close(file)
         except OSError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ledger.faults import Fault, no_fault
 from ledger.head_memory import HeadMemory
 from ledger.machine import Block, Machine
 from wire.checkpoint import Note, SignatureLine, cosign_checkpoint
@@ -28,7 +29,7 @@ class Replica:
     """The replica of one re-executing member.
 
     signer: its cosign key; clock: ms UTC; memory: file that keeps the last cosigned
-    head across restarts; without one, a restarted replica has forgotten what it signed.
+    head across restarts; without one, a restarted replica has forgotten what it signed; fault: see `ledger.faults`.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Replica:
         signer: Signer,
         clock: Callable[[], int],
         memory: Path | None = None,
+        fault: Fault = no_fault,
     ) -> None:
         """Raises VerificationError if `organisation` is no member, or `signer` not its cosign key."""
         self.machine = Machine(founding)
@@ -45,7 +47,7 @@ class Replica:
         self._trust = trust_of(founding)
         self._signer = signer
         self._clock = clock
-        self._memory = HeadMemory(memory) if memory is not None else None
+        self._memory = HeadMemory(memory, fault) if memory is not None else None
         if self._trust.member(organisation).keys.cosign.key != signer.key:
             raise VerificationError("ledger.not_cosigner", organisation=organisation)
         self._cosigned = self._recall()

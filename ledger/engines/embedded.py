@@ -17,8 +17,10 @@ copy* of the file looks fine to the sequencer; replicas that remember a longer h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, overload
 
@@ -28,11 +30,13 @@ from ledger.engines.engine import Head, TxId
 from ledger.engines.store import Store
 from ledger.envelope import envelope_id
 from ledger.export import EXPORT, LedgerExport
+from ledger.faults import Fault, no_fault
 from ledger.machine import MOST_ENVELOPES, Block, BlockHeader, Executed, Machine, Result, check_usable
 from ledger.receipts import PROVEN_VALUE, RECEIPT, ProvenValue, Receipt
+from ledger.trees.log import Log
 from ledger.trees.state import StateTree
 from wire.canonical import LARGEST, encode
-from wire.checkpoint import Note, SignatureLine, inclusion_proof, leaf_hash, sign_checkpoint, verify_checkpoint
+from wire.checkpoint import Note, SignatureLine, sign_checkpoint, verify_checkpoint
 from wire.checkpoint.note import verify_cosignature
 from wire.checkpoint.trust import trust_of
 from wire.errors import MedveilError, Refused, Unavailable, VerificationError
@@ -43,20 +47,64 @@ MOST_WAITING = 1024
 """Most envelopes of one organisation that may wait for a block: its quota."""
 WAITING_BYTES = 16 * 1024 * 1024
 """Most bytes of them."""
-BLOCK_BYTES = 16 * 1024 * 1024
-"""A block is closed once its envelopes reach this size."""
 REMEMBERED = 10_000
 """Refusals whose facts are kept in memory; older ones keep their code only."""
+KEPT = 4
+"""Blocks that are kept in memory, decoded, for the receipts of their envelopes."""
+
+
+@dataclass(frozen=True)
+class GroupCommit:
+    """When what waits becomes a block: `delay` after the first of it came, or at once when a block is full.
+
+    delay: seconds, 0 for none beyond the turn of the event loop: while one block is written, the next one
+    gathers anyway, so that a delay pays only where a flush costs far more than here. envelopes (1..10,000),
+    size (bytes): what fills a block; a single larger envelope still gets its block. A full block is the
+    longest time for which the engine answers nobody.
+    """
+
+    delay: float = 0.0
+    envelopes: int = 1000
+    size: int = 16 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for values that make no sense."""
+        if not 0 <= self.delay <= 10 or not 1 <= self.envelopes <= MOST_ENVELOPES or self.size < 1:
+            raise ValueError("group commit: delay 0..10 s, 1..10,000 envelopes, at least 1 byte")
+
+
+GROUP_COMMIT = GroupCommit()
+"""The default. See docs/protocols/ledger.md for the measurements it follows from."""
+
+
+class _Readable:
+    """A block, its results, and the tree over them."""
+
+    def __init__(self, block: Block, results: tuple[Result, ...]) -> None:
+        self.block = block
+        self.results = results
+        self.tree = Log()
+        for result in results:
+            self.tree.append(encode(result))
 
 
 class EmbeddedEngine:
     """See the module. Open it with `open`; use it from one event loop; close it with `close` or ``async with``."""
 
-    def __init__(self, path: Path, founding: Founding, signer: Signer, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        founding: Founding,
+        signer: Signer,
+        clock: Callable[[], int],
+        group: GroupCommit = GROUP_COMMIT,
+        fault: Fault = no_fault,
+    ) -> None:
         self._trust = trust_of(founding)
         if self._trust.member(self._trust.sequencer).keys.cosign.key != signer.key:
             raise VerificationError("ledger.not_cosigner", organisation=self._trust.sequencer)
         self._founding, self._signer, self._clock = founding, signer, clock
+        self._group, self._fault = group, fault
         self._lock = FileLock(path.with_name(path.name + ".lock"))
         try:
             self._lock.acquire(timeout=0)
@@ -65,7 +113,7 @@ class EmbeddedEngine:
         except OSError:
             raise Unavailable("ledger.storage", path=str(path)) from None
         try:
-            self._store = Store(path, founding)
+            self._store = Store(path, founding, fault)
         except BaseException:
             self._lock.release()
             raise
@@ -77,19 +125,35 @@ class EmbeddedEngine:
         self._waiting: OrderedDict[TxId, bytes] = OrderedDict()  # submitted, not in a block yet
         self._pending: Counter[str] = Counter()  # how many of them, by sender
         self._pending_bytes: Counter[str] = Counter()
+        self._waiting_bytes = 0
+        self._full = asyncio.Event()  # no need to gather any longer
         self._failure: MedveilError | None = None
         self._closing = self._released = False
-        self._changed = asyncio.Condition()
+        self._work = asyncio.Event()  # something waits, or the engine closes: for the writer
+        self._executed = asyncio.Condition()  # for subscribers
+        self._finality = asyncio.Condition()  # for those who wait for a receipt
+        self._blocks: OrderedDict[int, _Readable] = OrderedDict()  # the latest that receipts were asked of
         self._writer: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, path: Path, founding: Founding, signer: Signer, clock: Callable[[], int]) -> EmbeddedEngine:
-        """Open or create the ledger at `path` and replay it. signer: the sequencer's cosign key; clock: ms UTC.
+    async def open(
+        cls,
+        path: Path,
+        founding: Founding,
+        signer: Signer,
+        clock: Callable[[], int],
+        *,
+        group: GroupCommit = GROUP_COMMIT,
+        fault: Fault = no_fault,
+    ) -> EmbeddedEngine:
+        """Open or create the ledger at `path` and replay it.
+
+        signer: the sequencer's cosign key; clock: ms UTC; group: when a block is closed; fault: see `ledger.faults`.
 
         Raises Unavailable (locked by another process, disk), DecodeError (damaged, newer or another consortium's
         data), VerificationError naming the height of a block that does not replay.
         """
-        engine = cls(path, founding, signer, clock)
+        engine = cls(path, founding, signer, clock, group, fault)
         try:
             await asyncio.to_thread(engine._replay)
         except BaseException:
@@ -150,17 +214,20 @@ class EmbeddedEngine:
         self._waiting[tx] = envelope
         self._pending[sender] += 1
         self._pending_bytes[sender] += len(envelope)
-        await self._announce()
+        self._waiting_bytes += len(envelope)
+        if len(self._waiting) >= self._group.envelopes or self._waiting_bytes >= self._group.size:
+            self._full.set()
+        self._fault("submitted")
+        self._work.set()
         return tx
 
     async def _write(self) -> None:
         """The one writer: what waits becomes the next block, until the engine closes."""
         while True:
-            async with self._changed:
-                await self._changed.wait_for(lambda: bool(self._waiting) or self._closing)
+            await self._work.wait()
             if not self._waiting:
-                return
-            await asyncio.sleep(0)  # whoever submits in the same turn of the loop shares the block
+                return  # closing
+            await self._gather()
             try:
                 await self._next_block()
             except MedveilError as error:
@@ -170,26 +237,37 @@ class EmbeddedEngine:
                 await self._fail(Unavailable("ledger.stopped"))
                 raise
 
+    async def _gather(self) -> None:
+        """Let others share the block that the first envelope opened."""
+        await asyncio.sleep(0)  # whoever submits in the same turn of the loop
+        if self._group.delay and not self._full.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._group.delay):
+                    await self._full.wait()
+
     async def _fail(self, error: MedveilError) -> None:
         self._failure = error
         await self._announce()
 
     async def _next_block(self) -> None:
         batch: list[bytes] = []
-        room = BLOCK_BYTES
+        room = self._group.size
         for data in self._waiting.values():
-            if batch and (len(data) > room or len(batch) == MOST_ENVELOPES):
+            if batch and (len(data) > room or len(batch) == self._group.envelopes):
                 break
             batch.append(data)
             room -= len(data)
         time = max(self._clock(), self._machine.time)
         executed = self._machine.execute(self._machine.height + 1, time, batch)
+        self._fault("executed")
         block = Block(executed.outcome.header, tuple(batch))
         note = sign_checkpoint(self._signer, self._trust.origin, executed.outcome.size, executed.outcome.log_root)
         # Durable before anybody sees it: the sequencer never signs two heads of one size that were shown.
         await asyncio.to_thread(self._store.append, block, executed.outcome.results, note, self._final)
         self._adopt(executed, note)
-        await self._announce()
+        self._fault("shown")
+        async with self._executed:
+            self._executed.notify_all()
 
     def _adopt(self, executed: Executed, note: Note) -> None:
         outcome = self._machine.adopt(executed)
@@ -197,6 +275,11 @@ class EmbeddedEngine:
             data = self._waiting.pop(result.envelope)
             self._pending[result.sender] -= 1
             self._pending_bytes[result.sender] -= len(data)
+            self._waiting_bytes -= len(data)
+        if not self._waiting and not self._closing:
+            self._work.clear()
+        if len(self._waiting) < self._group.envelopes and self._waiting_bytes < self._group.size and not self._closing:
+            self._full.clear()
         self._adopted(outcome.size, note, outcome.results, outcome.refusals)
 
     def _adopted(
@@ -227,7 +310,9 @@ class EmbeddedEngine:
         counted = sum(other.name in self._trust.re_executing for other in note.lines[1:])
         if counted >= self._trust.k:
             self._make_final(note)
-            await self._announce()
+            self._fault("final")
+            async with self._finality:
+                self._finality.notify_all()
 
     def _make_final(self, note: Note) -> None:
         size = note.checkpoint.size
@@ -236,8 +321,10 @@ class EmbeddedEngine:
         self._states = {height: state for height, state in self._states.items() if height >= size - 1}
 
     async def _announce(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+        """Wake whoever waits for anything."""
+        for condition in (self._executed, self._finality):
+            async with condition:
+                condition.notify_all()
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -248,7 +335,7 @@ class EmbeddedEngine:
     async def wait(self, tx: TxId, timeout: float) -> Receipt:
         """See `Engine.wait`."""
         try:
-            async with asyncio.timeout(timeout), self._changed:
+            async with asyncio.timeout(timeout), self._finality:
                 while True:
                     self._check_open()
                     place = self._store.place(tx)
@@ -256,24 +343,32 @@ class EmbeddedEngine:
                         raise Refused("ledger.unknown_envelope", envelope=tx.hex())
                     if place is not None and place[0] <= self._final_height:
                         return self._receipt(*place)
-                    await self._changed.wait()
+                    await self._finality.wait()
         except TimeoutError:
             raise Unavailable("ledger.timeout", retry_after=1, envelope=tx.hex()) from None
 
     def _receipt(self, height: int, entry: int) -> Receipt:
         note = self._final
         assert note is not None  # the caller found the block final
-        block, _ = self._store.block(height)
-        results = self._store.results(height)
+        block = self._readable(height)
         return Receipt(
             header=RECEIPT,
-            envelope=block.envelopes[entry],
-            result=results[entry],
-            result_path=inclusion_proof([leaf_hash(encode(result)) for result in results], entry),
-            block=block.header,
+            envelope=block.block.envelopes[entry],
+            result=block.results[entry],
+            result_path=block.tree.inclusion_proof(entry),
+            block=block.block.header,
             block_path=self._machine.log.inclusion_proof(height, note.checkpoint.size),
             note=note.format(),
         )
+
+    def _readable(self, height: int) -> _Readable:
+        """A stored block with the tree over its results. All envelopes of a block are asked for at once."""
+        found = self._blocks.get(height)
+        if found is None:
+            found = self._blocks[height] = _Readable(self._store.block(height)[0], self._store.results(height))
+            if len(self._blocks) > KEPT:
+                self._blocks.popitem(last=False)
+        return found
 
     async def refusal(self, tx: TxId) -> Refused | None:
         """See `Engine.refusal`."""
@@ -282,7 +377,7 @@ class EmbeddedEngine:
         if place is None:
             raise Refused("ledger.unknown_envelope", envelope=tx.hex())
         height, entry = place
-        result = self._store.results(height)[entry]
+        result = self._readable(height).results[entry]
         if result.accepted:
             return None
         return self._refusals.get(tx) or Refused(result.code)
@@ -327,9 +422,9 @@ class EmbeddedEngine:
     async def subscribe(self, cursor: int) -> AsyncIterator[tuple[Block, Note]]:
         """See `Engine.subscribe`. Ends when the engine closes; raises Unavailable if it failed."""
         while True:
-            async with self._changed:
+            async with self._executed:
                 while self._machine.height < cursor and not self._released and self._failure is None:
-                    await self._changed.wait()
+                    await self._executed.wait()
             if self._released:
                 return
             if self._failure is not None:
@@ -363,6 +458,8 @@ class EmbeddedEngine:
         if self._closing:
             return
         self._closing = True
+        self._full.set()
+        self._work.set()
         await self._announce()
         try:
             if self._writer is not None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from ledger.faults import Fault, no_fault
 from ledger.machine import Block, Result
 from wire.canonical import Wire, decode, encode
 from wire.checkpoint import Note, parse_note
@@ -42,8 +43,9 @@ class Results(Wire, frozen=True, tag="ledger.results"):
 class Store:
     """The file, opened for one writer and one reader of this process. Raises Unavailable and DecodeError."""
 
-    def __init__(self, path: Path, founding: Founding) -> None:
+    def __init__(self, path: Path, founding: Founding, fault: Fault = no_fault) -> None:
         self._path = path
+        self._fault = fault
         self._turn = threading.Lock()  # writes come from a thread; closing waits for them
         with self._guarded():
             self._writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
@@ -68,13 +70,16 @@ class Store:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
         if fresh:
+            self._fault("create:opened")
             db.execute("BEGIN IMMEDIATE")
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
             db.execute("INSERT INTO genesis VALUES (?)", (encode(founding),))
             db.execute(f"PRAGMA application_id={APPLICATION_ID}")
             db.execute(f"PRAGMA user_version={DATA_VERSION}")
+            self._fault("create:written")
             db.execute("COMMIT")
+            self._fault("create:committed")
         elif db.execute("SELECT founding FROM genesis").fetchall() != [(encode(founding),)]:
             raise DecodeError("ledger.other_data", path=str(self._path), chain=founding.chain)
 
@@ -95,14 +100,19 @@ class Store:
             db = self._writer
             db.execute("BEGIN IMMEDIATE")
             try:
+                self._fault("block:begun")
                 row = (height, encode(block), encode(Results(tuple(results))), note.format())
                 db.execute("INSERT INTO blocks VALUES (?, ?, ?, ?)", row)
+                self._fault("block:block")
                 db.executemany(
                     "INSERT INTO envelopes VALUES (?, ?, ?)",
                     [(result.envelope, height, result.entry) for result in results],
                 )
+                self._fault("block:envelopes")
                 self._put_final(final)
+                self._fault("block:final")
                 db.execute("COMMIT")
+                self._fault("block:committed")
             except BaseException:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
@@ -116,6 +126,7 @@ class Store:
         """Write the last final head."""
         with self._guarded():
             self._put_final(final)
+            self._fault("final:committed")
 
     def final(self) -> Note | None:
         """The last final head that was written."""

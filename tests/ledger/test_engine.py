@@ -15,7 +15,8 @@ import pytest
 
 from ledger.contracts import AnchorGrant, RevokeGrant
 from ledger.contracts.grants import GrantState, grant_key
-from ledger.engines import EmbeddedEngine, Engine, attend, commit, read
+from ledger.engines import EmbeddedEngine, Engine, GroupCommit, attend, commit, read
+from ledger.envelope import envelope_id
 from ledger.export import verify_export
 from ledger.machine import Machine
 from ledger.receipts import verify_receipt, verify_value
@@ -45,10 +46,9 @@ class Ticking:
         return self.now
 
 
-async def open_engine(world: Any, folder: Path) -> EmbeddedEngine:
-    return await EmbeddedEngine.open(
-        folder / "ledger.sqlite", world.founding, world.signer("bureau", "cosign"), Ticking(world.start)
-    )
+async def open_engine(world: Any, folder: Path, **options: Any) -> EmbeddedEngine:
+    signer = world.signer("bureau", "cosign")
+    return await EmbeddedEngine.open(folder / "ledger.sqlite", world.founding, signer, Ticking(world.start), **options)
 
 
 def replica(world: Any, name: str, **options: Any) -> Replica:
@@ -56,8 +56,10 @@ def replica(world: Any, name: str, **options: Any) -> Replica:
 
 
 @asynccontextmanager
-async def running(world: Any, folder: Path, cosigners: Sequence[str] = ALL) -> AsyncIterator[EmbeddedEngine]:
-    engine = await open_engine(world, folder)
+async def running(
+    world: Any, folder: Path, cosigners: Sequence[str] = ALL, **options: Any
+) -> AsyncIterator[EmbeddedEngine]:
+    engine = await open_engine(world, folder, **options)
     tasks = [asyncio.create_task(attend(engine, replica(world, name))) for name in cosigners]
     try:
         yield engine
@@ -234,16 +236,46 @@ def test_commit_believes_the_receipt_and_not_the_engine(world: Any, tmp_path: Pa
     run(test)
 
 
-def test_large_envelopes_close_a_block(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.engines.embedded.BLOCK_BYTES", 1)
-
+@pytest.mark.parametrize(
+    ("group", "heights"),
+    [
+        (GroupCommit(size=1), [1, 2, 3, 4]),
+        (GroupCommit(envelopes=1), [1, 2, 3, 4]),
+        (GroupCommit(envelopes=3), [1, 1, 1, 2]),
+        (GroupCommit(delay=0), [1, 1, 1, 1]),
+    ],
+)
+def test_what_closes_a_block(world: Any, tmp_path: Path, group: GroupCommit, heights: list[int]) -> None:
     async def test() -> None:
-        async with running(world, tmp_path) as engine:
+        async with running(world, tmp_path, group=group) as engine:
             envelopes = [world.envelope("hospital-1", grant(world, f"g{n}"), nonce=n) for n in range(4)]
             receipts = await asyncio.gather(*(commit(engine, data, 10) for data in envelopes))
-            assert [receipt.block.height for receipt in receipts] == [1, 2, 3, 4]
+            assert [receipt.block.height for receipt in receipts] == heights
 
     run(test)
+
+
+def test_a_block_gathers_for_its_delay_and_no_longer_than_it_needs(world: Any, tmp_path: Path) -> None:
+    """The delay is far longer than the test may take: only fullness, or closing, ends it."""
+
+    async def test() -> None:
+        async with running(world, tmp_path, group=GroupCommit(delay=10, envelopes=3)) as engine:
+            for nonce in range(3):
+                await engine.submit(world.envelope("hospital-1", grant(world, f"g{nonce}"), nonce=nonce))
+                await asyncio.sleep(0.01)  # turns of the loop pass; the block is open
+                assert nonce == 2 or (await engine.head()).height == 0
+            receipt = await engine.wait(envelope_id(world.envelope("hospital-1", grant(world, "g2"), nonce=2)), 5)
+            assert receipt.block.height == 1 and receipt.block.count == 3
+            await engine.submit(world.envelope("hospital-1", grant(world, "g3"), nonce=3))
+        assert engine.machine.height == 2  # closing writes what waits
+
+    run(test)
+
+
+@pytest.mark.parametrize("change", [{"delay": -1}, {"delay": 11}, {"envelopes": 0}, {"envelopes": 10_001}, {"size": 0}])
+def test_group_commit_refuses_nonsense(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="group commit"):
+        GroupCommit(**change)
 
 
 def test_reopening_replays_to_the_same_roots(world: Any, tmp_path: Path) -> None:
