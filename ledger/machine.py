@@ -166,23 +166,56 @@ class Mark:
 
 
 class StateView:
-    """Typed reading and writing of a state tree: the `View` of the contracts."""
+    """Typed reading and writing over a state tree: the `View` of the contracts.
+
+    What is written stays in the view, and is read back from it, until `tree` writes all of it at once.
+    """
 
     def __init__(self, tree: StateTree) -> None:
-        self.tree = tree
+        self._tree = tree
+        self._known: dict[bytes, Wire | None] = {}  # what was read or written, as structs
+        self._written: dict[bytes, bytes | None] = {}
+        self._undone_by: list[tuple[bytes, Wire | None, bytes | None, bool]] = []
 
     def get(self, key: bytes, kind: type[T]) -> T | None:
         """The value under `key`, which is a `kind`, or None."""
-        value = self.tree.get(key)
-        return None if value is None else decode(kind, value)
+        if key in self._known:
+            known = self._known[key]
+            return known if known is None or isinstance(known, kind) else decode(kind, encode(known))
+        value = self._tree.get(key)
+        struct = None if value is None else decode(kind, value)
+        self._known[key] = struct
+        return struct
 
     def put(self, key: bytes, value: Wire) -> None:
         """Set the value under `key`."""
-        self.tree = self.tree.put(key, encode(value))
+        self._write(key, value, encode(value))
 
     def delete(self, key: bytes) -> None:
         """Remove `key`."""
-        self.tree = self.tree.delete(key)
+        self._write(key, None, None)
+
+    def _write(self, key: bytes, struct: Wire | None, value: bytes | None) -> None:
+        before = key in self._written
+        self._undone_by.append((key, self._known.get(key) if before else None, self._written.get(key), before))
+        self._known[key], self._written[key] = struct, value
+
+    def mark(self) -> int:
+        """A point to `undo` to."""
+        return len(self._undone_by)
+
+    def undo(self, mark: int) -> None:
+        """Forget all that was written since `mark`."""
+        while len(self._undone_by) > mark:
+            key, struct, value, before = self._undone_by.pop()
+            if before:
+                self._known[key], self._written[key] = struct, value
+            else:
+                del self._known[key], self._written[key]
+
+    def tree(self) -> StateTree:
+        """The state with all that was written."""
+        return self._tree.update(self._written)
 
 
 CLOCK_KEY = state_key("machine", "clock")
@@ -208,7 +241,7 @@ class Machine:
         view = StateView(StateTree())
         found(founding, self.genesis, view)
         view.put(CLOCK_KEY, Clock(0, founding.time))
-        self.state = view.tree
+        self.state = view.tree()
         self.header = BlockHeader(0, founding.time, self.state.root, tree_root(()), 0)
         self.log.append(encode(self.header))
 
@@ -240,14 +273,14 @@ class Machine:
         account = self.get(account_key(organisation), Account)
         return 0 if account is None else account.nonce
 
-    def authenticate(self, data: bytes) -> SignedEnvelope:
+    def authenticate(self, data: bytes, view: StateView | None = None) -> SignedEnvelope:
         """The envelope that `data` is, if it is authentic now: this chain, a member, its signature.
 
         Raises DecodeError, Refused (no member) or VerificationError.
         """
         signed = open_envelope(data)
         check_chain(signed, self.genesis)
-        member = self.get(member_key(signed.envelope.sender), MemberState)
+        member = (view or self.view()).get(member_key(signed.envelope.sender), MemberState)
         if member is None:
             raise Refused("ledger.unknown_sender", organisation=signed.envelope.sender)
         check_signature(signed, member.keys.envelope.key)
@@ -259,14 +292,14 @@ class Machine:
             raise VerificationError("ledger.block_height", height=height, expected=self.height + 1)
         if time < self.time or len(envelopes) > MOST_ENVELOPES:
             raise VerificationError("ledger.bad_block", height=height)
+        view = self.view()
         opened: list[SignedEnvelope] = []
         for entry, data in enumerate(envelopes):
             try:
-                opened.append(self.authenticate(data))
+                opened.append(self.authenticate(data, view))
             except MedveilError as error:
                 raise VerificationError("ledger.bad_entry", height=height, entry=entry, reason=error.code) from None
         context = Context(self.genesis, height, time)
-        view = self.view()
         view.put(CLOCK_KEY, Clock(height, time))
         results: list[Result] = []
         refusals: list[Refused | None] = []
@@ -275,10 +308,11 @@ class Machine:
             results.append(result)
             refusals.append(refusal)
         results_root = tree_root([leaf_hash(encode(result)) for result in results])
-        header = BlockHeader(height, time, view.tree.root, results_root, len(results))
+        state = view.tree()
+        header = BlockHeader(height, time, state.root, results_root, len(results))
         log_root = self.log.root_with(encode(header))
         outcome = BlockOutcome(header, tuple(results), log_root, self.log.size + 1, tuple(refusals))
-        return Executed(outcome, view.tree)
+        return Executed(outcome, state)
 
     def adopt(self, executed: Executed) -> BlockOutcome:
         """Make a block that `execute` worked out the latest one."""
@@ -321,18 +355,19 @@ def _run(
         refusal = _without_frames(error)
     else:
         view.put(account_key(envelope.sender), Account(envelope.nonce + 1))
-        first = view.tree
+        first = view.mark()
         for index, op in enumerate(envelope.ops):
-            before = view.tree
+            before = view.mark()
             try:
                 ops.append(OpResult("", _apply(op, envelope.sender, context, view)))
             except Refused as error:
                 if refusal is None:
                     at, refusal = index, _without_frames(error)
                 if envelope.atomic:
-                    view.tree, ops = first, []
+                    view.undo(first)
+                    ops = []
                     break
-                view.tree = before
+                view.undo(before)
                 ops.append(OpResult(error.code, ()))
     result = Result(
         height=context.height,

@@ -268,3 +268,28 @@ def test_a_state_view_reads_what_it_wrote() -> None:
     assert view.get(b"k", Account) == Account(7)
     view.delete(b"k")
     assert view.get(b"k", Account) is None
+
+
+def test_a_view_reads_what_it_wrote_and_undoes_to_a_mark() -> None:
+    tree = StateView(StateTree())
+    tree.put(b"old", Account(1))
+    view = StateView(tree.tree())
+    assert view.get(b"old", Account) == Account(1) and view.get(b"new", Account) is None
+    view.put(b"new", Account(2))
+    first = view.mark()
+    view.put(b"new", Account(3))
+    view.delete(b"old")
+    second = view.mark()
+    view.put(b"old", Account(4))
+    view.put(b"newest", Account(5))
+    assert [view.get(key, Account) for key in (b"old", b"new", b"newest")] == [Account(4), Account(3), Account(5)]
+    view.undo(second)
+    assert [view.get(key, Account) for key in (b"old", b"new", b"newest")] == [None, Account(3), None]
+    view.undo(first)
+    assert [view.get(key, Account) for key in (b"old", b"new", b"newest")] == [Account(1), Account(2), None]
+    assert dict(view.tree().items()) == {b"old": encode(Account(1)), b"new": encode(Account(2))}
+    view.undo(0)
+    assert view.tree().root == tree.tree().root
+    with pytest.raises(DecodeError):
+        view.put(b"old", Account(6))
+        view.get(b"old", Clock)
