@@ -5,12 +5,20 @@
 
 from __future__ import annotations
 
-from ledger.contracts import access, bills, datasets, grants, models, organisations, queries
+from ledger.contracts import access, bills, corrections, datasets, grants, models, organisations, queries
 from ledger.contracts.access import AnchorAccess
 from ledger.contracts.bills import RegisterBill
 from ledger.contracts.contract import Contract
-from ledger.contracts.datasets import Column, RegisterDataset, RegisterPopulation, VoteBudget
-from ledger.contracts.grants import AnchorGrant, RevokeGrant
+from ledger.contracts.corrections import Correct
+from ledger.contracts.datasets import (
+    Column,
+    RegisterDataset,
+    RegisterPopulation,
+    RetireDataset,
+    SupersedeDataset,
+    VoteBudget,
+)
+from ledger.contracts.grants import AnchorGrant, RenewGrant, RevokeGrant
 from ledger.contracts.models import RegisterModel
 from ledger.contracts.organisations import VoteSuspension
 from ledger.contracts.queries import (
@@ -27,8 +35,11 @@ Op = (
     VoteSuspension
     | RegisterPopulation
     | RegisterDataset
+    | SupersedeDataset
+    | RetireDataset
     | VoteBudget
     | AnchorGrant
+    | RenewGrant
     | RevokeGrant
     | AnchorAccess
     | ProposeQuery
@@ -40,6 +51,7 @@ Op = (
     | CloseQuery
     | RegisterBill
     | RegisterModel
+    | Correct
 )
 
 CONTRACTS = (
@@ -50,6 +62,7 @@ CONTRACTS = (
     queries.CONTRACT,
     bills.CONTRACT,
     models.CONTRACT,
+    corrections.CONTRACT,
 )
 """Version 1 of each, from height 0. A later version of one names the height from which it holds."""
 
@@ -61,8 +74,11 @@ __all__ = [
     "Column",
     "RegisterPopulation",
     "RegisterDataset",
+    "SupersedeDataset",
+    "RetireDataset",
     "VoteBudget",
     "AnchorGrant",
+    "RenewGrant",
     "RevokeGrant",
     "AnchorAccess",
     "ProposeQuery",
@@ -74,4 +90,5 @@ __all__ = [
     "CloseQuery",
     "RegisterBill",
     "RegisterModel",
+    "Correct",
 ]

@@ -7,10 +7,17 @@ owner may add datasets, so that nobody can undo an agreement by joining it. A la
 changes the amount. What was spent or reserved stays with the population for good: a table that is
 registered again under another name inherits it.
 
+A table that changed is *superseded*: its owner registers the new version under a new name, in the same
+population, so that it inherits what was spent. A table that is to be asked no more is *retired*. Either
+way it stays readable, and its owner an owner: what was released about it does not go away. New
+queries need a current table of every site; a query that was proposed before a site's table changed goes
+no further there, unless its budget is spent already.
+
 A dataset shows its schema hash, declared column bounds, a row class (rounded up to a public step)
 and a salted commitment; never a count or a row.
 
-State keys: ``datasets/population/<name>`` -> PopulationState; ``datasets/dataset/<name>`` -> DatasetState.
+State keys: ``datasets/population/<name>`` -> PopulationState; ``datasets/dataset/<name>`` -> DatasetState;
+``datasets/changed/<population>/<owner>`` -> Changed.
 """
 
 from __future__ import annotations
@@ -22,6 +29,7 @@ import msgspec
 from ledger.contracts.contract import Context, Contract, Event, Ids, Nano, View, state_key
 from ledger.contracts.organisations import require_role
 from wire.canonical import Wire
+from wire.dates import Instant
 from wire.errors import BudgetExhausted, Refused
 from wire.identifiers import Hash, Name
 from wire.keyset import Height
@@ -60,15 +68,37 @@ class RegisterPopulation(Wire, frozen=True, tag="datasets.register_population"):
     colluders: Annotated[int, msgspec.Meta(ge=0, le=1000)]
 
 
+Columns = Annotated[tuple[Column, ...], msgspec.Meta(min_length=1, max_length=256)]
+RowClass = Annotated[int, msgspec.Meta(ge=100, le=10**15)]
+Version = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+
+
 class RegisterDataset(Wire, frozen=True, tag="datasets.register_dataset"):
     """A table of its owner, the sender. row_class: 100, 200, 500, 1,000, ... ; commitment: salted."""
 
     dataset: Name
     population: Name
     schema_hash: Hash
-    columns: Annotated[tuple[Column, ...], msgspec.Meta(min_length=1, max_length=256)]
-    row_class: Annotated[int, msgspec.Meta(ge=100, le=10**15)]
+    columns: Columns
+    row_class: RowClass
     commitment: Hash
+
+
+class SupersedeDataset(Wire, frozen=True, tag="datasets.supersede_dataset"):
+    """The next version of a current table of the sender, under a new name: `successor`, in the same population."""
+
+    dataset: Name
+    successor: Name
+    schema_hash: Hash
+    columns: Columns
+    row_class: RowClass
+    commitment: Hash
+
+
+class RetireDataset(Wire, frozen=True, tag="datasets.retire_dataset"):
+    """Ask a current table of the sender no more."""
+
+    dataset: Name
 
 
 class VoteBudget(Wire, frozen=True, tag="datasets.vote_budget"):
@@ -88,8 +118,18 @@ class Vote(Wire, frozen=True, tag="datasets.vote"):
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
 
+class Provider(Wire, frozen=True, tag="datasets.provider"):
+    """An owner with current tables in a population. tables: how many."""
+
+    owner: Name
+    tables: Annotated[int, msgspec.Meta(ge=1, le=MOST_DATASETS)]
+
+
 class PopulationState(Wire, frozen=True, tag="datasets.population"):
-    """A population now. budget: in force, 0 for none; reserved, spent: nano-rho; owners, votes: in order of arrival."""
+    """A population now. budget: in force, 0 for none; reserved, spent: nano-rho; owners, votes: in order of arrival.
+
+    datasets: its current tables; owners: of all it ever had; providers: those of them with a current table.
+    """
 
     population: Name
     unit: Literal["row", "person"]
@@ -98,10 +138,15 @@ class PopulationState(Wire, frozen=True, tag="datasets.population"):
     registered_by: Name
     datasets: Ids
     owners: Ids
+    providers: tuple[Provider, ...]
     votes: tuple[Vote, ...]
     budget: Count
     reserved: Count
     spent: Count
+
+    def provides(self, owner: str) -> bool:
+        """Whether `owner` has a current table here."""
+        return any(entry.owner == owner for entry in self.providers)
 
     @property
     def available(self) -> int:
@@ -110,7 +155,10 @@ class PopulationState(Wire, frozen=True, tag="datasets.population"):
 
 
 class DatasetState(Wire, frozen=True, tag="datasets.dataset"):
-    """A registered dataset."""
+    """A registered table. height: of its registration; version: 1 for one that supersedes none.
+
+    superseded_by: None while it is not; retired_at: time of the block that retired it, or None.
+    """
 
     dataset: Name
     population: Name
@@ -119,6 +167,21 @@ class DatasetState(Wire, frozen=True, tag="datasets.dataset"):
     columns: tuple[Column, ...]
     row_class: int
     commitment: Hash
+    height: Height
+    version: Version
+    supersedes: Name | None
+    superseded_by: Name | None
+    retired_at: Instant | None
+
+    @property
+    def current(self) -> bool:
+        """Whether new queries may ask it."""
+        return self.superseded_by is None and self.retired_at is None
+
+
+class Changed(Wire, frozen=True, tag="datasets.changed"):
+    """Height at which an owner last superseded or retired a table of a population."""
+
     height: Height
 
 
@@ -132,11 +195,28 @@ def dataset_key(dataset: str) -> bytes:
     return state_key(NAME, "dataset", dataset)
 
 
+def changed_key(population: str, owner: str) -> bytes:
+    """State key of the last change to an owner's tables in a population."""
+    return state_key(NAME, "changed", population, owner)
+
+
 def population(view: View, name: str) -> PopulationState:
     """The population of that name. Raises Refused."""
     state = view.get(population_key(name), PopulationState)
     if state is None:
         raise Refused("datasets.unknown_population", population=name)
+    return state
+
+
+def current_dataset(view: View, name: str) -> DatasetState:
+    """The table of that name, if it is current. Raises Refused."""
+    state = view.get(dataset_key(name), DatasetState)
+    if state is None:
+        raise Refused("datasets.unknown_dataset", dataset=name)
+    if state.superseded_by is not None:
+        raise Refused("datasets.superseded", dataset=name, successor=state.superseded_by)
+    if state.retired_at is not None:
+        raise Refused("datasets.retired", dataset=name)
     return state
 
 
@@ -155,6 +235,7 @@ def register_population(op: RegisterPopulation, sender: str, context: Context, v
         registered_by=sender,
         datasets=(),
         owners=(),
+        providers=(),
         votes=(),
         budget=0,
         reserved=0,
@@ -170,16 +251,18 @@ def _public_step(value: int) -> bool:
     return value in (1, 2, 5)
 
 
-def _check_columns(op: RegisterDataset) -> None:
+def _check_table(name: str, columns: tuple[Column, ...], row_class: int) -> None:
+    if not _public_step(row_class):
+        raise Refused("datasets.row_class", dataset=name, row_class=row_class)
     seen: list[str] = []
-    for column in op.columns:
+    for column in columns:
         if column.kind == "number":
             fine = column.low <= column.high and not column.values
         else:
             fine = (column.low, column.high, column.scale) == (0, 0, 1) and bool(column.values)
             fine = fine and len(dict.fromkeys(column.values)) == len(column.values)
         if not fine or column.name in seen:
-            raise Refused("datasets.bad_column", dataset=op.dataset, column=column.name)
+            raise Refused("datasets.bad_column", dataset=name, column=column.name)
         seen.append(column.name)
 
 
@@ -193,9 +276,7 @@ def register_dataset(op: RegisterDataset, sender: str, context: Context, view: V
         raise Refused("datasets.population_closed", population=op.population)
     if len(state.datasets) >= MOST_DATASETS:
         raise Refused("datasets.too_many", population=op.population, limit=MOST_DATASETS)
-    if not _public_step(op.row_class):
-        raise Refused("datasets.row_class", dataset=op.dataset, row_class=op.row_class)
-    _check_columns(op)
+    _check_table(op.dataset, op.columns, op.row_class)
     dataset = DatasetState(
         dataset=op.dataset,
         population=op.population,
@@ -205,12 +286,83 @@ def register_dataset(op: RegisterDataset, sender: str, context: Context, view: V
         row_class=op.row_class,
         commitment=op.commitment,
         height=context.height,
+        version=1,
+        supersedes=None,
+        superseded_by=None,
+        retired_at=None,
     )
     view.put(dataset_key(op.dataset), dataset)
-    owners = state.owners if sender in state.owners else (*state.owners, sender)
-    state = msgspec.structs.replace(state, datasets=(*state.datasets, op.dataset), owners=owners)
+    state = msgspec.structs.replace(
+        state,
+        datasets=(*state.datasets, op.dataset),
+        owners=state.owners if sender in state.owners else (*state.owners, sender),
+        providers=_counted(state, sender, 1),
+    )
     view.put(population_key(op.population), state)
     return (Event("datasets.dataset", op.dataset, (op.row_class,)),)
+
+
+def _counted(state: PopulationState, owner: str, more: int) -> tuple[Provider, ...]:
+    """The population's providers when `owner` has `more` tables (-1: one less)."""
+    tables = more + sum(entry.tables for entry in state.providers if entry.owner == owner)
+    others = tuple(entry for entry in state.providers if entry.owner != owner)
+    return (*others, Provider(owner, tables)) if tables else others
+
+
+def _of_owner(view: View, name: str, sender: str) -> DatasetState:
+    """The sender's own current table. Raises Refused."""
+    require_role(view, sender, *OWNERS)
+    state = current_dataset(view, name)
+    if state.owner != sender:
+        raise Refused("datasets.not_its_owner", organisation=sender, dataset=name)
+    return state
+
+
+def supersede_dataset(op: SupersedeDataset, sender: str, context: Context, view: View) -> tuple[Event, ...]:
+    """Put the next version in the place of a table: same population, same budget, another name."""
+    old = _of_owner(view, op.dataset, sender)
+    if view.get(dataset_key(op.successor), DatasetState) is not None:
+        raise Refused("datasets.dataset_exists", dataset=op.successor)
+    _check_table(op.successor, op.columns, op.row_class)
+    dataset = DatasetState(
+        dataset=op.successor,
+        population=old.population,
+        owner=sender,
+        schema_hash=op.schema_hash,
+        columns=op.columns,
+        row_class=op.row_class,
+        commitment=op.commitment,
+        height=context.height,
+        version=old.version + 1,
+        supersedes=op.dataset,
+        superseded_by=None,
+        retired_at=None,
+    )
+    view.put(dataset_key(op.successor), dataset)
+    view.put(dataset_key(op.dataset), msgspec.structs.replace(old, superseded_by=op.successor))
+    state = population(view, old.population)
+    tables = tuple(op.successor if name == op.dataset else name for name in state.datasets)
+    view.put(population_key(old.population), msgspec.structs.replace(state, datasets=tables))
+    view.put(changed_key(old.population, sender), Changed(context.height))
+    return (Event("datasets.superseded", op.dataset), Event("datasets.dataset", op.successor, (op.row_class,)))
+
+
+def retire_dataset(op: RetireDataset, sender: str, context: Context, view: View) -> tuple[Event, ...]:
+    """Take a table out of the population. Its owner keeps its vote; a site without a current table takes no query."""
+    old = _of_owner(view, op.dataset, sender)
+    view.put(dataset_key(op.dataset), msgspec.structs.replace(old, retired_at=context.time))
+    state = population(view, old.population)
+    tables = tuple(name for name in state.datasets if name != op.dataset)
+    state = msgspec.structs.replace(state, datasets=tables, providers=_counted(state, sender, -1))
+    view.put(population_key(old.population), state)
+    view.put(changed_key(old.population, sender), Changed(context.height))
+    return (Event("datasets.retired", op.dataset),)
+
+
+def changed_since(view: View, population: str, owner: str, height: int) -> bool:
+    """Whether `owner` superseded or retired a table of the population in block `height` or later."""
+    changed = view.get(changed_key(population, owner), Changed)
+    return changed is not None and changed.height >= height
 
 
 def vote_budget(op: VoteBudget, sender: str, context: Context, view: View) -> tuple[Event, ...]:
@@ -261,5 +413,11 @@ def spend(view: View, name: str, rho_nano: int) -> None:
 CONTRACT = Contract(
     NAME,
     1,
-    {RegisterPopulation: register_population, RegisterDataset: register_dataset, VoteBudget: vote_budget},
+    {
+        RegisterPopulation: register_population,
+        RegisterDataset: register_dataset,
+        SupersedeDataset: supersede_dataset,
+        RetireDataset: retire_dataset,
+        VoteBudget: vote_budget,
+    },
 )

@@ -4,12 +4,16 @@ The terms stay with issuer and recipient; the ledger shows that a grant exists, 
 when to when it holds, its revocation epoch and whether it was revoked. Times are checked by whoever
 decides a use, against the block's time; a revocation holds from the block that carries it.
 
+A grant is revoked in two ways: for good, or by *epoch*: its issuer anchors new terms under the same id in
+a higher epoch, and from that block on the earlier epochs are void. They stay readable, so that an earlier
+use can still be judged by the terms of its time. A grant that ran out is listed as expired.
+
 State key: ``grants/<grant>`` -> GrantState.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -22,6 +26,10 @@ from wire.keyset import Height
 
 NAME = "grants"
 
+MOST_EPOCHS = 100
+"""Most epochs of one grant."""
+
+Status = Literal["not-yet", "in-force", "expired", "revoked"]
 Epoch = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
@@ -36,13 +44,37 @@ class AnchorGrant(Wire, frozen=True, tag="grants.anchor"):
 
 
 class RevokeGrant(Wire, frozen=True, tag="grants.revoke"):
-    """Revoke a grant. Only its issuer."""
+    """Revoke a grant for good. Only its issuer."""
 
     grant: Name
 
 
+class RenewGrant(Wire, frozen=True, tag="grants.renew"):
+    """New terms of the sender's grant, in a higher epoch: what was granted in earlier epochs is revoked."""
+
+    grant: Name
+    commitment: Hash
+    not_before: Instant
+    expires: Instant
+    epoch: Epoch
+
+
+class PastEpoch(Wire, frozen=True, tag="grants.past_epoch"):
+    """An earlier epoch of a grant. height: of anchoring; revoked_at: time of the block that ended it."""
+
+    epoch: Epoch
+    commitment: Hash
+    not_before: Instant
+    expires: Instant
+    height: Height
+    revoked_at: Instant
+
+
 class GrantState(Wire, frozen=True, tag="grants.grant"):
-    """A grant now. revoked_at: time of the block that revoked it, or None; height: of anchoring."""
+    """A grant now. revoked_at: time of the block that revoked it for good, or None; height: of anchoring this epoch.
+
+    past: its earlier epochs, all revoked, in order.
+    """
 
     grant: Name
     issuer: Name
@@ -52,6 +84,32 @@ class GrantState(Wire, frozen=True, tag="grants.grant"):
     epoch: Epoch
     height: Height
     revoked_at: Instant | None
+    past: Annotated[tuple[PastEpoch, ...], msgspec.Meta(max_length=MOST_EPOCHS)]
+
+    def as_of(self, at: Instant) -> GrantState:
+        """The grant in the epoch that was its latest at the instant `at`, ms UTC: what an earlier use is judged by."""
+        for number, past in enumerate(self.past):
+            if past.revoked_at > at:
+                return GrantState(
+                    grant=self.grant,
+                    issuer=self.issuer,
+                    commitment=past.commitment,
+                    not_before=past.not_before,
+                    expires=past.expires,
+                    epoch=past.epoch,
+                    height=past.height,
+                    revoked_at=past.revoked_at,
+                    past=self.past[:number],
+                )
+        return self
+
+    def status(self, at: Instant) -> Status:
+        """How the grant is to be listed at the instant `at`, ms UTC: its latest epoch."""
+        if self.revoked_at is not None and self.revoked_at <= at:
+            return "revoked"
+        if at >= self.expires:
+            return "expired"
+        return "not-yet" if at < self.not_before else "in-force"
 
 
 def grant_key(grant: str) -> bytes:
@@ -59,30 +117,64 @@ def grant_key(grant: str) -> bytes:
     return state_key(NAME, grant)
 
 
+def _check_period(op: AnchorGrant | RenewGrant, context: Context) -> None:
+    if op.expires <= op.not_before or op.expires <= context.time:
+        raise Refused("grants.period", grant=op.grant)
+
+
 def anchor(op: AnchorGrant, sender: str, context: Context, view: View) -> tuple[Event, ...]:
     """Anchor a new grant. An id is used once, by anybody."""
     if view.get(grant_key(op.grant), GrantState) is not None:
         raise Refused("grants.exists", grant=op.grant)
-    if op.expires <= op.not_before or op.expires <= context.time:
-        raise Refused("grants.period", grant=op.grant)
+    _check_period(op, context)
     state = GrantState(
-        op.grant, sender, op.commitment, op.not_before, op.expires, op.epoch, context.height, revoked_at=None
+        op.grant, sender, op.commitment, op.not_before, op.expires, op.epoch, context.height, revoked_at=None, past=()
     )
     view.put(grant_key(op.grant), state)
     return (Event("grants.anchored", op.grant, (op.epoch,)),)
 
 
+def _of_issuer(view: View, grant: str, sender: str) -> GrantState:
+    """The sender's own grant, if it is not revoked for good. Raises Refused."""
+    state = view.get(grant_key(grant), GrantState)
+    if state is None:
+        raise Refused("grants.unknown", grant=grant)
+    if state.issuer != sender:
+        raise Refused("grants.not_issuer", grant=grant, organisation=sender)
+    if state.revoked_at is not None:
+        raise Refused("grants.revoked", grant=grant)
+    return state
+
+
+def renew(op: RenewGrant, sender: str, context: Context, view: View) -> tuple[Event, ...]:
+    """Put new terms in force and revoke all earlier epochs."""
+    state = _of_issuer(view, op.grant, sender)
+    if op.epoch <= state.epoch:
+        raise Refused("grants.epoch", grant=op.grant, epoch=op.epoch, current=state.epoch)
+    if len(state.past) >= MOST_EPOCHS:
+        raise Refused("grants.too_many_epochs", grant=op.grant, limit=MOST_EPOCHS)
+    _check_period(op, context)
+    ended = PastEpoch(
+        state.epoch, state.commitment, state.not_before, state.expires, state.height, revoked_at=context.time
+    )
+    state = msgspec.structs.replace(
+        state,
+        commitment=op.commitment,
+        not_before=op.not_before,
+        expires=op.expires,
+        epoch=op.epoch,
+        height=context.height,
+        past=(*state.past, ended),
+    )
+    view.put(grant_key(op.grant), state)
+    return (Event("grants.renewed", op.grant, (op.epoch,)),)
+
+
 def revoke(op: RevokeGrant, sender: str, context: Context, view: View) -> tuple[Event, ...]:
     """Revoke a grant for good."""
-    state = view.get(grant_key(op.grant), GrantState)
-    if state is None:
-        raise Refused("grants.unknown", grant=op.grant)
-    if state.issuer != sender:
-        raise Refused("grants.not_issuer", grant=op.grant, organisation=sender)
-    if state.revoked_at is not None:
-        raise Refused("grants.revoked", grant=op.grant)
+    state = _of_issuer(view, op.grant, sender)
     view.put(grant_key(op.grant), msgspec.structs.replace(state, revoked_at=context.time))
     return (Event("grants.revoked", op.grant, (state.epoch,)),)
 
 
-CONTRACT = Contract(NAME, 1, {AnchorGrant: anchor, RevokeGrant: revoke})
+CONTRACT = Contract(NAME, 1, {AnchorGrant: anchor, RenewGrant: renew, RevokeGrant: revoke})

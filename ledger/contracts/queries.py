@@ -11,6 +11,8 @@
 Announcing first keeps a site from choosing its commitment after it saw another's. Fixing the survivors
 is what allows sites to send masked numbers; today all of the roster must survive. Budget is whole
 nano-rho, never below zero; after the first fixing nothing is returned, whatever happens later.
+A site that has superseded or retired a table since the proposal neither approves nor announces in phase 1:
+the query is about a table that is no more, to be closed and proposed anew.
 The contract does not open commitments: it records what `medveil verify` checks with the curve.
 
 State keys: ``queries/query/<handle>`` -> QueryState; ``queries/phase/<handle>/<phase>`` -> PhaseState;
@@ -46,7 +48,7 @@ Totals = Annotated[tuple[Total, ...], msgspec.Meta(max_length=2**17)]
 class ProposeQuery(Wire, frozen=True, tag="queries.propose"):
     """A query over `population`, by a researcher. salted_hash: of the query, which the roster has in full.
 
-    roster: distinct owners of datasets in the population; rho_nano: all it will cost; phases: 1..4.
+    roster: distinct owners of current datasets in the population; rho_nano: all it will cost; phases: 1..4.
     """
 
     query: Handle
@@ -197,6 +199,8 @@ def propose(op: ProposeQuery, sender: str, context: Context, view: View) -> tupl
             raise Refused("queries.roster_twice", query=op.query.hex(), organisation=site)
         if site not in state.owners:
             raise Refused("datasets.not_owner", organisation=site, population=op.population)
+        if not state.provides(site):
+            raise Refused("datasets.no_table", organisation=site, population=op.population)
     view.put(
         query_key(op.query),
         QueryState(
@@ -223,6 +227,7 @@ def approve(op: ApproveQuery, sender: str, context: Context, view: View) -> tupl
         raise _wrong_status(state)
     if sender in state.approvals:
         raise Refused("queries.approved", query=op.query.hex(), organisation=sender)
+    _check_tables(view, state, sender)
     approvals = (*state.approvals, sender)
     events = [Event("queries.approved", op.query.hex(), (len(approvals),))]
     status: Status = "proposed"
@@ -240,6 +245,8 @@ def announce(op: AnnounceContribution, sender: str, context: Context, view: View
     """Record a digest. A phase opens when the one before it is released."""
     state = _of_roster(view, op.query, sender)
     phase = _open_phase(view, state, op.phase)
+    if state.status == "reserved":  # nothing is spent yet: the query can be closed and asked again
+        _check_tables(view, state, sender)
     if any(entry.site == sender for entry in phase.announced):
         raise Refused("queries.announced", query=op.query.hex(), phase=op.phase, organisation=sender)
     announced = (*phase.announced, Announcement(sender, op.digest))
@@ -333,6 +340,12 @@ def _of_researcher(view: View, handle: bytes, sender: str) -> QueryState:
     if sender != state.researcher:
         raise Refused("queries.not_party", query=handle.hex(), organisation=sender)
     return state
+
+
+def _check_tables(view: View, state: QueryState, site: str) -> None:
+    """Refuse to go on with a query about tables that `site` has superseded or retired since it was proposed."""
+    if datasets.changed_since(view, state.population, site, state.height):
+        raise Refused("queries.superseded", query=state.query.hex(), organisation=site)
 
 
 def _open_phase(view: View, state: QueryState, number: int) -> PhaseState:

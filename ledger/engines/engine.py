@@ -75,7 +75,7 @@ class Engine(Protocol):
 
 
 async def commit(engine: Engine, envelope: bytes, timeout: float) -> Receipt:
-    """Submit, wait until final, and raise the `Refused` of an envelope that did not take effect.
+    """Submit, wait until final, and raise the `Refused` of an envelope that did not wholly take effect.
 
     Whether it did is the receipt's word; the engine's own only adds the facts. The receipt is not
     verified here (`ledger.receipts.verify_receipt`). Raises VerificationError if it is of another envelope.

@@ -276,6 +276,8 @@ def _check_request(site: Organisation, request: QueryRequest, proposed: queries.
     if query.minimum_group < SMALLEST_GROUP:
         raise Refused("gateway.small_groups", minimum=query.minimum_group, least=SMALLEST_GROUP)
     check_declared(query, site.account.state, person)
+    for name in query.datasets:
+        datasets.current_dataset(site.account.state.view(), name)
 
 
 async def _take_part(part: _Part) -> None:

@@ -153,6 +153,7 @@ class Case:
         """
         said, at = use.intent.use, use.intent.time
         state = self.machine.get(grants.grant_key(said.grant), grants.GrantState) if said.grant else None
+        state = None if state is None else state.as_of(at)
         if (
             state is None
             or state.issuer != use.owner
@@ -167,6 +168,7 @@ class Case:
         """Check that the grant of a query's use stood when the site approved, by the ledger's own blocks."""
         state = self.machine.get(grants.grant_key(use.intent.use.grant), grants.GrantState)
         height = self.history.approved[query, use.owner]
+        state = None if state is None else state.as_of(self.history.times[height])
         revoked = None if state is None else state.revoked_at
         if state is None or state.height >= height or (revoked is not None and revoked < self.history.times[height]):
             raise self.no_such_grant(use)

@@ -16,7 +16,10 @@ from ledger.contracts import (
     RegisterBill,
     RegisterModel,
     RegisterPopulation,
+    RenewGrant,
+    RetireDataset,
     RevokeGrant,
+    SupersedeDataset,
     VoteBudget,
     VoteSuspension,
 )
@@ -145,6 +148,67 @@ def test_a_population_has_a_most_of_datasets(world: Any, monkeypatch: pytest.Mon
     assert world.refused("hospital-1", world.dataset("more")).code == "datasets.too_many"
 
 
+def successor(world: Any, dataset: str, name: str, **change: Any) -> SupersedeDataset:
+    new = world.dataset(name)
+    fields = {"schema_hash": new.schema_hash, "columns": new.columns, "row_class": 1000, "commitment": new.commitment}
+    return SupersedeDataset(**({"dataset": dataset, "successor": name} | fields | change))
+
+
+def test_a_superseded_table_stays_readable_and_its_successor_inherits_the_population(world: Any) -> None:
+    world.population(100)
+    before = world.machine.get(population_key("heart"), PopulationState)
+    events = world.act("hospital-1", successor(world, "heart-hospital-1", "heart-2"))
+    assert events == ("datasets.superseded", "datasets.dataset")
+    old = world.machine.get(dataset_key("heart-hospital-1"), DatasetState)
+    new = world.machine.get(dataset_key("heart-2"), DatasetState)
+    assert (old.superseded_by, old.current, old.version, old.row_class) == ("heart-2", False, 1, 500)
+    assert (new.supersedes, new.current, new.version, new.row_class) == ("heart-hospital-1", True, 2, 1000)
+    assert (new.population, new.owner, new.height) == ("heart", "hospital-1", world.machine.height)
+    after = world.machine.get(population_key("heart"), PopulationState)
+    assert after.datasets == ("heart-2", *before.datasets[1:])
+    assert (after.budget, after.owners, after.providers) == (before.budget, before.owners, before.providers)
+    world.act("hospital-1", successor(world, "heart-2", "heart-3"))
+    assert world.machine.get(dataset_key("heart-3"), DatasetState).version == 3
+
+
+def test_a_retired_table_takes_its_site_out_of_new_queries_but_leaves_it_its_vote(world: Any) -> None:
+    world.population(100)
+    world.act("hospital-1", world.dataset("more"))
+    world.act("hospital-1", RetireDataset("heart-hospital-1"))
+    state = world.machine.get(dataset_key("heart-hospital-1"), DatasetState)
+    assert (state.retired_at, state.current) == (world.time, False)
+    assert world.machine.get(population_key("heart"), PopulationState).provides("hospital-1")
+    world.act("hospital-1", RetireDataset("more"))
+    state = world.machine.get(population_key("heart"), PopulationState)
+    assert not state.provides("hospital-1") and "hospital-1" in state.owners and len(state.datasets) == 3
+    for hospital in world.hospitals[1:]:
+        assert world.act(hospital, VoteBudget("heart", 200)) == ("datasets.vote",)
+    assert world.act("hospital-1", VoteBudget("heart", 200)) == ("datasets.budget",)
+    world.act("hospital-1", world.dataset("again"))
+    assert world.machine.get(population_key("heart"), PopulationState).provides("hospital-1")
+
+
+def test_tables_that_are_not_superseded_or_retired(world: Any) -> None:
+    world.population()
+    world.act("hospital-1", successor(world, "heart-hospital-1", "heart-2"))
+    world.act("hospital-3", RetireDataset("heart-hospital-3"))
+    for sender, op, code in (
+        ("hospital-1", successor(world, "heart-hospital-1", "heart-9"), "datasets.superseded"),
+        ("hospital-1", RetireDataset("heart-hospital-1"), "datasets.superseded"),
+        ("hospital-3", RetireDataset("heart-hospital-3"), "datasets.retired"),
+        ("hospital-3", successor(world, "heart-hospital-3", "heart-9"), "datasets.retired"),
+        ("hospital-2", successor(world, "heart-2", "heart-9"), "datasets.not_its_owner"),
+        ("hospital-2", RetireDataset("heart-2"), "datasets.not_its_owner"),
+        ("hospital-1", RetireDataset("none"), "datasets.unknown_dataset"),
+        ("hospital-1", successor(world, "heart-2", "heart-hospital-2"), "datasets.dataset_exists"),
+        ("hospital-1", successor(world, "heart-2", "heart-2"), "datasets.dataset_exists"),
+        ("hospital-1", successor(world, "heart-2", "x", row_class=303), "datasets.row_class"),
+        ("hospital-1", successor(world, "heart-2", "x", **column("a", "number", 2, 1, 1, ())), "datasets.bad_column"),
+        ("researcher", RetireDataset("heart-2"), "organisations.role"),
+    ):
+        assert world.refused(sender, op).code == code
+
+
 def column(*fields: Any) -> dict[str, Any]:
     return {"columns": (Column(*fields),)}
 
@@ -202,6 +266,49 @@ def test_a_grant_and_its_revocation(world: Any) -> None:
     again = AnchorGrant("g", bytes(32), world.start, world.start + 10**9, 4)
     assert world.refused("hospital-1", again).code == "grants.exists"
     assert world.refused("hospital-1", RevokeGrant("none")).code == "grants.unknown"
+
+
+def test_a_grant_is_revoked_by_epoch(world: Any, named: Callable[..., bytes]) -> None:
+    start, end = world.start, world.start + 10**9
+    world.act("hospital-1", AnchorGrant("g", named("terms"), start, end, 3))
+    world.act("hospital-1", RenewGrant("g", named("new terms"), start + 5, end + 5, 7))
+    state = world.machine.get(grant_key("g"), GrantState)
+    assert (state.epoch, state.commitment, state.height, state.revoked_at) == (7, named("new terms"), 2, None)
+    (past,) = state.past
+    assert (past.epoch, past.commitment, past.height, past.revoked_at) == (3, named("terms"), 1, world.time)
+    assert state.as_of(world.time) is state
+    before = state.as_of(world.time - 1)
+    assert (before.epoch, before.commitment, before.revoked_at, before.past) == (3, named("terms"), world.time, ())
+    assert [before.status(at) for at in (world.time - 1, world.time)] == ["in-force", "revoked"]
+    for sender, op, code in (
+        ("hospital-1", RenewGrant("g", bytes(32), start, end, 7), "grants.epoch"),
+        ("hospital-1", RenewGrant("g", bytes(32), start, end, 3), "grants.epoch"),
+        ("hospital-2", RenewGrant("g", bytes(32), start, end, 8), "grants.not_issuer"),
+        ("hospital-1", RenewGrant("g", bytes(32), end, start, 8), "grants.period"),
+        ("hospital-1", RenewGrant("none", bytes(32), start, end, 8), "grants.unknown"),
+    ):
+        assert world.refused(sender, op).code == code
+    world.act("hospital-1", RevokeGrant("g"))
+    assert world.refused("hospital-1", RenewGrant("g", bytes(32), start, end, 8)).code == "grants.revoked"
+
+
+def test_a_grant_has_a_most_of_epochs(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.contracts.grants.MOST_EPOCHS", 2)
+    start, end = world.start, world.start + 10**9
+    world.act("hospital-1", AnchorGrant("g", bytes(32), start, end, 0))
+    for epoch in (1, 2):
+        world.act("hospital-1", RenewGrant("g", bytes(32), start, end, epoch))
+    assert world.refused("hospital-1", RenewGrant("g", bytes(32), start, end, 3)).code == "grants.too_many_epochs"
+
+
+def test_grants_are_listed_as_they_are_at_an_instant(world: Any) -> None:
+    begin, end = world.start + 10_000, world.start + 20_000
+    world.act("hospital-1", AnchorGrant("a", bytes(32), begin, end, 0), AnchorGrant("b", bytes(32), begin, end, 0))
+    world.act("hospital-1", RevokeGrant("b"))
+    found = [state for _, state in world.machine.items(b"grants/", GrantState)]
+    listed = [[state.status(at) for state in found] for at in (begin - 1, begin, end - 1, end)]
+    assert listed == [["not-yet", "revoked"], ["in-force", "revoked"], ["in-force", "revoked"], ["expired", "revoked"]]
+    assert [state.status(world.start) for state in found] == ["not-yet", "not-yet"]  # before it was revoked
 
 
 @pytest.mark.parametrize("begin,end", [(5, 5), (10**9, 5), (-(10**9), -1)])

@@ -19,6 +19,8 @@ from ledger.contracts import (
     ProposeQuery,
     RegisterPopulation,
     Release,
+    RetireDataset,
+    SupersedeDataset,
     VoteBudget,
 )
 from ledger.contracts.datasets import PopulationState, population_key
@@ -75,6 +77,60 @@ def phase(world: Any, number: int) -> None:
     for site in world.hospitals:
         world.act(site, contribution(site, number))
     world.act("researcher", FixSurvivors(Q, number))
+
+
+def supersede(world: Any, site: str, name: str) -> None:
+    new = world.dataset(name)
+    old = f"heart-{site}"
+    world.act(site, SupersedeDataset(old, name, new.schema_hash, new.columns, new.row_class, new.commitment))
+
+
+@pytest.mark.parametrize("change", ["superseded", "retired"])
+def test_a_query_goes_no_further_where_its_table_was_replaced(world: Any, change: str) -> None:
+    world.population(1_000_000)
+    world.act("researcher", world.proposal())
+    one, two = world.hospitals[:2]
+    world.act(one, ApproveQuery(Q))
+    if change == "superseded":
+        supersede(world, two, "heart-new")
+    else:
+        world.act(two, RetireDataset(f"heart-{two}"))
+    assert world.refused(two, ApproveQuery(Q)).code == "queries.superseded"
+    world.act("researcher", CloseQuery(Q))
+    code = "queries.exists" if change == "superseded" else "datasets.no_table"
+    again = world.proposal(Q if change == "superseded" else b"r" * 16)
+    assert world.refused("researcher", again).code == code
+    if change == "superseded":
+        world.act("researcher", world.proposal(b"r" * 16))
+        world.act(two, ApproveQuery(b"r" * 16))
+
+
+def test_a_table_replaced_after_its_owner_approved_is_caught_before_anything_is_spent(reserved: Any) -> None:
+    one, two = reserved.hospitals[:2]
+    reserved.act(one, announcement(one, 1))
+    supersede(reserved, two, "heart-new")
+    assert reserved.refused(two, announcement(two, 1)).code == "queries.superseded"
+    reserved.act(two, CloseQuery(Q))
+    assert numbers(reserved) == (1_000_000, 0, 0)
+
+
+def test_a_query_that_has_paid_runs_to_its_end(reserved: Any) -> None:
+    phase(reserved, 1)
+    reserved.act("researcher", Release(Q, 1, (1,), bytes(32)))
+    supersede(reserved, reserved.hospitals[0], "heart-new")
+    phase(reserved, 2)
+    reserved.act("researcher", Release(Q, 2, (2,), bytes(32)))
+    assert status(reserved) == "released"
+
+
+def test_what_was_spent_stays_with_the_population_of_a_superseded_table(reserved: Any) -> None:
+    phase(reserved, 1)
+    for number, site in enumerate(reserved.hospitals):
+        supersede(reserved, site, f"heart-new-{number}")
+    assert numbers(reserved) == (600_000, 0, 400_000)
+    reserved.act("researcher", reserved.proposal(b"r" * 16, rho_nano=600_000))
+    with pytest.raises(BudgetExhausted):
+        reserved.act("researcher", reserved.proposal(b"s" * 16, rho_nano=600_001))
 
 
 def test_a_whole_query(make_world: Callable[[], Any]) -> None:
