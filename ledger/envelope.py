@@ -11,8 +11,7 @@ itself, in order.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
@@ -28,6 +27,8 @@ VERSION = 1
 MOST_OPS = 256
 LARGEST = 1280 * 1024
 """Longest envelope in bytes: room for the sums of a phase of 2^17 cells (9 bytes each)."""
+
+V = TypeVar("V")
 
 Nonce = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -70,12 +71,54 @@ def envelope_id(data: bytes) -> bytes:
     return digest(ENVELOPE_ID, data)
 
 
-@lru_cache(maxsize=256)
+class _Recent(Generic[V]):
+    """What was worked out lately, so that submission, execution and replicas of one process do it once.
+
+    Keeps between `room` and twice that in weight: when the young half is full, the old one is dropped.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room, self._weight = room, 0
+        self._young: dict[bytes, V] = {}
+        self._old: dict[bytes, V] = {}
+
+    def get(self, key: bytes) -> V | None:
+        found = self._young.get(key)
+        return found if found is not None else self._old.get(key)
+
+    def put(self, key: bytes, value: V, weight: int) -> None:
+        if self._weight >= self._room:
+            self._old, self._young, self._weight = self._young, {}, 0
+        self._young[key] = value
+        self._weight += weight
+
+    def clear(self) -> None:
+        self._young, self._old, self._weight = {}, {}, 0
+
+
+_opened = _Recent[SignedEnvelope](8 * 1024 * 1024)  # bytes
+_authentic = _Recent[bool](32_768)  # signatures
+
+
+def forget() -> None:
+    """Forget which envelopes were opened and checked before: to measure, nothing else depends on it."""
+    _opened.clear()
+    _authentic.clear()
+
+
 def open_envelope(data: bytes) -> SignedEnvelope:
     """The envelope that `data` is, its signature not yet checked.
 
     Raises DecodeError: too large, not canonical, unknown op, unknown version.
     """
+    signed = _opened.get(data)
+    if signed is None:
+        signed = _open(data)
+        _opened.put(data, signed, len(data))
+    return signed
+
+
+def _open(data: bytes) -> SignedEnvelope:
     if len(data) > LARGEST:
         raise DecodeError("ledger.envelope_too_large", length=len(data), limit=LARGEST)
     try:
@@ -103,19 +146,21 @@ def _unknown_op(data: bytes) -> str | None:
     return None
 
 
-@lru_cache(maxsize=1024)
-def _check_signature(key: VerifyKey, message: bytes, signature: Signature) -> None:
-    # A valid signature stays valid: replicas of one process need not check it eight times. A failure
-    # raises and is not kept.
-    verify(key, ENVELOPE, message, signature)
-
-
 def check_signature(signed: SignedEnvelope, key: VerifyKey) -> None:
-    """Check the signature by the sender's envelope `key`. Raises VerificationError."""
+    """Check the signature by the sender's envelope `key`. Raises VerificationError.
+
+    A valid signature stays valid: replicas of one process need not check it eight times. What is kept is a
+    hash of key, message and signature, of those only that held.
+    """
+    message = encode(signed.envelope)
+    checked = digest(ENVELOPE, encode(key), message, encode(signed.signature))
+    if _authentic.get(checked):
+        return
     try:
-        _check_signature(key, encode(signed.envelope), signed.signature)
+        verify(key, ENVELOPE, message, signed.signature)
     except VerificationError:
         raise VerificationError("ledger.envelope_signature", organisation=signed.envelope.sender) from None
+    _authentic.put(checked, True, 1)
 
 
 def check_chain(signed: SignedEnvelope, genesis: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import ledger.envelope as envelope_module
 from ledger.contracts import CONTRACTS, AnchorGrant, Op, Release, RevokeGrant, VoteBudget
 from ledger.envelope import (
     LARGEST,
@@ -171,3 +172,22 @@ def test_other_encodings_of_the_same_envelope_are_refused(world: Any) -> None:
 def test_decoding_gives_the_declared_types(world: Any) -> None:
     data = sign_envelope(world.signer("hospital-1"), envelope())
     assert isinstance(decode(SignedEnvelope, data).envelope.ops[0], RevokeGrant)
+
+
+def test_what_is_remembered_is_bounded_and_a_failure_is_not_remembered(world: Any) -> None:
+    recent = envelope_module._Recent[int](3)
+    for number in range(10):
+        recent.put(b"%d" % number, number, 1)
+    assert recent.get(b"9") == 9 and recent.get(b"0") is None
+    assert sum(recent.get(b"%d" % number) is not None for number in range(10)) <= 6
+    recent.clear()
+    assert recent.get(b"9") is None
+
+    good = open_envelope(world.envelope("hospital-1", RevokeGrant("g")))
+    key = world.signer("hospital-1").key
+    for _ in range(2):
+        check_signature(good, key)
+        with pytest.raises(VerificationError):
+            check_signature(good, world.signer("hospital-2").key)
+        with pytest.raises(VerificationError):
+            check_signature(msgspec.structs.replace(good, envelope=envelope(nonce=5)), key)
