@@ -1,134 +1,357 @@
-"""The ledger beside the bare signature checks that no ledger can do without."""
+"""The ledger beside what no ledger can do without: durable SQLite inserts of the same facts, signature checks.
+
+*Embedded* means end to end through `EmbeddedEngine`: submitted, each signature checked, each contract run,
+both trees rehashed, the block with its signed head flushed to disk. Cosigning is others' work on others'
+machines: ``final-*`` measures it with seven replicas in this one process. An op is one fact (here: a grant);
+an envelope carries 1 or 64 of them. No figure is of "transactions".
+"""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
-import secrets
+import resource
 import sqlite3
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
+from statistics import median, quantiles
 from tempfile import TemporaryDirectory
+from time import perf_counter
 
 from nacl import bindings
 
+from benchmarks.consortium import HOSPITALS, ORGANISATIONS, Pen, founding, now, signer
 from benchmarks.machine import peer
-from benchmarks.measure import Figure, beside, effort, in_turn
-from ledger.contracts.grants import AnchorGrant
+from benchmarks.measure import Effort, Figure, Timed, beside, effort, in_turn, spread
+from ledger.contracts.grants import grant_key
 from ledger.engines import EmbeddedEngine, attend, commit
-from ledger.envelope import Envelope, SignedEnvelope, sign_envelope
+from ledger.envelope import SignedEnvelope, forget
 from ledger.machine import Machine
+from ledger.receipts import Receipt, verify_receipt
 from ledger.replicas import Replica
+from ledger.trees.log import Log
 from wire.canonical import decode, encode
-from wire.checkpoint import founding_hash
+from wire.checkpoint import trust_of, verify_consistency
+from wire.checkpoint.note import cosigned_message, parse_note
 from wire.domains import ENVELOPE, framed
-from wire.keyset import Founding, KeySet, Member, SealingKey, SignatureKey
-from wire.sealing import X25519, OpenKey
-from wire.signing import Signer
+from wire.keyset import Founding
 
-ORGANISATIONS = ("bureau-1", "hospital-1", "hospital-2", "hospital-3", "hospital-4", "insurer-1", "regulator-1")
-
-
-def signer(organisation: str, use: str) -> Signer:
-    """A key of the bench's consortium."""
-    return Signer(hashlib.sha256(f"{organisation}/{use}".encode()).digest())
-
-
-def founding() -> Founding:
-    """Seven organisations that all re-execute; the bureau sequences."""
-    members = []
-    for name in ORGANISATIONS:
-        envelope, cosign, http, tls = (
-            SignatureKey(signer(name, use).key, 0) for use in ("envelope", "cosign", "http", "tls")
-        )
-        seal = SealingKey(OpenKey(X25519, hashlib.sha256(name.encode()).digest()).key, 0)
-        members.append(Member(name, (name.split("-")[0],), KeySet(envelope, cosign, http, tls, seal), True))
-    return Founding("bench", tuple(members), "bureau-1", 5, "Asia/Shanghai", 1_700_000_000_000)
-
-
-def signed(genesis: bytes, first: int, count: int) -> list[bytes]:
-    """Fresh envelopes of one grant each, from the four hospitals in turn: never seen, so nothing is cached."""
-    made = []
-    for number in range(first, first + count):
-        sender = ORGANISATIONS[1 + number % 4]
-        op = AnchorGrant(f"grant-{number}", secrets.token_bytes(32), 0, 2**41, 0)
-        made.append(
-            sign_envelope(signer(sender, "envelope"), Envelope(1, genesis, sender, number // 4, 1_000_000, (op,)))
-        )
-    return made
+OPS = 64
+"""Ops of a full envelope."""
+SQLITE = f"SQLite {sqlite3.sqlite_version}"
+Rows = dict[str, list[tuple[object, ...]]]
+"""Rows to insert, by table."""
+Checks = list[tuple[bytes, bytes]]
+"""Signed messages, signature first, each with its public key."""
 
 
 def run(quick: bool) -> Iterator[Figure]:
-    """Envelopes through the machine in blocks of 100; through the whole engine until final, 1 and 100 at once."""
+    """All figures; with --quick smaller rounds, and states of 10^4 and 10^5 keys instead of 10^6."""
     members = founding()
-    machine = Machine(members)
-    genesis = founding_hash(members)
-    size = 100
-
-    def fresh() -> tuple[list[bytes], list[tuple[bytes, bytes]]]:
-        envelopes = signed(genesis, machine.height * size, size)
-        bare = []
-        for data in envelopes:
-            one = decode(SignedEnvelope, data)
-            key = signer(one.envelope.sender, "envelope").key.public
-            bare.append((one.signature.value + framed(ENVELOPE, encode(one.envelope)), key))
-        return envelopes, bare
-
-    def apply(given: tuple[list[bytes], list[tuple[bytes, bytes]]]) -> None:
-        outcome = machine.apply_block(machine.height + 1, machine.time + 1, given[0])
-        assert all(result.accepted for result in outcome.results)
-
-    def check(given: tuple[list[bytes], list[tuple[bytes, bytes]]]) -> None:
-        for message, key in given[1]:
-            bindings.crypto_sign_open(message, key)
-
-    rounds = in_turn(apply, check, fresh, effort(quick))
-    yield beside("apply-block", "envelopes/s", peer("pynacl", "ed25519 checks alone"), rounds, size)
-    yield from _final(quick, members, genesis)
+    with TemporaryDirectory(prefix="medveil-bench-") as name, asyncio.Runner() as runner:
+        folder = Path(name)
+        bench = Embedded(runner, folder / "ledger.sqlite", members)
+        yield from _ops(quick, bench, folder)
+        rate = yield from _envelopes(quick, bench)
+        yield from _latency(quick, bench, rate)
+        yield from _final(quick, bench, folder)
+        yield from _receipts(quick, bench)
+        bench.close()
+    yield from _growth(quick, members)
+    yield from _consistency(quick)
 
 
-def _now() -> int:
-    return int(time.time() * 1000)
+class Embedded:
+    """One embedded engine, fed with envelopes of the four hospitals."""
+
+    def __init__(self, runner: asyncio.Runner, path: Path, members: Founding) -> None:
+        self.members, self.pen = members, Pen(members)
+        self.trust = trust_of(members)
+        self._runner = runner
+        opened = EmbeddedEngine.open(path, members, signer("bureau-1", "cosign"), now)
+        self.engine = runner.run(opened)
+        self._replicas: list[Replica] = []
+
+    def durable(self, envelopes: list[bytes]) -> None:
+        """Submit all at once and return once every one of them stands in a block on disk."""
+        self._runner.run(self._durable(envelopes))
+
+    async def _durable(self, envelopes: list[bytes]) -> None:
+        before = self.executed()
+        for envelope in envelopes:
+            await self.engine.submit(envelope)
+        while self.executed() < before + len(envelopes):
+            await asyncio.sleep(0.0005)
+
+    def executed(self) -> int:
+        """Envelopes of the hospitals in blocks."""
+        return sum(self.engine.machine.next_nonce(name) for name in HOSPITALS)
+
+    def paced(self, envelopes: list[bytes], rate: float) -> list[float]:
+        """Submit `rate` envelopes a second, whatever the engine does; seconds from each one's due time to durable."""
+        return self._runner.run(self._paced(envelopes, rate))
+
+    async def _paced(self, envelopes: list[bytes], rate: float) -> list[float]:
+        before, began = self.executed(), perf_counter() + 0.01
+        due = [began + place / rate for place in range(len(envelopes))]
+        taken: list[float] = []
+        sent = 0
+        while len(taken) < len(due):
+            while sent < len(due) and due[sent] <= perf_counter():
+                await self.engine.submit(envelopes[sent])
+                sent += 1
+            await asyncio.sleep(0.0003)
+            seen = perf_counter()
+            # Senders take turns, and blocks keep the order of submission: the first `done` are in.
+            done = self.executed() - before
+            taken.extend(seen - at for at in due[len(taken) : done])
+        return taken
+
+    def final(self, envelopes: list[bytes]) -> list[Receipt]:
+        """Submit all at once, seven replicas replaying and cosigning; the receipts."""
+        if not self._replicas:
+            self._replicas = [Replica(self.members, one, signer(one, "cosign"), now) for one in ORGANISATIONS]
+        return self._runner.run(self._final(envelopes))
+
+    async def _final(self, envelopes: list[bytes]) -> list[Receipt]:
+        following = [asyncio.create_task(attend(self.engine, replica)) for replica in self._replicas]
+        receipts = await asyncio.gather(*(commit(self.engine, envelope, 120) for envelope in envelopes))
+        for task in following:
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+        return receipts
+
+    def close(self) -> None:
+        """Close the engine."""
+        self._runner.run(self.engine.close())
 
 
-def _final(quick: bool, members: Founding, genesis: bytes) -> Iterator[Figure]:
-    """The embedded engine, seven replicas that replay and cosign, beside one durable insert.
+class Bare:
+    """A durable SQLite file: WAL, synchronous=FULL; rows of several tables in one transaction."""
+
+    def __init__(self, path: Path, schemas: dict[str, str]) -> None:
+        self._database = sqlite3.connect(path, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = FULL")
+        for table, columns in schemas.items():
+            self._database.execute(f"CREATE TABLE {table} ({columns})")
+
+    def insert(self, rows: Rows) -> None:
+        """Insert all rows and flush."""
+        self._database.execute("BEGIN")
+        for table, values in rows.items():
+            self._database.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(values[0]))})", values)
+        self._database.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+
+def _facts(envelopes: list[bytes]) -> Rows:
+    """What the ledger keeps of the envelopes' ops, as rows: each op by its id, and the state it leads to."""
+    history: list[tuple[object, ...]] = []
+    state: list[tuple[object, ...]] = []
+    for data in envelopes:
+        envelope = decode(SignedEnvelope, data).envelope
+        for op in envelope.ops:
+            fact = encode(op)
+            history.append((hashlib.sha256(fact).digest(), envelope.sender, fact))
+            state.append((grant_key(op.grant), fact))  # type: ignore[union-attr]
+    return {"history": history, "state": state}
+
+
+def _share(figure: str, peer: str, rounds: Timed) -> Figure:
+    """How much of the peer's rate is reached: median over pairs."""
+    shares = [theirs / ours for ours, theirs in rounds]
+    return Figure(figure, median(shares), "share", spread=spread(shares), rounds=len(shares))
+
+
+def _ops(quick: bool, bench: Embedded, folder: Path) -> Iterator[Figure]:
+    """64 ops an envelope, beside the same facts inserted into SQLite: a row of history and one of state each."""
+    count = 20 if quick else 200
+    bare = Bare(
+        folder / "facts.sqlite",
+        {
+            "history": "id BLOB PRIMARY KEY, sender TEXT, fact BLOB",
+            "state": "key BLOB PRIMARY KEY, value BLOB",
+        },
+    )
+
+    def fresh() -> tuple[list[bytes], Rows]:
+        envelopes = bench.pen.envelopes(count, OPS)
+        rows = _facts(envelopes)
+        forget()
+        return envelopes, rows
+
+    def durable(given: tuple[list[bytes], Rows]) -> None:
+        bench.durable(given[0])
+
+    with closing(bare):
+        rounds = in_turn(durable, lambda given: bare.insert(given[1]), fresh, effort(quick))
+    known = f"{SQLITE} (history and state row of the same facts, one transaction)"
+    yield beside("embedded_ops_per_s", "ops/s", known, rounds, count * OPS)
+    yield _share("sqlite_limit_ratio", SQLITE, rounds)
+
+
+def _checks(envelopes: list[bytes]) -> Checks:
+    checks = []
+    for data in envelopes:
+        one = decode(SignedEnvelope, data)
+        key = signer(one.envelope.sender, "envelope").key.public
+        checks.append((one.signature.value + framed(ENVELOPE, encode(one.envelope)), key))
+    return checks
+
+
+def _check(checks: Checks) -> None:
+    for message, key in checks:
+        bindings.crypto_sign_open(message, key)
+
+
+def _envelopes(quick: bool, bench: Embedded) -> Generator[Figure, None, float]:
+    """Envelopes of one op, beside their signature checks alone. Returns the rate."""
+    count = 200 if quick else 2000
+
+    def fresh() -> tuple[list[bytes], Checks]:
+        envelopes = bench.pen.envelopes(count)
+        return envelopes, _checks(envelopes)
+
+    rounds = in_turn(lambda given: bench.durable(given[0]), lambda given: _check(given[1]), fresh, effort(quick))
+    figure = beside("embedded_envelopes_per_s", "envelopes/s", peer("pynacl", "ed25519 checks alone"), rounds, count)
+    yield figure
+    yield _share("signature_limit_ratio", "pynacl", rounds)
+    return figure.value
+
+
+def _latency(quick: bool, bench: Embedded, rate: float) -> Iterator[Figure]:
+    """From due to durable, at half the rate of single-op envelopes."""
+    taken = []
+    for _ in range(1 if quick else 5):
+        taken += bench.paced(bench.pen.envelopes(400 if quick else 4 * int(rate / 4)), rate / 2)
+    cuts = quantiles(taken, n=100, method="inclusive")
+    yield Figure("p50_latency_ms", cuts[49] * 1e3, "ms")
+    yield Figure("p99_latency_ms", cuts[98] * 1e3, "ms")
+
+
+def _final(quick: bool, bench: Embedded, folder: Path) -> Iterator[Figure]:
+    """Until final: seven replicas replay and cosign, beside one durable insert of the bytes.
 
     All in this process, where a signature is checked once and not by each replica; no network.
     """
-    bare = f"SQLite {sqlite3.sqlite_version} (the bytes alone, synchronous=FULL)"
-    with TemporaryDirectory(prefix="medveil-bench-") as name, asyncio.Runner() as runner:
-        sequencer = signer("bureau-1", "cosign")
-        engine = runner.run(EmbeddedEngine.open(Path(name) / "ledger.sqlite", members, sequencer, _now))
-        replicas = [Replica(members, one, signer(one, "cosign"), _now) for one in ORGANISATIONS]
+    bench.final(bench.pen.envelopes(4))  # the replicas catch up
+    bare = Bare(folder / "bytes.sqlite", {"envelopes": "bytes BLOB"})
+    with closing(bare):
+        for figure, unit, count in (("final-one", "ms", 1), ("final-hundred", "envelopes/s", 100)):
+            rounds = in_turn(
+                bench.final,
+                lambda given: bare.insert({"envelopes": [(one,) for one in given]}),
+                lambda count=count: bench.pen.envelopes(count),  # type: ignore[misc]
+                effort(quick),
+            )
+            yield beside(figure, unit, f"{SQLITE} (the bytes alone, synchronous=FULL)", rounds, count)
 
-        async def until_final(envelopes: list[bytes]) -> None:
-            following = [asyncio.create_task(attend(engine, replica)) for replica in replicas]
-            await asyncio.gather(*(commit(engine, envelope, 60) for envelope in envelopes))
-            for task in following:
-                task.cancel()
-            await asyncio.gather(*following, return_exceptions=True)
 
-        done = 0
-        with closing(sqlite3.connect(Path(name) / "bare.sqlite", isolation_level=None)) as database:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
-            database.execute("CREATE TABLE envelopes (number INTEGER PRIMARY KEY, bytes BLOB) STRICT")
+def _receipts(quick: bool, bench: Embedded) -> Iterator[Figure]:
+    """Receipts never seen before, beside the signature checks they need: the envelope's, the head's and k or more."""
+    count = 100
+    envelopes = bench.pen.envelopes(count * (3 if quick else 9))
+    receipts = bench.final(envelopes)
 
-            def insert(envelopes: list[bytes]) -> None:
-                database.execute("BEGIN")
-                database.executemany("INSERT INTO envelopes (bytes) VALUES (?)", [(one,) for one in envelopes])
-                database.execute("COMMIT")
+    def fresh() -> tuple[list[Receipt], Checks]:
+        chosen = [receipts.pop() for _ in range(count)]
+        checks = _checks([receipt.envelope for receipt in chosen])
+        for receipt in chosen:
+            note = parse_note(receipt.note)
+            for line in note.lines:
+                if line.name == note.checkpoint.origin:
+                    checks.append((line.signature + note.text, signer("bureau-1", "cosign").key.public))
+                else:
+                    message = cosigned_message(note.text, line.time)
+                    checks.append((line.signature[8:] + message, signer(line.name, "cosign").key.public))
+        forget()
+        return chosen, checks
 
-            for figure, unit, count in (("final-one", "ms", 1), ("final-hundred", "envelopes/s", 100)):
+    def verify(chosen: list[Receipt]) -> None:
+        for receipt in chosen:
+            verify_receipt(receipt, bench.trust)
 
-                def fresh(count: int = count) -> list[bytes]:
-                    nonlocal done
-                    done += count
-                    return signed(genesis, done - count, count)
+    much = Effort(2, 0.0) if quick else Effort(7, 0.0, 8)
+    rounds = in_turn(lambda given: verify(given[0]), lambda given: _check(given[1]), fresh, much)
+    own = [(ours - theirs) / count * 1e3 for ours, theirs in rounds]
+    yield Figure("receipt_verify_ms", median(own), "ms", spread=spread(own), rounds=len(own))
+    yield beside("receipt-with-signatures", "ms", peer("pynacl", "its signature checks alone"), rounds, count)
 
-                rounds = in_turn(lambda given: runner.run(until_final(given)), insert, fresh, effort(quick))
-                yield beside(figure, unit, bare, rounds, count)
-        runner.run(engine.close())
+
+# --- growth ------------------------------------------------------------------------------------------
+
+
+def _grown(members: Founding, keys: int) -> Machine:
+    """A machine whose state holds `keys` grants already."""
+    machine = Machine(members)
+    machine.apply_block(1, machine.time + 1, Pen(members).envelopes(1))
+    state = machine.state.get(grant_key("grant-0")) or b""
+    machine.state = machine.state.update({grant_key(f"earlier-{number}"): state for number in range(keys)})
+    return machine
+
+
+def _resident() -> int:
+    """Bytes of this process in memory."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _growth(quick: bool, members: Founding) -> Iterator[Figure]:
+    """Cost of an op in a state of 10^4 keys and of 10^6 (--quick: 10^5), in turn; memory of a key."""
+    few, many = 10**4, 10**5 if quick else 10**6
+    gc.collect()
+    before = _resident()
+    large = _grown(members, many)
+    gc.collect()
+    used = _resident() - before
+    small = _grown(members, few)
+    count = 10 if quick else 50
+    pen = Pen(members)
+    pen.grants(1)
+
+    def apply(machine: Machine) -> Callable[[tuple[list[bytes], list[bytes]]], None]:
+        def step(given: tuple[list[bytes], list[bytes]]) -> None:
+            mark = machine.mark()
+            outcome = machine.apply_block(machine.height + 1, machine.time + 1, given[machine is large])
+            assert all(result.accepted for result in outcome.results)
+            machine.rewind(mark)  # so that both states stay as large as they are said to be
+
+        return step
+
+    def fresh() -> tuple[list[bytes], list[bytes]]:
+        given = []
+        for _ in range(2):
+            pen.made = 1
+            given.append(pen.envelopes(count, OPS))
+        return given[0], given[1]
+
+    rounds = in_turn(apply(large), apply(small), fresh, effort(quick))
+    ratios = [ours / theirs for ours, theirs in rounds]
+    yield Figure("state_growth_ratio", median(ratios), "times", spread=spread(ratios), rounds=len(ratios))
+    yield beside("op-in-large-state", "us", f"medveil (state of {few} keys)", rounds, count * OPS)
+    yield Figure("memory-per-key", max(used, 1) / many, "bytes")
+
+
+def _consistency(quick: bool) -> Iterator[Figure]:
+    """Proving and verifying that a log of 10^6 entries (--quick: 10^5) extends an earlier one."""
+    size = 10**5 if quick else 10**6
+    log = Log()
+    for number in range(size):
+        log.append(number.to_bytes(8, "big"))
+    times = []
+    root = log.root()
+    for first in range(1, size, size // 100):
+        before = log.root(first)
+        began = perf_counter()
+        verify_consistency(first, before, size, root, log.consistency_proof(first))
+        times.append(perf_counter() - began)
+    yield Figure("consistency", median(times) * 1e3, "ms", spread=spread(times), rounds=len(times))
