@@ -30,7 +30,17 @@ BOUNDARIES = (
     "final",
     "final:committed",
 )
-"""All of them, in the order in which one envelope meets them."""
+"""In the order in which one envelope meets them, from a new ledger to its closing."""
+
+MIGRATION_BOUNDARIES = (
+    "backup:begun",
+    "backup:copied",
+    "backup:named",
+    "migrate:begun",
+    "migrate:written",
+    "migrate:committed",
+)
+"""Those of opening data of an older version."""
 
 
 def no_fault(boundary: str) -> None:

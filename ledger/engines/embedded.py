@@ -189,6 +189,7 @@ class EmbeddedEngine:
             if not same or any(self._store.place(r.envelope) != (height, r.entry) for r in outcome.results):
                 raise VerificationError("ledger.block_differs", height=height)
             self._adopted(outcome.size, note, outcome.results, outcome.refusals)
+        self._store.check_index(self._store.block(height)[0] for height in range(1, self._machine.height + 1))
         if final is not None:
             log, head = self._machine.log, final.checkpoint
             verify_checkpoint(final.format(), self._trust)

@@ -1,19 +1,20 @@
 """The embedded engine's data: one SQLite file in WAL mode with synchronous=FULL.
 
 A block, its results, the ids of its envelopes and the signed head over it are written in one
-transaction: either all of it is there after a crash or nothing. The file names its data version; a
-newer one is refused, and so is another consortium's.
+transaction: either all of it is there after a crash or nothing. The file names its data version: an
+older one is backed up and migrated, a newer one is refused, and so is another consortium's.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from ledger.engines.migration import DATA_VERSION, activity, create, index, migrate
 from ledger.faults import Fault, no_fault
 from ledger.machine import Block, Result
 from wire.canonical import Wire, decode, encode
@@ -23,15 +24,7 @@ from wire.keyset import Founding
 
 R = TypeVar("R")
 
-DATA_VERSION = 1
 APPLICATION_ID = 0x6D76_6C31  # "mvl1"
-
-_SCHEMA = """
-CREATE TABLE genesis (founding BLOB NOT NULL);
-CREATE TABLE blocks (height INTEGER PRIMARY KEY, block BLOB NOT NULL, results BLOB NOT NULL, note BLOB NOT NULL);
-CREATE TABLE envelopes (id BLOB PRIMARY KEY, height INTEGER NOT NULL, entry INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE final (one INTEGER PRIMARY KEY CHECK (one = 1), note BLOB NOT NULL);
-"""
 
 
 class Results(Wire, frozen=True, tag="ledger.results"):
@@ -65,15 +58,14 @@ class Store:
         fresh = (version, application, tables) == (0, 0, 0)
         if not fresh and application != APPLICATION_ID:
             raise DecodeError("ledger.damaged", path=str(self._path))
-        if not fresh and version != DATA_VERSION:
+        if not fresh and not 1 <= version <= DATA_VERSION:
             raise DecodeError("ledger.data_version", path=str(self._path), version=version, known=DATA_VERSION)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
         if fresh:
             self._fault("create:opened")
             db.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA.split(";"):
-                db.execute(statement)
+            create(db)
             db.execute("INSERT INTO genesis VALUES (?)", (encode(founding),))
             db.execute(f"PRAGMA application_id={APPLICATION_ID}")
             db.execute(f"PRAGMA user_version={DATA_VERSION}")
@@ -82,6 +74,11 @@ class Store:
             self._fault("create:committed")
         elif db.execute("SELECT founding FROM genesis").fetchall() != [(encode(founding),)]:
             raise DecodeError("ledger.other_data", path=str(self._path), chain=founding.chain)
+        elif version < DATA_VERSION:
+            try:
+                migrate(db, self._path, version, self._fault)
+            except DecodeError:
+                raise DecodeError("ledger.damaged", path=str(self._path)) from None
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -108,6 +105,7 @@ class Store:
                     "INSERT INTO envelopes VALUES (?, ?, ?)",
                     [(result.envelope, height, result.entry) for result in results],
                 )
+                index(db, block)
                 self._fault("block:envelopes")
                 self._put_final(final)
                 self._fault("block:final")
@@ -163,6 +161,18 @@ class Store:
         with self._guarded():
             row = self._reader.execute("SELECT height, entry FROM envelopes WHERE id = ?", (identity,)).fetchone()
         return None if row is None else (row[0], row[1])
+
+    def check_index(self, blocks: Iterable[Block]) -> None:
+        """Check that the indexes hold exactly `blocks`, which are all that are stored. Raises DecodeError."""
+        times, words = set[tuple[int, int]](), set[tuple[str, int]]()
+        for block in blocks:
+            times.add((block.header.time, block.header.height))
+            words.update((what, block.header.height) for what in activity(block))
+        with self._guarded():
+            same = set(self._reader.execute("SELECT time, height FROM times")) == times
+            same = same and set(self._reader.execute("SELECT what, height FROM activity")) == words
+        if not same:
+            raise DecodeError("ledger.damaged", path=str(self._path))
 
     def _decoded(self, decoded: Callable[[], R]) -> R:
         try:

@@ -5,8 +5,10 @@ The keys are derived from names, so that every run, and every other interpreter,
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -18,8 +20,10 @@ from ledger.contracts import (
     RegisterPopulation,
     VoteBudget,
 )
+from ledger.engines.store import Results
 from ledger.envelope import VERSION, Envelope, sign_envelope
 from ledger.machine import Block, BlockOutcome, Machine
+from wire.canonical import encode
 from wire.checkpoint import Note, TrustFile, cosign_checkpoint, sign_checkpoint, trust_of
 from wire.errors import Refused
 from wire.keyset import Founding, KeySet, Member, SealingKey, SignatureKey
@@ -144,6 +148,43 @@ class World:
             "phases": 2,
         }
         return ProposeQuery(**(fields | change))  # type: ignore[arg-type]
+
+
+VERSION_1 = """
+CREATE TABLE genesis (founding BLOB NOT NULL);
+CREATE TABLE blocks (height INTEGER PRIMARY KEY, block BLOB NOT NULL, results BLOB NOT NULL, note BLOB NOT NULL);
+CREATE TABLE envelopes (id BLOB PRIMARY KEY, height INTEGER NOT NULL, entry INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE final (one INTEGER PRIMARY KEY CHECK (one = 1), note BLOB NOT NULL);
+"""
+"""The statements of the first data version of the embedded engine, as that version ran them."""
+
+
+def write_version_1(world: World, path: Path) -> None:
+    """The blocks of `world` as the store of data version 1 wrote them."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("BEGIN IMMEDIATE")
+    for statement in VERSION_1.split(";"):
+        db.execute(statement)
+    db.execute("INSERT INTO genesis VALUES (?)", (encode(world.founding),))
+    db.execute(f"PRAGMA application_id={0x6D766C31}")
+    db.execute("PRAGMA user_version=1")
+    db.execute("COMMIT")
+    machine = Machine(world.founding)
+    for block in world.blocks:
+        outcome = machine.replay(block)
+        note = sign_checkpoint(world.signer("bureau", "cosign"), world.trust.origin, outcome.size, outcome.log_root)
+        row = (outcome.header.height, encode(block), encode(Results(outcome.results)), note.format())
+        db.execute("INSERT INTO blocks VALUES (?, ?, ?, ?)", row)
+        for result in outcome.results:
+            db.execute("INSERT INTO envelopes VALUES (?, ?, ?)", (result.envelope, result.height, result.entry))
+    db.execute("INSERT INTO final VALUES (1, ?)", (world.note().format(),))
+    db.close()
+
+
+@pytest.fixture
+def version_1() -> Callable[[World, Path], None]:
+    return write_version_1
 
 
 @pytest.fixture

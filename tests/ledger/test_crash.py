@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ledger.contracts.grants import GrantState, grant_key
 from ledger.engines import EmbeddedEngine, attend, commit
 from ledger.engines.store import Store
 from ledger.export import verify_export
-from ledger.faults import BOUNDARIES
+from ledger.faults import BOUNDARIES, MIGRATION_BOUNDARIES
 from ledger.machine import Machine
 from ledger.receipts import verify_receipt
 from ledger.replicas import Replica
@@ -119,6 +119,22 @@ def test_killed_at_every_boundary(world: Any, killer: Killer, tmp_path: Path) ->
 @pytest.mark.timeout(3600)
 def test_killed_five_hundred_times(world: Any, killer: Killer, tmp_path: Path) -> None:
     _campaign(world, killer, tmp_path, 500)
+
+
+def test_killed_while_older_data_is_migrated(
+    world: Any, killer: Killer, version_1: Callable[[Any, Path], None], tmp_path: Path
+) -> None:
+    for number in range(8):
+        world.act("insurer", AnchorGrant(f"g{number}", bytes(32), world.start, world.start + 10**9, 0))
+    version_1(world, tmp_path / "old.sqlite")
+    for number, boundary in enumerate(MIGRATION_BOUNDARIES):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "founding").write_bytes(encode(world.founding))
+        shutil.copyfile(tmp_path / "old.sqlite", folder / "ledger.sqlite")
+        killer.kill(folder, boundary, 1)
+        assert asyncio.run(_open_prefix(world, folder, world.machine)) == 8
+        assert (folder / "ledger.sqlite.version-1").exists()
 
 
 async def _check(world: Any, folder: Path) -> int:

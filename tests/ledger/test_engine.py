@@ -356,7 +356,7 @@ async def _two_blocks(world: Any, folder: Path) -> None:
         ("no genesis", "DELETE FROM genesis"),
         ("index dropped", "DROP TABLE envelopes"),
         ("index altered", "UPDATE envelopes SET height = 2"),
-        ("newer version", "PRAGMA user_version = 2"),
+        ("newer version", "PRAGMA user_version = 99"),
         ("other application", "PRAGMA application_id = 1"),
     ],
 )
