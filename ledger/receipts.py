@@ -17,6 +17,7 @@ from ledger.machine import BlockHeader, Result
 from ledger.trees.state import StateProof, verify_state
 from wire.canonical import Wire, encode
 from wire.checkpoint import Checkpoint, TrustFile, leaf_hash, verify_checkpoint, verify_inclusion
+from wire.dates import Instant, format_instant
 from wire.errors import DecodeError, VerificationError
 from wire.evidence import Header, register
 from wire.identifiers import Hash
@@ -76,13 +77,22 @@ def verify_receipt(receipt: Receipt, trust: TrustFile) -> None:
     _verify_block(block, receipt.block_path, receipt.note, trust)
 
 
-def verify_value(proven: ProvenValue, trust: TrustFile) -> Checkpoint:
-    """Check a proven value; returns the checkpoint, whose time and size say how fresh it can be.
+def verify_value(proven: ProvenValue, trust: TrustFile, newer_than: Instant | None = None) -> Checkpoint:
+    """Check a proven value, or an absence; returns the checkpoint, whose time and size say how fresh it can be.
 
-    Raises VerificationError or QuorumNotMet. The value is of block `proven.block.height`; it is the latest
-    that k members had cosigned if the checkpoint's size is that height plus 1.
+    newer_than: ms UTC; what is shown must be of the latest block of a head that k members cosigned at that
+    time or later, to the second. Without it the value, or that there was none, is of block
+    `proven.block.height` and may have changed since: ask for it wherever "not revoked" or "not there" counts.
+
+    Raises VerificationError or QuorumNotMet.
     """
     if proven.header != PROVEN_VALUE:
         raise VerificationError("ledger.bad_receipt", part="header")
     verify_state(proven.block.state_root, proven.key, proven.value, proven.proof)
-    return _verify_block(proven.block, proven.block_path, proven.note, trust)
+    checkpoint = _verify_block(proven.block, proven.block_path, proven.note, trust)
+    if newer_than is not None:
+        if checkpoint.size != proven.block.height + 1:
+            raise VerificationError("ledger.older_block", height=proven.block.height, size=checkpoint.size)
+        if checkpoint.time < newer_than // 1000 * 1000:
+            raise VerificationError("ledger.stale", time=format_instant(checkpoint.time))
+    return checkpoint

@@ -117,7 +117,7 @@ def read_history(path: Path, trust: Path | None = None, selection: Selection | N
         state_root=machine.state.root,
         log_root=checkpoint.root,
         size=checkpoint.size,
-        time=checkpoint.time or 0,
+        time=checkpoint.time,
         cosigners=tuple(line.name for line in parse_note(export.note).lines if line.name != pinned.origin),
         entries=tuple(picked),
     )

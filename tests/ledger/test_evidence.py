@@ -150,6 +150,29 @@ def test_proven_values(lived: Any) -> None:
         verify_value(msgspec.structs.replace(absent, header=RECEIPT), lived.trust)
 
 
+def test_an_absence_is_as_fresh_as_the_verifier_asks(lived: Any) -> None:
+    absent = proven(lived, grant_key("none"))
+    cosigned = lived.time // 1000 * 1000
+    for bound in (None, 0, cosigned - 1, cosigned, cosigned + 999):
+        assert verify_value(absent, lived.trust, newer_than=bound).time == cosigned
+    with pytest.raises(VerificationError) as caught:
+        verify_value(absent, lived.trust, newer_than=cosigned + 1000)
+    assert caught.value.code == "ledger.stale"
+
+
+def test_a_fresh_head_does_not_make_an_older_blocks_value_fresh(lived: Any) -> None:
+    """The grant came one block later: that it was absent before is true, and no answer to who asks for now."""
+    before, machine = proven(lived, grant_key("late")), lived.machine
+    lived.act("hospital-1", AnchorGrant("late", bytes(32), 0, lived.start * 2, 0))
+    path, note = machine.log.inclusion_proof(before.block.height), lived.note().format()
+    old = msgspec.structs.replace(before, block_path=path, note=note)
+    verify_value(old, lived.trust)
+    with pytest.raises(VerificationError) as caught:
+        verify_value(old, lived.trust, newer_than=0)
+    assert caught.value.code == "ledger.older_block"
+    assert proven(lived, grant_key("late")).value is not None
+
+
 def test_every_changed_byte_of_a_proven_value_is_refused(lived: Any) -> None:
     data = encode(proven(lived, population_key("heart")))
     for at in range(len(data)):
