@@ -179,9 +179,7 @@ def _targets(world: Any) -> dict[str, list[Target]]:
         Target(
             note,
             lambda data: verify_checkpoint(data, trust),
-            lambda data, error: isinstance(
-                error, QuorumNotMet if _is_note(data) and _thinned(data, note) else VerificationError
-            ),
+            lambda data, error: isinstance(error, QuorumNotMet if _thinned(data, note) else VerificationError),
         )
     )
     export = LedgerExport(EXPORT, world.founding, tuple(world.blocks), note)
