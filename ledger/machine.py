@@ -11,6 +11,10 @@ integers only, no clock, no randomness, no sets, no floats, no exception text. W
 * An authentic envelope that cannot take effect (suspended sender, wrong nonce, expired, refused by a
   contract) stands in the block with the refusal's code as its result. A contract's refusal uses the
   nonce up; the others do not.
+* Of one organisation, a block takes at most `MOST_FROM_ONE` envelopes of `BYTES_FROM_ONE` together; what is
+  beyond is refused and uses no nonce up. So one member cannot fill blocks, whatever the sequencer does.
+* Which version of a contract runs an op depends on the block's height and the schedule that members
+  voted for (`ledger.contracts.versions`). An op that no version in force has is not authentic.
 * An atomic envelope takes effect wholly or not at all. Of one that is not atomic, each op takes effect
   or is refused by itself, and sees what those before it did; its result has a code for each.
 
@@ -28,7 +32,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from ledger.contracts import CONTRACTS, Op
+from ledger.contracts import CONTRACTS
 from ledger.contracts.contract import Context, Contract, Event, state_key
 from ledger.contracts.organisations import MemberState, found, member_key
 from ledger.envelope import (
@@ -40,6 +44,7 @@ from ledger.envelope import (
     envelope_id,
     open_envelope,
 )
+from ledger.rules import InForce, Rules
 from ledger.trees.log import Log
 from ledger.trees.state import StateTree
 from wire.canonical import Wire, decode, encode
@@ -52,6 +57,10 @@ from wire.keyset import Founding, Height
 
 MOST_ENVELOPES = 10_000
 """Most envelopes of one block."""
+MOST_FROM_ONE = 1024
+"""Most envelopes of one organisation in a block: its quota."""
+BYTES_FROM_ONE = 16 * 1024 * 1024
+"""Most bytes of them."""
 
 T = TypeVar("T", bound=Wire)
 
@@ -226,16 +235,15 @@ def account_key(organisation: str) -> bytes:
     return state_key("machine", "account", organisation)
 
 
-_CONTRACT_OF: dict[type[Wire], Contract] = {op: contract for contract in CONTRACTS for op in contract.ops}
-
-
 class Machine:
     """The state, the log, and the one way both change."""
 
-    def __init__(self, founding: Founding) -> None:
-        """Genesis: block 0. Raises DecodeError if `founding` breaks a rule."""
+    def __init__(self, founding: Founding, contracts: Sequence[Contract] = CONTRACTS) -> None:
+        """Genesis: block 0. contracts: every version of each. Raises DecodeError if `founding` breaks a rule."""
         check_founding(founding)
         self.founding = founding
+        self._rules = Rules(contracts)
+        self._in_force: tuple[StateTree, InForce] | None = None
         self.genesis = founding_hash(founding)
         self.log = Log()
         view = StateView(StateTree())
@@ -274,24 +282,39 @@ class Machine:
         return 0 if account is None else account.nonce
 
     def authenticate(self, data: bytes, view: StateView | None = None) -> SignedEnvelope:
-        """The envelope that `data` is, if it is authentic now: this chain, a member, its signature.
+        """The envelope that `data` is, if it is authentic now: this chain, ops in force, a member, its signature.
 
-        Raises DecodeError, Refused (no member) or VerificationError.
+        Raises DecodeError, Refused (no member, an op not in force), VerificationError, or Unavailable if this
+        program does not know the rules of the next block.
         """
         signed = open_envelope(data)
         check_chain(signed, self.genesis)
+        in_force = self.in_force()
+        for op in signed.envelope.ops:
+            if type(op) not in in_force:
+                raise Refused("ledger.op_not_in_force", op=str(op.__struct_config__.tag), height=self.height + 1)
         member = (view or self.view()).get(member_key(signed.envelope.sender), MemberState)
         if member is None:
             raise Refused("ledger.unknown_sender", organisation=signed.envelope.sender)
         check_signature(signed, member.keys.envelope.key)
         return signed
 
+    def in_force(self) -> InForce:
+        """The contracts of the next block. Raises Unavailable if this program does not know a version of one."""
+        if self._in_force is None or self._in_force[0] is not self.state:
+            self._in_force = (self.state, self._rules.in_force(self.view(), self.height + 1))
+        return self._in_force[1]
+
     def execute(self, height: int, time: int, envelopes: Sequence[bytes]) -> Executed:
-        """Work a block out without adopting it. Raises VerificationError if it cannot follow the latest block."""
+        """Work a block out without adopting it. Raises VerificationError if it cannot follow the latest block.
+
+        Unavailable if this program does not know the version of a contract that holds in it.
+        """
         if height != self.height + 1:
             raise VerificationError("ledger.block_height", height=height, expected=self.height + 1)
         if time < self.time or len(envelopes) > MOST_ENVELOPES:
             raise VerificationError("ledger.bad_block", height=height)
+        in_force = self.in_force()
         view = self.view()
         opened: list[SignedEnvelope] = []
         for entry, data in enumerate(envelopes):
@@ -303,8 +326,13 @@ class Machine:
         view.put(CLOCK_KEY, Clock(height, time))
         results: list[Result] = []
         refusals: list[Refused | None] = []
+        quotas: dict[str, tuple[int, int]] = {}  # envelopes and bytes so far, by sender
         for entry, (data, signed) in enumerate(zip(envelopes, opened, strict=True)):
-            result, refusal = _run(signed.envelope, envelope_id(data), entry, context, view)
+            sender = signed.envelope.sender
+            count, length = quotas.get(sender, (0, 0))
+            quotas[sender] = count, length = count + 1, length + len(data)
+            over = count > MOST_FROM_ONE or length > BYTES_FROM_ONE
+            result, refusal = _run(signed.envelope, envelope_id(data), entry, context, view, in_force, over)
             results.append(result)
             refusals.append(refusal)
         results_root = tree_root([leaf_hash(encode(result)) for result in results])
@@ -344,12 +372,17 @@ class Machine:
 
 
 def _run(
-    envelope: Envelope, identity: bytes, entry: int, context: Context, view: StateView
+    envelope: Envelope, identity: bytes, entry: int, context: Context, view: StateView, in_force: InForce, over: bool
 ) -> tuple[Result, Refused | None]:
-    """Let one authentic envelope take effect in `view`: wholly or not at all if atomic, otherwise op by op."""
+    """Let one authentic envelope take effect in `view`: wholly or not at all if atomic, otherwise op by op.
+
+    over: whether the sender has used its quota of the block up.
+    """
     at, ops = 0, list[OpResult]()
     refusal: Refused | None = None
     try:
+        if over:
+            raise Refused("ledger.quota", organisation=envelope.sender, envelopes=MOST_FROM_ONE, bytes=BYTES_FROM_ONE)
         check_usable(envelope, context.height, view)
     except Refused as error:
         refusal = _without_frames(error)
@@ -359,7 +392,7 @@ def _run(
         for index, op in enumerate(envelope.ops):
             before = view.mark()
             try:
-                ops.append(OpResult("", _apply(op, envelope.sender, context, view)))
+                ops.append(OpResult("", in_force[type(op)].apply(op, envelope.sender, context, view)))
             except Refused as error:
                 if refusal is None:
                     at, refusal = index, _without_frames(error)
@@ -385,10 +418,6 @@ def _run(
 def _without_frames(error: Refused) -> Refused:
     """A copy of `error` that does not hold old state alive."""
     return type(error)(error.code, **error.facts)
-
-
-def _apply(op: Op, sender: str, context: Context, view: StateView) -> tuple[Event, ...]:
-    return _CONTRACT_OF[type(op)].apply(op, sender, context, view)
 
 
 def check_usable(envelope: Envelope, height: int, view: StateView, nonce: int | None = None) -> None:

@@ -1,11 +1,11 @@
 """The contracts: typed ops and their transitions. Pure, no I/O.
 
-`Op` is the union of all ops an envelope may hold; `CONTRACTS` all contracts in force.
+`Op` is the union of all ops an envelope may hold; `CONTRACTS` all contracts, in all their versions.
 """
 
 from __future__ import annotations
 
-from ledger.contracts import access, bills, corrections, datasets, grants, models, organisations, queries
+from ledger.contracts import access, bills, corrections, datasets, grants, models, organisations, queries, versions
 from ledger.contracts.access import AnchorAccess
 from ledger.contracts.bills import RegisterBill
 from ledger.contracts.contract import Contract
@@ -30,6 +30,7 @@ from ledger.contracts.queries import (
     ProposeQuery,
     Release,
 )
+from ledger.contracts.versions import VoteVersion
 
 Op = (
     VoteSuspension
@@ -52,6 +53,7 @@ Op = (
     | RegisterBill
     | RegisterModel
     | Correct
+    | VoteVersion
 )
 
 CONTRACTS = (
@@ -63,8 +65,9 @@ CONTRACTS = (
     bills.CONTRACT,
     models.CONTRACT,
     corrections.CONTRACT,
+    versions.CONTRACT,
 )
-"""Version 1 of each, from height 0. A later version of one names the height from which it holds."""
+"""Every version of every contract that this program can run; `versions` says which holds at a height."""
 
 __all__ = [
     "CONTRACTS",
@@ -91,4 +94,5 @@ __all__ = [
     "RegisterBill",
     "RegisterModel",
     "Correct",
+    "VoteVersion",
 ]

@@ -97,7 +97,7 @@ def test_the_recorded_history_is_what_this_code_writes(lived: Any) -> None:
 def _sources() -> list[Path]:
     rooms = ("contracts", "trees")
     files = [path for room in rooms for path in sorted((_ROOT / "ledger" / room).glob("*.py"))]
-    return [*files, _ROOT / "ledger" / "machine.py", _ROOT / "ledger" / "envelope.py"]
+    return [*files, *(_ROOT / "ledger" / name for name in ("machine.py", "envelope.py", "rules.py"))]
 
 
 @pytest.mark.parametrize("path", _sources(), ids=lambda path: path.name)
