@@ -14,6 +14,7 @@ from pathlib import Path
 from ledger.faults import Fault, no_fault
 from ledger.head_memory import HeadMemory
 from ledger.machine import Block, Machine
+from ledger.snapshots import LedgerSnapshot, verify_snapshot
 from wire.checkpoint import Note, SignatureLine, cosign_checkpoint
 from wire.checkpoint.note import verify_cosignature, verify_log_signature
 from wire.checkpoint.trust import trust_of
@@ -29,7 +30,8 @@ class Replica:
     """The replica of one re-executing member.
 
     signer: its cosign key; clock: ms UTC; memory: file that keeps the last cosigned
-    head across restarts; without one, a restarted replica has forgotten what it signed; fault: see `ledger.faults`.
+    head across restarts; without one, a restarted replica has forgotten what it signed; fault: see `ledger.faults`;
+    snapshot: where to start, instead of genesis: then k other members vouch for what was before.
     """
 
     def __init__(
@@ -40,11 +42,12 @@ class Replica:
         clock: Callable[[], int],
         memory: Path | None = None,
         fault: Fault = no_fault,
+        snapshot: LedgerSnapshot | None = None,
     ) -> None:
-        """Raises VerificationError if `organisation` is no member, or `signer` not its cosign key."""
-        self.machine = Machine(founding)
-        self.organisation = organisation
+        """Raises VerificationError if `organisation` is no member, `signer` not its cosign key, or `snapshot` wrong."""
         self._trust = trust_of(founding)
+        self.machine = Machine(founding) if snapshot is None else verify_snapshot(snapshot, self._trust)
+        self.organisation = organisation
         self._signer = signer
         self._clock = clock
         self._memory = HeadMemory(memory, fault) if memory is not None else None

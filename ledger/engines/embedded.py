@@ -11,7 +11,8 @@ signing the same. It is **not Byzantine-fault-tolerant**: if the sequencer stops
 Crash safety: data on disk is either before or after a block, never between. Opening replays every
 block from genesis and insists on each header, so altered data is found, with its height. Any error
 of the disk stops the engine for good: open it again, and what was durable is there. A restored *old
-copy* of the file looks fine to the sequencer; replicas that remember a longer history refuse it.
+copy* of the file, or an old snapshot, looks fine to the sequencer; replicas that remember a longer
+history refuse it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from ledger.export import EXPORT, LedgerExport
 from ledger.faults import Fault, no_fault
 from ledger.machine import MOST_ENVELOPES, Block, BlockHeader, Executed, Machine, Result, check_usable
 from ledger.receipts import PROVEN_VALUE, RECEIPT, ProvenValue, Receipt
+from ledger.snapshots import LedgerSnapshot, take_snapshot, verify_snapshot
 from ledger.trees.log import Log
 from ledger.trees.state import StateTree
 from wire.canonical import LARGEST, encode
@@ -99,6 +101,7 @@ class EmbeddedEngine:
         clock: Callable[[], int],
         group: GroupCommit = GROUP_COMMIT,
         fault: Fault = no_fault,
+        snapshot: LedgerSnapshot | None = None,
     ) -> None:
         self._trust = trust_of(founding)
         if self._trust.member(self._trust.sequencer).keys.cosign.key != signer.key:
@@ -113,11 +116,12 @@ class EmbeddedEngine:
         except OSError:
             raise Unavailable("ledger.storage", path=str(path)) from None
         try:
-            self._store = Store(path, founding, fault)
+            self._store = Store(path, founding, fault, snapshot)
         except BaseException:
             self._lock.release()
             raise
         self._machine = Machine(founding)
+        self._origin = self._machine.header  # what the stored blocks follow
         self._states: dict[int, StateTree] = {}  # by height, from the last final one on
         self._heads: dict[int, Note] = {}  # by size: signed, with cosignatures, above the last final one
         self._final: Note | None = None
@@ -145,15 +149,19 @@ class EmbeddedEngine:
         *,
         group: GroupCommit = GROUP_COMMIT,
         fault: Fault = no_fault,
+        snapshot: LedgerSnapshot | None = None,
     ) -> EmbeddedEngine:
         """Open or create the ledger at `path` and replay it.
 
-        signer: the sequencer's cosign key; clock: ms UTC; group: when a block is closed; fault: see `ledger.faults`.
+        signer: the sequencer's cosign key; clock: ms UTC; group: when a block is closed; fault: see `ledger.faults`;
+        snapshot: what a new ledger starts from (a lost one, restored; it must be the newest, see the module).
 
         Raises Unavailable (locked by another process, disk), DecodeError (damaged, newer or another consortium's
         data), VerificationError naming the height of a block that does not replay.
         """
-        engine = cls(path, founding, signer, clock, group, fault)
+        if snapshot is not None:
+            await asyncio.to_thread(verify_snapshot, snapshot, trust_of(founding))
+        engine = cls(path, founding, signer, clock, group, fault, snapshot)
         try:
             await asyncio.to_thread(engine._replay)
         except BaseException:
@@ -177,8 +185,13 @@ class EmbeddedEngine:
 
     def _replay(self) -> None:
         final = self._store.final()
-        self._states[0] = self._machine.state
-        for height in range(1, self._store.height() + 1):
+        snapshot = self._store.origin()
+        if snapshot is not None:
+            self._machine = verify_snapshot(snapshot, self._trust)
+            self._origin = self._machine.header
+        first = self._origin.height + 1
+        self._states[first - 1] = self._machine.state
+        for height in range(first, self._store.height() + 1):
             block, note = self._store.block(height)
             if block.header.height != height:
                 raise VerificationError("ledger.block_differs", height=height)
@@ -189,11 +202,11 @@ class EmbeddedEngine:
             if not same or any(self._store.place(r.envelope) != (height, r.entry) for r in outcome.results):
                 raise VerificationError("ledger.block_differs", height=height)
             self._adopted(outcome.size, note, outcome.results, outcome.refusals)
-        self._store.check_index(self._store.block(height)[0] for height in range(1, self._machine.height + 1))
+        self._store.check_index(self._store.block(height)[0] for height in range(first, self._machine.height + 1))
         if final is not None:
             log, head = self._machine.log, final.checkpoint
             verify_checkpoint(final.format(), self._trust)
-            if not 1 < head.size <= log.size or log.root(head.size) != head.root:
+            if not max(first, 2) <= head.size <= log.size or log.root(head.size) != head.root:
                 raise VerificationError("ledger.export_head", height=self._machine.height, size=head.size)
             self._make_final(final)
 
@@ -331,7 +344,7 @@ class EmbeddedEngine:
 
     @property
     def _final_height(self) -> int:
-        return self._final.checkpoint.size - 1 if self._final else 0
+        return self._final.checkpoint.size - 1 if self._final else self._origin.height
 
     async def wait(self, tx: TxId, timeout: float) -> Receipt:
         """See `Engine.wait`."""
@@ -413,7 +426,10 @@ class EmbeddedEngine:
         )
 
     def _header(self, height: int) -> BlockHeader:
-        return self._machine.header if height == self._machine.height else self._store.block(height)[0].header
+        for known in (self._machine.header, self._origin):
+            if known.height == height:
+                return known
+        return self._store.block(height)[0].header
 
     async def head(self) -> Head:
         """See `Engine.head`."""
@@ -421,7 +437,11 @@ class EmbeddedEngine:
         return Head(self._machine.height, self._final_height, self._final.format() if self._final else None)
 
     async def subscribe(self, cursor: int) -> AsyncIterator[tuple[Block, Note]]:
-        """See `Engine.subscribe`. Ends when the engine closes; raises Unavailable if it failed."""
+        """See `Engine.subscribe`. Ends when the engine closes; raises Unavailable if it failed.
+
+        Raises Refused for a height at or below that of the snapshot that this ledger started from.
+        """
+        self._check_kept(cursor)
         while True:
             async with self._executed:
                 while self._machine.height < cursor and not self._released and self._failure is None:
@@ -434,8 +454,12 @@ class EmbeddedEngine:
             cursor += 1
 
     async def export(self) -> LedgerExport:
-        """See `Engine.export`. Raises Unavailable while nothing is final, Refused if one file cannot hold it."""
+        """See `Engine.export`. Raises Unavailable while nothing is final, Refused if one file cannot hold it.
+
+        Refused also for a ledger that started from a snapshot: it has no blocks from before.
+        """
         self._check_open()
+        self._check_kept(1)
         note = self._final
         if note is None:
             raise Unavailable("ledger.not_final", retry_after=1)
@@ -445,6 +469,19 @@ class EmbeddedEngine:
         if length > LARGEST:
             raise Refused("ledger.export_too_large", length=length, limit=LARGEST)
         return export
+
+    async def snapshot(self) -> LedgerSnapshot:
+        """The state at the last final head, for others to start from. Raises Unavailable while nothing is final."""
+        self._check_open()
+        note = self._final
+        if note is None:
+            raise Unavailable("ledger.not_final", retry_after=1)
+        height = self._final_height
+        return take_snapshot(self._founding, self._header(height), self._states[height], self._machine.log, note)
+
+    def _check_kept(self, height: int) -> None:
+        if height <= self._origin.height:
+            raise Refused("ledger.before_snapshot", height=height, first=self._origin.height + 1)
 
     # --- closing ---------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 Version 1: genesis, blocks, envelopes (id -> place), final.
 Version 2: also `activity` (which blocks hold something of a sender, or of a kind of op) and `times`
-(block time -> height), for reading by organisation, kind and time.
+(block time -> height), for reading by organisation, kind and time; `origin`: the snapshot that the ledger
+was started from, if it was; its blocks then follow that.
 
 Before anything changes, the whole file is copied beside it as ``NAME.version-N``, durably, and the copy
 is checked. Each step is one transaction that also raises the version: a crash leaves the old version or
@@ -35,6 +36,7 @@ CREATE TABLE final (one INTEGER PRIMARY KEY CHECK (one = 1), note BLOB NOT NULL)
 _VERSION_2 = """
 CREATE TABLE activity (what TEXT NOT NULL, height INTEGER NOT NULL, PRIMARY KEY (what, height)) WITHOUT ROWID;
 CREATE TABLE times (time INTEGER NOT NULL, height INTEGER NOT NULL, PRIMARY KEY (time, height)) WITHOUT ROWID;
+CREATE TABLE origin (one INTEGER PRIMARY KEY CHECK (one = 1), snapshot BLOB NOT NULL);
 """
 
 

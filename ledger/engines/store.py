@@ -17,9 +17,10 @@ from typing import TypeVar
 from ledger.engines.migration import DATA_VERSION, activity, create, index, migrate
 from ledger.faults import Fault, no_fault
 from ledger.machine import Block, Result
+from ledger.snapshots import LedgerSnapshot
 from wire.canonical import Wire, decode, encode
 from wire.checkpoint import Note, parse_note
-from wire.errors import DecodeError, MedveilError, Unavailable
+from wire.errors import DecodeError, MedveilError, Refused, Unavailable
 from wire.keyset import Founding
 
 R = TypeVar("R")
@@ -36,7 +37,10 @@ class Results(Wire, frozen=True, tag="ledger.results"):
 class Store:
     """The file, opened for one writer and one reader of this process. Raises Unavailable and DecodeError."""
 
-    def __init__(self, path: Path, founding: Founding, fault: Fault = no_fault) -> None:
+    def __init__(
+        self, path: Path, founding: Founding, fault: Fault = no_fault, origin: LedgerSnapshot | None = None
+    ) -> None:
+        """origin: what a new file starts from. Raises Refused if a file that exists did not start from it."""
         self._path = path
         self._fault = fault
         self._turn = threading.Lock()  # writes come from a thread; closing waits for them
@@ -44,13 +48,13 @@ class Store:
             self._writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
         try:
             with self._guarded():
-                self._open(founding)
+                self._open(founding, origin)
                 self._reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
         except BaseException:
             self._writer.close()
             raise
 
-    def _open(self, founding: Founding) -> None:
+    def _open(self, founding: Founding, origin: LedgerSnapshot | None) -> None:
         db = self._writer
         (version,) = db.execute("PRAGMA user_version").fetchone()
         (application,) = db.execute("PRAGMA application_id").fetchone()
@@ -67,6 +71,9 @@ class Store:
             db.execute("BEGIN IMMEDIATE")
             create(db)
             db.execute("INSERT INTO genesis VALUES (?)", (encode(founding),))
+            if origin is not None:
+                db.execute("INSERT INTO origin VALUES (1, ?)", (encode(origin),))
+                db.execute("INSERT INTO final VALUES (1, ?)", (origin.note,))
             db.execute(f"PRAGMA application_id={APPLICATION_ID}")
             db.execute(f"PRAGMA user_version={DATA_VERSION}")
             self._fault("create:written")
@@ -79,6 +86,8 @@ class Store:
                 migrate(db, self._path, version, self._fault)
             except DecodeError:
                 raise DecodeError("ledger.damaged", path=str(self._path)) from None
+        if origin is not None and db.execute("SELECT snapshot FROM origin").fetchall() != [(encode(origin),)]:
+            raise Refused("ledger.not_new", path=str(self._path))
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -125,6 +134,12 @@ class Store:
         with self._guarded():
             self._put_final(final)
             self._fault("final:committed")
+
+    def origin(self) -> LedgerSnapshot | None:
+        """The snapshot that the file started from, not verified."""
+        with self._guarded():
+            row = self._reader.execute("SELECT snapshot FROM origin").fetchone()
+        return None if row is None else self._decoded(lambda: decode(LedgerSnapshot, row[0]))
 
     def final(self) -> Note | None:
         """The last final head that was written."""

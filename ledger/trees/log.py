@@ -6,6 +6,8 @@ Leaf `h` is the hash of block `h`'s canonical header; leaf 0 is genesis. Verific
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from wire.checkpoint.log_proofs import EMPTY_ROOT, leaf_hash, node_hash
 
 
@@ -15,6 +17,14 @@ class Log:
     def __init__(self) -> None:
         self._levels: list[list[bytes]] = [[]]  # _levels[l][i]: hash over leaves i * 2^l .. (i + 1) * 2^l - 1
 
+    @classmethod
+    def of(cls, leaves: Iterable[bytes]) -> Log:
+        """The log whose leaf hashes are `leaves`."""
+        log = cls()
+        for leaf in leaves:
+            log._append(leaf)
+        return log
+
     @property
     def size(self) -> int:
         """Number of leaves."""
@@ -22,8 +32,11 @@ class Log:
 
     def append(self, data: bytes) -> int:
         """Append a leaf; returns its index."""
+        return self._append(leaf_hash(data))
+
+    def _append(self, leaf: bytes) -> int:
         index = self.size
-        self._levels[0].append(leaf_hash(data))
+        self._levels[0].append(leaf)
         level = 0
         while len(self._levels[level]) % 2 == 0:
             if level + 1 == len(self._levels):
@@ -31,6 +44,10 @@ class Log:
             self._levels[level + 1].append(node_hash(*self._levels[level][-2:]))
             level += 1
         return index
+
+    def leaf(self, index: int) -> bytes:
+        """The hash of leaf `index` (0 <= index < size)."""
+        return self._levels[0][index]
 
     def root(self, size: int | None = None) -> bytes:
         """Root of the first `size` leaves (all of them by default)."""

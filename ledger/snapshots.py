@@ -1,0 +1,87 @@
+"""A snapshot: the state at one final head, to start from instead of replaying everything.
+
+`verify_snapshot` restores it only against a checkpoint that k re-executing members cosigned:
+
+    entries --state tree--> state_root of the block header --leaf of the log--> leaves --root--> cosigned checkpoint
+
+Every byte of the file is bound that way or by genesis. What it cannot show is how the state came about:
+whoever starts from a snapshot trusts k cosigners for the blocks before, instead of replaying them. It
+restores the present, not the past: no receipts, blocks or export of what came before.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from ledger.machine import BlockHeader, Machine
+from ledger.trees.log import Log
+from ledger.trees.state import StateTree
+from wire.canonical import LARGEST, Wire, encode
+from wire.checkpoint import Note, TrustFile, leaf_hash, verify_checkpoint
+from wire.errors import Refused, VerificationError
+from wire.evidence import Header, register
+from wire.identifiers import Hash
+from wire.keyset import Founding
+
+
+class StateEntry(Wire, frozen=True, tag="ledger.state_entry"):
+    """One key of the state with its canonical value."""
+
+    key: bytes
+    value: bytes
+
+
+class LedgerSnapshot(Wire, frozen=True, tag="ledger.snapshot"):
+    """Evidence of the state after `block` (height >= 1).
+
+    leaves: the log's leaf hashes from genesis to `block`, 32 bytes each; entries: the whole state in the
+    order of keys; note: the final checkpoint whose last leaf `block` is.
+    """
+
+    header: Header
+    founding: Founding
+    block: BlockHeader
+    leaves: tuple[Hash, ...]
+    entries: tuple[StateEntry, ...]
+    note: bytes
+
+
+SNAPSHOT = register("ledger-snapshot", 1, LedgerSnapshot)
+
+
+def take_snapshot(founding: Founding, block: BlockHeader, state: StateTree, log: Log, note: Note) -> LedgerSnapshot:
+    """The snapshot of `state` after `block`; `log` reaches at least that far, `note` is the final head over it.
+
+    Raises Refused if one file cannot hold it.
+    """
+    leaves = tuple(log.leaf(index) for index in range(block.height + 1))
+    entries = tuple(StateEntry(key, value) for key, value in state.items())
+    snapshot = LedgerSnapshot(SNAPSHOT, founding, block, leaves, entries, note.format())
+    length = len(encode(snapshot))
+    if length > LARGEST:
+        raise Refused("ledger.snapshot_too_large", length=length, limit=LARGEST)
+    return snapshot
+
+
+def verify_snapshot(snapshot: LedgerSnapshot, trust: TrustFile) -> Machine:
+    """Check a snapshot against a pinned trust file; returns a machine that stands at its block.
+
+    Raises VerificationError (naming the part that does not hold) or QuorumNotMet.
+    """
+    if snapshot.header != SNAPSHOT or encode(snapshot.founding) != trust.genesis:
+        raise VerificationError("ledger.other_genesis", chain=trust.chain)
+    checkpoint = verify_checkpoint(snapshot.note, trust)
+    block = snapshot.block
+    log = Log.of(snapshot.leaves)
+    if not 1 < checkpoint.size == log.size == block.height + 1 or log.root() != checkpoint.root:
+        raise VerificationError("ledger.bad_snapshot", part="leaves", height=block.height)
+    if snapshot.leaves[-1] != leaf_hash(encode(block)):
+        raise VerificationError("ledger.bad_snapshot", part="block", height=block.height)
+    if any(one.key >= other.key for one, other in pairwise(snapshot.entries)):
+        raise VerificationError("ledger.bad_snapshot", part="entries", height=block.height)
+    state = StateTree().update({entry.key: entry.value for entry in snapshot.entries})
+    if state.root != block.state_root:
+        raise VerificationError("ledger.bad_snapshot", part="entries", height=block.height)
+    machine = Machine(snapshot.founding)
+    machine.state, machine.header, machine.log = state, block, log
+    return machine
