@@ -114,9 +114,20 @@ class Result(Wire, frozen=True, tag="ledger.result"):
         return self.code == ""
 
     @property
+    def took_effect(self) -> bool:
+        """Whether any op of the envelope took effect."""
+        return any(not op.code for op in self.ops)
+
+    @property
     def refused_ops(self) -> tuple[int, ...]:
         """Indices of the ops that were refused while the others had their chance: of a non-atomic envelope."""
         return tuple(index for index, op in enumerate(self.ops) if op.code)
+
+    def in_words(self) -> str:
+        """What became of it, for a list: ``accepted``, the code of the refusal, or how many ops were refused."""
+        if self.accepted or not self.ops:
+            return self.code or "accepted"
+        return f"{len(self.refused_ops)} of {len(self.ops)} ops refused: {self.code}"
 
     @property
     def events(self) -> tuple[Event, ...]:

@@ -97,7 +97,7 @@ def read_history(path: Path, trust: Path | None = None, selection: Selection | N
         for entry in Selection().entries(block, outcome.results):
             envelopes += 1
             ops += len(entry.kinds)
-            refused += not entry.result.accepted
+            refused += not (entry.result.accepted or entry.result.took_effect)
             if selection is not None and selection.holds(entry):
                 picked.append(entry)
 
@@ -215,7 +215,8 @@ def show_entries(history: History, as_json: bool) -> None:
                 "nonce": entry.result.nonce,
                 "envelope": entry.result.envelope.hex(),
                 "kinds": list(entry.kinds),
-                "result": entry.result.code or "accepted",
+                "result": entry.result.in_words(),
+                "codes": [op.code for op in entry.result.ops],
                 "events": [
                     {"name": event.name, "subject": event.subject, "values": list(event.values)}
                     for event in entry.result.events
@@ -239,7 +240,7 @@ def show_entries(history: History, as_json: bool) -> None:
                     format_instant(entry.time),
                     entry.sender,
                     _counted(entry.kinds),
-                    entry.result.code or "accepted",
+                    entry.result.in_words(),
                     _counted(tuple(happened)),
                 )
             )

@@ -158,7 +158,8 @@ def _verify_file(path: Path, pinned: TrustFile | None, backend: str) -> Report:
         case.held("result included in the block, the block in the log", name)
         case.held("head cosigned by k of n", name)
         if not struct.result.accepted:
-            case.held(f"the ledger refused this envelope: {struct.result.code}", name)
+            said = "took this envelope in part" if struct.result.took_effect else "refused this envelope"
+            case.held(f"the ledger {said}: {struct.result.in_words()}", name)
     elif isinstance(struct, ProvenValue):
         verify_value(struct, trust)
         _reaches(case, struct.note, struct.block.height, struct.block.time)

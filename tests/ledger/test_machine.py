@@ -68,6 +68,7 @@ def test_ops_of_an_envelope_that_is_not_atomic_stand_alone(world: Any) -> None:
         ["grants.revoked"],
     ]
     assert (result.code, result.op, result.refused_ops, result.accepted) == ("grants.unknown", 1, (1, 3), False)
+    assert result.took_effect and result.in_words() == "2 of 5 ops refused: grants.unknown"
     assert outcome.refusals[0].facts == {"grant": "none"}
     assert world.machine.get(grant_key("grant-1"), GrantState).revoked_at == world.time
     assert world.machine.get(grant_key("grant-2"), GrantState).revoked_at is None
@@ -98,6 +99,8 @@ def test_the_result_names_a_code_for_each_op_only_where_each_had_its_chance(worl
     late_result, fine_result = world.block(late, fine).results
     assert (late_result.code, late_result.op, late_result.ops) == ("ledger.expired", 0, ())
     assert (fine_result.code, [op.code for op in fine_result.ops]) == ("", ["", ""])
+    assert [result.in_words() for result in (late_result, fine_result)] == ["ledger.expired", "accepted"]
+    assert [result.took_effect for result in (late_result, fine_result)] == [False, True]
 
 
 def test_several_envelopes_of_a_sender_in_a_block(world: Any) -> None:
@@ -293,3 +296,29 @@ def test_a_view_reads_what_it_wrote_and_undoes_to_a_mark() -> None:
     with pytest.raises(DecodeError):
         view.put(b"old", Account(6))
         view.get(b"old", Clock)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from("ar"), st.sampled_from("xyz")), min_size=1, max_size=8), st.booleans())
+def test_ops_of_one_envelope_and_of_many_do_the_same(
+    make_world: Any, steps: list[tuple[str, str]], atomic: bool
+) -> None:
+    """Op by op in one envelope is an envelope an op; atomic is that up to the first refusal, or nothing."""
+    one, many = make_world(), make_world()
+
+    def op(kind: str, name: str) -> Any:
+        return grant(one, name) if kind == "a" else RevokeGrant(name)
+
+    (result,) = one.block(one.envelope("hospital-1", *(op(*step) for step in steps), atomic=atomic)).results
+    each = many.block(
+        *(many.envelope("hospital-1", op(*step), nonce=nonce) for nonce, step in enumerate(steps))
+    ).results
+    codes = [single.code for single in each]
+    assert result.code == next(filter(None, codes), "")
+    if atomic and result.code:
+        assert result.ops == () and result.op == next(at for at, code in enumerate(codes) if code)
+        assert not list(one.machine.state.items(b"grants/"))
+    else:
+        assert [op.code for op in result.ops] == codes
+        assert [op.events for op in result.ops] == [single.events for single in each]
+        assert list(one.machine.state.items(b"grants/")) == list(many.machine.state.items(b"grants/"))

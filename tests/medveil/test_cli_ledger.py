@@ -117,6 +117,9 @@ def test_show_lists_every_envelope_in_order(folder: Path, export: LedgerExport) 
     ]
     assert any(one["result"] == "grants.not_issuer" or one["result"] != "accepted" for one in every)
     assert all(one["events"] for one in every if one["result"] == "accepted")
+    (part,) = (one for one in every if one["organisation"] == "hospital-4" and len(one["kinds"]) == 2)
+    assert part["codes"] == ["grants.not_issuer", ""] and part["events"][0]["name"] == "bills.registered"
+    assert part["result"] == "1 of 2 ops refused: grants.not_issuer"
 
 
 def test_show_selects_by_organisation_kind_and_time(folder: Path, export: LedgerExport) -> None:
