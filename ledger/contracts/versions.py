@@ -26,7 +26,7 @@ from wire.identifiers import Name
 from wire.keyset import Height
 
 NAME = "versions"
-MOST_SWITCHES = 10_000
+MOST_SWITCHES = 1000
 """Most switches of one ledger, of all contracts together."""
 
 Version = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
