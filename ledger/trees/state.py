@@ -35,6 +35,8 @@ BUCKET = 8
 """Most keys of a bucket."""
 DEPTH = 256
 """Bits of a path."""
+_START = 3
+"""Bytes of a path that lead to any bucket of up to some ten million keys, unless they were ground."""
 
 
 class Slot(Wire, frozen=True, tag="ledger.slot"):
@@ -85,6 +87,7 @@ _Node = _Bucket | _Inner
 
 # The same bytes as `digest` of the domain and its parts, whose lengths are known here.
 _LENGTH = (32).to_bytes(8, "big")
+_LEAF = framed(STATE_LEAF, b"")
 _INNER = framed(STATE_INNER, _LENGTH)
 _BUCKET = framed(STATE_BUCKET, b"")
 
@@ -95,7 +98,7 @@ def path_of(key: bytes) -> bytes:
 
 
 def _leaf_hash(key: bytes, value: bytes) -> bytes:
-    return digest(STATE_LEAF, key, value)
+    return sha256(b"".join((_LEAF, len(key).to_bytes(8, "big"), key, len(value).to_bytes(8, "big"), value))).digest()
 
 
 def _bucket_hash(slots: Sequence[tuple[bytes, ...]]) -> bytes:
@@ -137,6 +140,8 @@ def _entries(node: _Node) -> Iterator[_Entry]:
 
 def _changed(node: _Node, changes: Sequence[_Change], low: int, high: int, depth: int) -> _Node:
     """The subtree after changes low..high-1, at least one, all of this subtree, in the order of paths."""
+    if high - low == 1:
+        return _changed_once(node, *changes[low], depth)
     if isinstance(node, _Bucket):
         entries: dict[bytes, _Entry | None] = {entry[0]: entry for entry in node.entries}
         entries.update(changes[low:high])
@@ -150,6 +155,29 @@ def _changed(node: _Node, changes: Sequence[_Change], low: int, high: int, depth
     if left.count + right.count <= BUCKET:
         return _Bucket((*_entries(left), *_entries(right)))
     return _Inner(left, right)
+
+
+def _changed_once(node: _Node, path: bytes, entry: _Entry | None, depth: int) -> _Node:
+    """`_changed` for one change, which is what most subtrees of a large state see: one way down, and back."""
+    above: list[tuple[_Node, int]] = []
+    while isinstance(node, _Inner):
+        right = path[depth >> 3] >> (7 - (depth & 7)) & 1
+        above.append((node.left if right else node.right, right))
+        node = node.right if right else node.left
+        depth += 1
+    entries = [other for other in node.entries if other[0] != path]
+    if entry is not None:
+        entries.append(entry)
+        entries.sort()
+    node = _build(entries, depth)
+    while above:
+        sibling, right = above.pop()
+        if sibling.count + node.count <= BUCKET:
+            ends = (sibling, node) if right else (node, sibling)
+            node = _Bucket((*_entries(ends[0]), *_entries(ends[1])))
+        else:
+            node = _Inner(sibling, node) if right else _Inner(node, sibling)
+    return node
 
 
 class StateTree:
@@ -187,10 +215,14 @@ class StateTree:
     def get(self, key: bytes) -> bytes | None:
         """The value of `key`, or None."""
         path, node = path_of(key), self._node
-        bits, at = int.from_bytes(path, "big"), DEPTH - 1
+        bits, mask = int.from_bytes(path[:_START], "big"), 1 << 8 * _START - 1  # a small number is quick to test
+        while mask and isinstance(node, _Inner):
+            node = node.right if bits & mask else node.left
+            mask >>= 1
+        depth = 8 * _START
         while isinstance(node, _Inner):
-            node = node.right if bits >> at & 1 else node.left
-            at -= 1
+            node = node.right if _bit(path, depth) else node.left
+            depth += 1
         for entry in node.entries:
             if entry[0] == path:
                 return entry[3]
