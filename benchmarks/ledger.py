@@ -13,7 +13,7 @@ import gc
 import hashlib
 import resource
 import sqlite3
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from statistics import median, quantiles
@@ -28,7 +28,6 @@ from benchmarks.measure import Effort, Figure, Timed, beside, effort, in_turn, s
 from ledger.contracts.grants import grant_key
 from ledger.engines import EmbeddedEngine, attend, commit
 from ledger.envelope import SignedEnvelope, forget
-from ledger.machine import Machine
 from ledger.receipts import Receipt, verify_receipt
 from ledger.replicas import Replica
 from ledger.trees.log import Log
@@ -59,7 +58,7 @@ def run(quick: bool) -> Iterator[Figure]:
         yield from _final(quick, bench, folder)
         yield from _receipts(quick, bench)
         bench.close()
-    yield from _growth(quick, members)
+        yield from _growth(quick, runner, folder, members)
     yield from _consistency(quick)
 
 
@@ -287,13 +286,21 @@ def _receipts(quick: bool, bench: Embedded) -> Iterator[Figure]:
 # --- growth ------------------------------------------------------------------------------------------
 
 
-def _grown(members: Founding, keys: int) -> Machine:
-    """A machine whose state holds `keys` grants already."""
-    machine = Machine(members)
-    machine.apply_block(1, machine.time + 1, Pen(members).envelopes(1))
-    state = machine.state.get(grant_key("grant-0")) or b""
-    machine.state = machine.state.update({grant_key(f"earlier-{number}"): state for number in range(keys)})
-    return machine
+class Grown(Embedded):
+    """An engine whose state holds `keys` grants, and is put back to that before every round."""
+
+    def __init__(self, runner: asyncio.Runner, path: Path, members: Founding, keys: int) -> None:
+        super().__init__(runner, path, members)
+        self.durable(self.pen.envelopes(len(HOSPITALS)))
+        machine = self.engine.machine
+        value = machine.state.get(grant_key("grant-0"))
+        self._state = machine.state.update({grant_key(f"earlier-{number}"): value for number in range(keys)})
+
+    def fresh(self, count: int) -> list[bytes]:
+        """Envelopes for a round in the state of `keys` grants."""
+        self.engine.machine.state = self._state
+        self.pen.made = len(HOSPITALS)
+        return self.pen.envelopes(count, OPS)
 
 
 def _resident() -> int:
@@ -305,40 +312,28 @@ def _resident() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _growth(quick: bool, members: Founding) -> Iterator[Figure]:
-    """Cost of an op in a state of 10^4 keys and of 10^6 (--quick: 10^5), in turn; memory of a key."""
+def _growth(quick: bool, runner: asyncio.Runner, folder: Path, members: Founding) -> Iterator[Figure]:
+    """Cost of an op, end to end, in a state of 10^4 keys and of 10^6 (--quick: 10^5), in turn; memory of a key."""
     few, many = 10**4, 10**5 if quick else 10**6
     gc.collect()
     before = _resident()
-    large = _grown(members, many)
+    large = Grown(runner, folder / "large.sqlite", members, many)
     gc.collect()
     used = _resident() - before
-    small = _grown(members, few)
-    count = 10 if quick else 50
-    pen = Pen(members)
-    pen.grants(1)
-
-    def apply(machine: Machine) -> Callable[[tuple[list[bytes], list[bytes]]], None]:
-        def step(given: tuple[list[bytes], list[bytes]]) -> None:
-            mark = machine.mark()
-            outcome = machine.apply_block(machine.height + 1, machine.time + 1, given[machine is large])
-            assert all(result.accepted for result in outcome.results)
-            machine.rewind(mark)  # so that both states stay as large as they are said to be
-
-        return step
-
-    def fresh() -> tuple[list[bytes], list[bytes]]:
-        given = []
-        for _ in range(2):
-            pen.made = 1
-            given.append(pen.envelopes(count, OPS))
-        return given[0], given[1]
-
-    rounds = in_turn(apply(large), apply(small), fresh, effort(quick))
+    small = Grown(runner, folder / "small.sqlite", members, few)
+    count = 12 if quick else 100
+    rounds = in_turn(
+        lambda given: large.durable(given[0]),
+        lambda given: small.durable(given[1]),
+        lambda: (large.fresh(count), small.fresh(count)),
+        effort(quick),
+    )
     ratios = [ours / theirs for ours, theirs in rounds]
     yield Figure("state_growth_ratio", median(ratios), "times", spread=spread(ratios), rounds=len(ratios))
     yield beside("op-in-large-state", "us", f"medveil (state of {few} keys)", rounds, count * OPS)
     yield Figure("memory-per-key", max(used, 1) / many, "bytes")
+    large.close()
+    small.close()
 
 
 def _consistency(quick: bool) -> Iterator[Figure]:
