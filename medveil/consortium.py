@@ -8,16 +8,18 @@ machines. What runs here is what runs between processes; only the channel and th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from ledger.engines import EmbeddedEngine
 from ledger.replicas import Replica
+from ledger.split_view import SplitView
 from medveil.channel import InMemoryPost
 from medveil.gateway.ledger_account import LedgerAccount
 from medveil.gateway.organisation import Clock, Organisation, Rand
+from wire.canonical import encode
 from wire.checkpoint import TrustFile, write_trust
 from wire.checkpoint.trust import needed_cosigners
 from wire.keyset import Founding
@@ -84,7 +86,9 @@ async def local_consortium(
         async with asyncio.TaskGroup() as tasks:
             for organisation in organisations.values():
                 memory = organisation.folder / "cosigned.note"
-                replica = Replica(founding, organisation.name, organisation.cosigner, clock, memory)
+                replica = Replica(
+                    founding, organisation.name, organisation.cosigner, clock, memory, report=_keep(organisation.folder)
+                )
                 account = LedgerAccount(organisation.name, organisation.signer, engine, replica, trust)
                 organisation.connect(post.join(organisation.name), account, trust)
                 tasks.create_task(account.attend())
@@ -94,6 +98,15 @@ async def local_consortium(
         await engine.close()
         for organisation in organisations.values():
             organisation.close()
+
+
+def _keep(folder: Path) -> Callable[[SplitView], None]:
+    """Where a member keeps the evidence that it was shown two histories: ``split-view.evidence``."""
+
+    def keep(split: SplitView) -> None:
+        (folder / "split-view.evidence").write_bytes(encode(split))
+
+    return keep
 
 
 def _create(folder: Path, founder: Founder, rand: Rand, clock: Clock) -> Organisation:

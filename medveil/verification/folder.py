@@ -7,7 +7,9 @@ from typing import Any
 
 from ledger.export import LedgerExport, verify_export
 from ledger.machine import Machine
-from ledger.receipts import ProvenValue, Receipt, verify_receipt, verify_value
+from ledger.receipts import ProvenValue, Receipt, check_age, verify_receipt, verify_value
+from ledger.snapshots import LedgerSnapshot, verify_snapshot
+from ledger.split_view import SplitView, verify_split_view
 from medveil.verification import checks
 from medveil.verification.case import Case, History
 from medveil.verification.evidence import of
@@ -25,6 +27,7 @@ def verify(
     trust: str | Path | TrustFile | None = None,
     backend: str = "arkworks",
     at_least: int = 0,
+    newer_than: int | None = None,
 ) -> Report:
     """Check an evidence folder, or one evidence file, offline. Returns the report or raises.
 
@@ -32,7 +35,9 @@ def verify(
     only checked against the genesis it brings itself, and the report says ``pinned=False``: whoever
     made it could have made all of it. backend: curve library for proofs, "arkworks" or "reference".
     at_least: block height that the evidence must reach. Evidence is true as of its head: an exporter may
-    leave out what happened later, so compare `Report.height` with a head that you know.
+    leave out what happened later, so compare `Report.height` with a head that you know. newer_than: instant
+    (ms UTC) at or after which k members must have cosigned that head; a value proven alone must then be of
+    its latest block.
 
     Raises VerificationError naming the file and the entry that does not hold; DecodeError (damaged);
     QuorumNotMet; Unavailable (not readable); Refused (a file that cannot be checked alone).
@@ -42,9 +47,14 @@ def verify(
     register_all()
     path = Path(path)
     pinned = trust if isinstance(trust, TrustFile) or trust is None else read_trust(Path(trust))
-    report = _verify_folder(path, pinned, backend) if path.is_dir() else _verify_file(path, pinned, backend)
+    if path.is_dir():
+        report = _verify_folder(path, pinned, backend)
+    else:
+        report = _verify_file(path, pinned, backend, newer_than)
     if report.height < at_least:
         raise VerificationError("verify.too_old", height=report.height, least=at_least)
+    if newer_than is not None:
+        check_age(report.head_time, newer_than)
     return report
 
 
@@ -138,7 +148,7 @@ def _inside(path: Path, name: str, trust: TrustFile) -> str:
     return "what it says still holds together; the bytes are not those that were signed."
 
 
-def _verify_file(path: Path, pinned: TrustFile | None, backend: str) -> Report:
+def _verify_file(path: Path, pinned: TrustFile | None, backend: str, newer_than: int | None) -> Report:
     struct = _read(path, str(path))
     if pinned is None:
         if not isinstance(struct, LedgerExport):
@@ -161,10 +171,19 @@ def _verify_file(path: Path, pinned: TrustFile | None, backend: str) -> Report:
             said = "took this envelope in part" if struct.result.took_effect else "refused this envelope"
             case.held(f"the ledger {said}: {struct.result.in_words()}", name)
     elif isinstance(struct, ProvenValue):
-        verify_value(struct, trust)
+        verify_value(struct, trust, newer_than)
         _reaches(case, struct.note, struct.block.height, struct.block.time)
         case.held("value in the state tree, the block in the log" if struct.value is not None else "absence", name)
         case.held("head cosigned by k of n", name)
+    elif isinstance(struct, LedgerSnapshot):
+        case.machine = verify_snapshot(struct, trust)
+        _reaches(case, struct.note, struct.block.height, struct.block.time)
+        case.held("state and log lead to the head", name)
+        case.held("head cosigned by k of n", name)
+    elif isinstance(struct, SplitView):
+        both = ", ".join(verify_split_view(struct, trust)) or "nobody"
+        case.held("two heads of this ledger, signed by its sequencer, that contradict each other", name)
+        case.held(f"cosigned both of them: {both}", name)
     else:
         raise Refused("verify.needs_folder", file=str(path), kind=struct.header.kind)
     return _report(str(path), pinned is not None, "", case)
