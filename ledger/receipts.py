@@ -93,6 +93,14 @@ def verify_value(proven: ProvenValue, trust: TrustFile, newer_than: Instant | No
     if newer_than is not None:
         if checkpoint.size != proven.block.height + 1:
             raise VerificationError("ledger.older_block", height=proven.block.height, size=checkpoint.size)
-        if checkpoint.time < newer_than // 1000 * 1000:
-            raise VerificationError("ledger.stale", time=format_instant(checkpoint.time))
+        check_age(checkpoint.time, newer_than)
     return checkpoint
+
+
+def check_age(cosigned: Instant, newer_than: Instant) -> None:
+    """Check that a head that k members cosigned at `cosigned` is not older than `newer_than`, to the second.
+
+    Raises VerificationError.
+    """
+    if cosigned < newer_than // 1000 * 1000:
+        raise VerificationError("ledger.stale", time=format_instant(cosigned))

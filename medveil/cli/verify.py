@@ -24,6 +24,9 @@ def register(app: typer.Typer) -> None:
         at_least: Annotated[
             int, typer.Option("--at-least", help="Block height that the evidence must reach, if you know of one.")
         ] = 0,
+        newer_than: Annotated[
+            str, typer.Option(help="Time at or after which the head must have been cosigned; in UTC without an offset.")
+        ] = "",
         json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
     ) -> None:
         """Check every ledger entry, proof and receipt, offline; show who used what, and under which grant.
@@ -35,7 +38,15 @@ def register(app: typer.Typer) -> None:
         from medveil.verification import verify as check
         from medveil.verification.screen import show_report
 
-        report = check(path, trust=trust, backend=backend, at_least=at_least)
+        bound = None
+        if newer_than:
+            from medveil.history import instant
+
+            try:
+                bound = instant(newer_than, "UTC")
+            except ValueError:
+                raise typer.BadParameter("--newer-than is a date or time: 2026-11-22, 2026-11-22T10:00Z") from None
+        report = check(path, trust=trust, backend=backend, at_least=at_least, newer_than=bound)
         show_report(report, as_json=json, language=language())
         if not report.pinned:
             raise typer.Exit(3)

@@ -13,9 +13,10 @@ from typer.testing import CliRunner, Result
 from ledger.export import LedgerExport
 from ledger.reading import Selection, kinds_of, known_kinds
 from medveil.cli import app
-from medveil.history import instant
+from medveil.history import instant, read_history
 from wire.canonical import decode, encode
-from wire.checkpoint import write_trust
+from wire.checkpoint import read_trust, write_trust
+from wire.dates import format_instant
 from wire.errors import DecodeError, MedveilError, QuorumNotMet, Refused, VerificationError
 
 VECTOR = Path(__file__).resolve().parents[1] / "vectors" / "ledger" / "history.json"
@@ -166,3 +167,24 @@ def test_a_selection_reads_blocks_with_their_results(export: LedgerExport) -> No
         assert all(entry.result is result for entry, result in zip(found, results, strict=True))
         assert list(Selection(until=block.header.time).entries(block, results)) == []
         assert list(Selection(since=block.header.time).entries(block, results)) == found
+
+
+def test_verify_bounds_the_age_of_what_is_shown(folder: Path, export: LedgerExport) -> None:
+    """A value proven alone: fresh by the time of its head, and only if it is of the head's latest block."""
+    from ledger.export import verify_export
+    from ledger.receipts import PROVEN_VALUE, ProvenValue
+
+    machine = verify_export(export, read_trust(folder / "consortium.json"))
+    path, key = machine.log.inclusion_proof(machine.height), b"grants/grant/none"
+    absent = ProvenValue(PROVEN_VALUE, key, None, machine.state.prove(key), machine.header, path, export.note)
+    (folder / "absence.evidence").write_bytes(encode(absent))
+    cosigned = read_history(folder / "ledger.evidence").time
+
+    def verify(file: str, bound: str) -> Result:
+        pinned = ("--trust", str(folder / "consortium.json"), "--newer-than", bound)
+        return CliRunner().invoke(app, ["verify", str(folder / file), *pinned])
+
+    for file in ("absence.evidence", "ledger.evidence"):
+        assert verify(file, format_instant(cosigned)).exit_code == 0
+        assert refusal(verify(file, format_instant(cosigned + 1000))).code == "ledger.stale"
+        assert verify(file, "lately").exit_code == 2
