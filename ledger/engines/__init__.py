@@ -1,6 +1,6 @@
 """What orders blocks. `Engine` is what all engines offer; the embedded one stands on SQLite."""
 
 from ledger.engines.embedded import EmbeddedEngine, GroupCommit
-from ledger.engines.engine import Engine, Head, TxId, attend, commit, read
+from ledger.engines.engine import Cursor, Engine, Head, TxId, attend, commit, read
 
-__all__ = ["EmbeddedEngine", "Engine", "GroupCommit", "Head", "TxId", "attend", "commit", "read"]
+__all__ = ["Cursor", "EmbeddedEngine", "Engine", "GroupCommit", "Head", "TxId", "attend", "commit", "read"]

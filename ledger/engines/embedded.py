@@ -27,12 +27,13 @@ from typing import Literal, overload
 
 from filelock import FileLock, Timeout
 
-from ledger.engines.engine import Head, TxId
+from ledger.engines.engine import EVERYTHING, START, Cursor, Head, TxId
 from ledger.engines.store import Store
-from ledger.envelope import envelope_id
+from ledger.envelope import envelope_id, open_envelope
 from ledger.export import EXPORT, LedgerExport
 from ledger.faults import Fault, no_fault
 from ledger.machine import MOST_ENVELOPES, Block, BlockHeader, Executed, Machine, Result, check_usable
+from ledger.reading import Entry, Selection
 from ledger.receipts import PROVEN_VALUE, RECEIPT, ProvenValue, Receipt
 from ledger.snapshots import LedgerSnapshot, take_snapshot, verify_snapshot
 from ledger.trees.log import Log
@@ -51,6 +52,8 @@ WAITING_BYTES = 16 * 1024 * 1024
 """Most bytes of them."""
 REMEMBERED = 10_000
 """Refusals whose facts are kept in memory; older ones keep their code only."""
+MOST_ENTRIES = 1000
+"""Most envelopes of one answer to `entries`."""
 KEPT = 4
 """Blocks that are kept in memory, decoded, for the receipts of their envelopes."""
 
@@ -271,8 +274,9 @@ class EmbeddedEngine:
                 break
             batch.append(data)
             room -= len(data)
-        time = max(self._clock(), self._machine.time)
-        executed = self._machine.execute(self._machine.height + 1, time, batch)
+        executed = await self._execute(batch)
+        if executed is None:
+            return
         self._fault("executed")
         block = Block(executed.outcome.header, tuple(batch))
         note = sign_checkpoint(self._signer, self._trust.origin, executed.outcome.size, executed.outcome.log_root)
@@ -283,17 +287,37 @@ class EmbeddedEngine:
         async with self._executed:
             self._executed.notify_all()
 
+    async def _execute(self, batch: list[bytes]) -> Executed | None:
+        """Work out the next block, without what was authentic when it came and no longer is; None if nothing is."""
+        time = max(self._clock(), self._machine.time)
+        while batch:
+            try:
+                return self._machine.execute(self._machine.height + 1, time, batch)
+            except VerificationError as error:
+                if error.code != "ledger.bad_entry":
+                    raise
+                data = batch.pop(int(error.facts["entry"]))
+                self._forget(envelope_id(data), open_envelope(data).envelope.sender)
+                await self._announce()
+        return None
+
+    def _forget(self, tx: TxId, sender: str) -> None:
+        """An envelope does not wait any more."""
+        data = self._waiting.pop(tx)
+        self._pending[sender] -= 1
+        self._pending_bytes[sender] -= len(data)
+        self._waiting_bytes -= len(data)
+        if self._closing:
+            return
+        if not self._waiting:
+            self._work.clear()
+        if len(self._waiting) < self._group.envelopes and self._waiting_bytes < self._group.size:
+            self._full.clear()
+
     def _adopt(self, executed: Executed, note: Note) -> None:
         outcome = self._machine.adopt(executed)
         for result in outcome.results:
-            data = self._waiting.pop(result.envelope)
-            self._pending[result.sender] -= 1
-            self._pending_bytes[result.sender] -= len(data)
-            self._waiting_bytes -= len(data)
-        if not self._waiting and not self._closing:
-            self._work.clear()
-        if len(self._waiting) < self._group.envelopes and self._waiting_bytes < self._group.size and not self._closing:
-            self._full.clear()
+            self._forget(result.envelope, result.sender)
         self._adopted(outcome.size, note, outcome.results, outcome.refusals)
 
     def _adopted(
@@ -478,6 +502,46 @@ class EmbeddedEngine:
             raise Unavailable("ledger.not_final", retry_after=1)
         height = self._final_height
         return take_snapshot(self._founding, self._header(height), self._states[height], self._machine.log, note)
+
+    async def entries(
+        self, selection: Selection = EVERYTHING, after: Cursor = START, limit: int = 100
+    ) -> tuple[Entry, ...]:
+        """See `Engine.entries`."""
+        self._check_open()
+        if not 1 <= limit <= MOST_ENTRIES:
+            raise ValueError(f"limit is 1..{MOST_ENTRIES}")
+        if after.height < self._origin.height:
+            self._check_kept(after.height + 1)
+        found: list[Entry] = []
+        height, last = after.height, self._final_height
+        while len(found) < limit:
+            heights = self._store.heights(selection, height, last, limit)
+            for height in heights:
+                block, results = self._store.block(height)[0], self._store.results(height)
+                found += (entry for entry in selection.entries(block, results) if Cursor.of(entry) > after)
+                if len(found) >= limit:
+                    break
+            if len(heights) < limit:
+                break
+            height += 1
+        return tuple(found[:limit])
+
+    async def watch(self, selection: Selection = EVERYTHING, after: Cursor = START) -> AsyncIterator[Entry]:
+        """See `Engine.watch`. Raises Unavailable if the engine failed."""
+        while not self._released:
+            seen = self._final_height
+            found = await self.entries(selection, after, MOST_ENTRIES)
+            for entry in found:
+                yield entry
+                after = Cursor.of(entry)
+            if found:
+                continue
+            if selection.until is not None and self._header(seen).time >= selection.until:
+                return
+            after = max(after, Cursor(seen))
+            async with self._finality:
+                while self._final_height == seen and not self._released and self._failure is None:
+                    await self._finality.wait()
 
     def _check_kept(self, height: int) -> None:
         if height <= self._origin.height:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar, overload
+from typing import Literal, NamedTuple, Protocol, TypeVar, overload
 
 from ledger.export import LedgerExport
-from ledger.machine import Block
+from ledger.machine import MOST_ENVELOPES, Block
+from ledger.reading import Entry, Selection
 from ledger.receipts import ProvenValue, Receipt
 from ledger.replicas import Replica
+from ledger.snapshots import LedgerSnapshot
 from wire.canonical import Wire, decode
 from wire.checkpoint import Note, SignatureLine
 from wire.errors import Refused, VerificationError
@@ -31,6 +33,25 @@ class Head:
     height: int
     final_height: int
     note: bytes | None
+
+
+class Cursor(NamedTuple):
+    """A place in history, to go on after: that of an envelope that was read. The default is before all.
+
+    Two integers: keep them anywhere, and a subscription resumes where it ended.
+    """
+
+    height: int = 0
+    entry: int = MOST_ENVELOPES
+
+    @classmethod
+    def of(cls, entry: Entry) -> Cursor:
+        """The place of `entry`."""
+        return cls(entry.height, entry.entry)
+
+
+START = Cursor()
+EVERYTHING = Selection()
 
 
 class Engine(Protocol):
@@ -69,6 +90,23 @@ class Engine(Protocol):
 
     async def export(self) -> LedgerExport:
         """All final history."""
+
+    async def snapshot(self) -> LedgerSnapshot:
+        """The state at the last final head, for another engine or replica to start from."""
+
+    async def entries(
+        self, selection: Selection = EVERYTHING, after: Cursor = START, limit: int = 100
+    ) -> tuple[Entry, ...]:
+        """The first `limit` (1..1,000) selected envelopes of final history after a place, in order.
+
+        Each is final, and `wait` gives its receipt. Raises Refused if the engine holds no history from there on.
+        """
+
+    def watch(self, selection: Selection = EVERYTHING, after: Cursor = START) -> AsyncIterator[Entry]:
+        """Selected envelopes after a place as they become final, none left out, none twice; waits for more.
+
+        Ends when the engine closes, or once final history has passed `selection.until`.
+        """
 
     async def close(self) -> None:
         """Finish what is being written and let go of the data."""

@@ -17,6 +17,7 @@ from typing import TypeVar
 from ledger.engines.migration import DATA_VERSION, activity, create, index, migrate
 from ledger.faults import Fault, no_fault
 from ledger.machine import Block, Result
+from ledger.reading import Selection
 from ledger.snapshots import LedgerSnapshot
 from wire.canonical import Wire, decode, encode
 from wire.checkpoint import Note, parse_note
@@ -170,6 +171,25 @@ class Store:
         if not isinstance(height, int):
             raise DecodeError("ledger.damaged", path=str(self._path))
         return height
+
+    def heights(self, selection: Selection, first: int, last: int, most: int) -> list[int]:
+        """Heights in first..last, in order, of at most `most` blocks that may hold what `selection` asks for."""
+        words = [f"sender/{selection.organisation}"] if selection.organisation else []
+        words += [f"kind/{selection.kind}"] if selection.kind else []
+        with self._guarded():
+            one = self._reader.execute
+            if selection.since is not None:  # the time of blocks never goes back
+                (low,) = one("SELECT min(height) FROM times WHERE time >= ?", (selection.since,)).fetchone()
+                first = max(first, last + 1 if low is None else low)
+            if selection.until is not None:
+                (high,) = one("SELECT max(height) FROM times WHERE time < ?", (selection.until,)).fetchone()
+                last = min(last, 0 if high is None else high)
+            tables = ["activity"] * len(words) or ["blocks"]
+            source = " JOIN ".join(f"{table} AS t{n}" for n, table in enumerate(tables))
+            same = "".join(f" AND t{n}.what = ? AND t{n}.height = t0.height" for n in range(len(words)))
+            where = f"FROM {source} WHERE t0.height BETWEEN ? AND ?{same}"
+            rows = one(f"SELECT t0.height {where} ORDER BY t0.height LIMIT ?", (first, last, *words, most)).fetchall()
+        return [height for (height,) in rows]
 
     def place(self, identity: bytes) -> tuple[int, int] | None:
         """Height and entry of an envelope, or None."""

@@ -278,6 +278,34 @@ def test_group_commit_refuses_nonsense(change: dict[str, Any]) -> None:
         GroupCommit(**change)
 
 
+def test_what_is_no_longer_authentic_when_its_block_comes_is_left_out(world: Any, tmp_path: Path) -> None:
+    """Its sender's key changed, or it was expelled, while it waited: the others must not wait for it."""
+
+    async def test() -> None:
+        async with running(world, tmp_path) as engine:
+            whole = engine.machine.execute
+
+            def execute(height: int, time: int, envelopes: Sequence[bytes]) -> Any:
+                if gone in envelopes:
+                    entry, reason = list(envelopes).index(gone), "ledger.envelope_signature"
+                    raise VerificationError("ledger.bad_entry", height=height, entry=entry, reason=reason)
+                return whole(height, time, envelopes)
+
+            gone = world.envelope("insurer", grant(world, "b"))
+            others = [world.envelope("hospital-1", grant(world, "a")), world.envelope("regulator", grant(world, "c"))]
+            with patch.object(engine.machine, "execute", execute):
+                waiting = [asyncio.create_task(commit(engine, data, 10)) for data in (others[0], gone, others[1])]
+                receipts: list[Any] = await asyncio.gather(*waiting, return_exceptions=True)
+                assert isinstance(receipts[1], Refused) and receipts[1].code == "ledger.unknown_envelope"
+                assert [receipts[n].block.height for n in (0, 2)] == [1, 1]
+                with pytest.raises(Refused):
+                    await commit(engine, gone, 10)  # alone in its block, there is no block
+                assert engine.machine.height == 1 and await engine.next_nonce("insurer") == 0
+            await commit(engine, gone, 10)
+
+    run(test)
+
+
 def test_reopening_replays_to_the_same_roots(world: Any, tmp_path: Path) -> None:
     async def test() -> None:
         async with running(world, tmp_path) as engine:
