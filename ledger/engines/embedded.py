@@ -501,7 +501,9 @@ class EmbeddedEngine:
         if note is None:
             raise Unavailable("ledger.not_final", retry_after=1)
         height = self._final_height
-        return take_snapshot(self._founding, self._header(height), self._states[height], self._machine.log, note)
+        # The tree is immutable and the log only grows: this may take its time beside the blocks that follow.
+        block, state = self._header(height), self._states[height]
+        return await asyncio.to_thread(take_snapshot, self._founding, block, state, self._machine.log, note)
 
     async def entries(
         self, selection: Selection = EVERYTHING, after: Cursor = START, limit: int = 100

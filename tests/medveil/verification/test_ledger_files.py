@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from ledger.export import LedgerExport, verify_export
 from ledger.snapshots import take_snapshot
-from ledger.split_view import SPLIT_VIEW, SplitView
+from ledger.split_view import SPLIT_VIEW, SplitView, compare_heads
 from medveil.verification import verify
 from wire.canonical import decode, encode
-from wire.checkpoint import parse_note, trust_of
+from wire.checkpoint import parse_note, sign_checkpoint, trust_of
 from wire.errors import Refused, VerificationError
+from wire.signing import Signer
 
 VECTOR = Path(__file__).resolve().parents[2] / "vectors" / "ledger" / "history.json"
 
@@ -34,6 +36,23 @@ def test_a_snapshot(export: LedgerExport, tmp_path: Path) -> None:
     assert {check.what for check in report.checks} == {"state and log lead to the head", "head cosigned by k of n"}
     with pytest.raises(Refused):
         verify(path)
+
+
+def test_a_split_view(export: LedgerExport, tmp_path: Path) -> None:
+    """The sequencer, whose key this test knows, signed another head of the size that everybody cosigned."""
+    trust = trust_of(export.founding)
+    note = parse_note(export.note)
+    signer = Signer(sha256(f"{trust.sequencer}/cosign".encode()).digest())
+    forged = sign_checkpoint(signer, trust.origin, note.checkpoint.size, bytes(32))
+    split = compare_heads(export.note, forged.format(), trust, verify_export(export, trust).log)
+    path = tmp_path / "split-view.evidence"
+    assert split is not None
+    path.write_bytes(encode(split))
+    report = verify(path, trust)
+    assert report.pinned and [check.what for check in report.checks] == [
+        "two heads of this ledger, signed by its sequencer, that contradict each other",
+        "cosigned both of them: nobody",
+    ]
 
 
 def test_no_split_view(export: LedgerExport, tmp_path: Path) -> None:
