@@ -22,6 +22,7 @@ from medveil.gateway.organisation import Clock, Organisation, Rand
 from wire.canonical import encode
 from wire.checkpoint import TrustFile, write_trust
 from wire.checkpoint.trust import needed_cosigners
+from wire.errors import Unavailable
 from wire.keyset import Founding
 
 
@@ -104,7 +105,11 @@ def _keep(folder: Path) -> Callable[[SplitView], None]:
     """Where a member keeps the evidence that it was shown two histories: ``split-view.evidence``."""
 
     def keep(split: SplitView) -> None:
-        (folder / "split-view.evidence").write_bytes(encode(split))
+        path = folder / "split-view.evidence"
+        try:
+            path.write_bytes(encode(split))
+        except OSError:
+            raise Unavailable("ledger.storage", path=str(path)) from None
 
     return keep
 
