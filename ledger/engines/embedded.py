@@ -221,13 +221,14 @@ class EmbeddedEngine:
         tx = envelope_id(envelope)
         if tx in self._waiting or self._store.place(tx) is not None:
             return tx
-        signed = self._machine.authenticate(envelope)
+        view = self._machine.view()
+        signed = self._machine.authenticate(envelope, view)
         sender = signed.envelope.sender
         waiting = self._pending[sender]
         if waiting >= MOST_WAITING or self._pending_bytes[sender] + len(envelope) > WAITING_BYTES:
             raise Unavailable("ledger.busy", retry_after=1, organisation=sender)
         nonce = self._machine.next_nonce(sender) + waiting
-        check_usable(signed.envelope, self._machine.height + 1, self._machine.view(), nonce)
+        check_usable(signed.envelope, self._machine.height + 1, view, nonce)
         self._waiting[tx] = envelope
         self._pending[sender] += 1
         self._pending_bytes[sender] += len(envelope)
