@@ -31,8 +31,7 @@ class MedveilError(Exception):
                 raise ValueError(f"fact {name!r} of error {code!r} must be text or an integer")
         self.code = code
         self.facts: dict[str, Fact] = {
-            name: fact if isinstance(fact, int) or len(fact) <= _LONGEST_FACT else fact[:_LONGEST_FACT] + "..."
-            for name, fact in facts.items()
+            name: fact if isinstance(fact, int) else _plain(fact) for name, fact in facts.items()
         }
         super().__init__(code)
 
@@ -55,6 +54,12 @@ class MedveilError(Exception):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.code!r})"
+
+
+def _plain(fact: str) -> str:
+    """Text as a screen may show it: not endless, and no control character of an outsider's reaches a terminal."""
+    shown = "".join(character if character.isprintable() else "\ufffd" for character in fact[:_LONGEST_FACT])
+    return shown if len(fact) <= _LONGEST_FACT else shown + "..."
 
 
 class DecodeError(MedveilError):

@@ -9,8 +9,9 @@ signed by the exporting organisation, so that a changed, added, removed or renam
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -36,6 +37,9 @@ class Header(Wire, frozen=True, tag="wire.header"):
     version: Annotated[int, msgspec.Meta(ge=1, le=255)]
     suite: Annotated[int, msgspec.Meta(ge=1, le=255)]
 
+
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+"""What no file system, shell or terminal reads as anything but a name."""
 
 _kinds: dict[tuple[str, int], type[Wire]] = {}
 
@@ -200,11 +204,9 @@ def check_manifest(folder: Path, manifest: Manifest, key: VerifyKey) -> None:
 
 
 def _check_paths(paths: Iterable[str]) -> None:
-    """Listed paths stay inside the folder, are in order and none is listed twice."""
+    """Listed paths are plain ASCII names that stay inside the folder, are in order and none is listed twice."""
     before = ""
     for name in paths:
-        parts = PurePosixPath(name).parts
-        plain = name == "/".join(parts) and ".." not in parts and not name.startswith("/") and "\\" not in name
-        if not plain or name <= before or name == MANIFEST_NAME:
+        if not _PLAIN_PATH.fullmatch(name) or name <= before or name == MANIFEST_NAME:
             raise VerificationError("wire.bad_manifest", file=MANIFEST_NAME)
         before = name

@@ -89,6 +89,9 @@ def decide_use(holder: Organisation, request: UseRequest, at: int, query: bytes 
 
 
 def still_granted(holder: Organisation, request: UseRequest, decision: Decision, at: int) -> bool:
-    """Whether the grant that allowed a running use still stands: asked again before each step that releases."""
+    """Whether the grant that allowed a running use still stands, for the same rows.
+
+    Asked again before each step that releases; a grant renewed under way counts if it still allows the use.
+    """
     again = decide(request, issued(holder), anchored(holder), at)
-    return again.allowed and again.grant == decision.grant
+    return again.allowed and (again.grant, again.rows) == (decision.grant, decision.rows)

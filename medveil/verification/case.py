@@ -28,10 +28,10 @@ class History:
         """Take in the next block as it was replayed."""
         self.times.append(block.header.time)
         for result in outcome.results:
-            if result.accepted:
-                for op in open_envelope(block.envelopes[result.entry]).envelope.ops:
-                    if isinstance(op, ApproveQuery):
-                        self.approved[op.query, result.sender] = block.header.height
+            ops = open_envelope(block.envelopes[result.entry]).envelope.ops
+            for op, became in zip(ops, result.ops, strict=False):  # none became anything: all were refused
+                if isinstance(op, ApproveQuery) and not became.code:
+                    self.approved[op.query, result.sender] = block.header.height
 
 
 @dataclass

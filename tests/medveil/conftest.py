@@ -28,7 +28,7 @@ from medveil.gateway import eligibility, granting, organisation, querying
 from medveil.gateway.eligibility import Wallet
 from medveil.gateway.organisation import Organisation
 from mpc.budget import split
-from mpc.query import Measure, Query
+from mpc.query import COUNTS, SUMS, Measure, Query
 from mpc.release import Release
 from privacy.audit import Entry
 from privacy.decide import Decision
@@ -36,6 +36,7 @@ from privacy.grants import GrantTerms
 from privacy.keys import Argon2Cost, FileKeyProvider
 from privacy.local import GroupColumn, RowFilter
 from privacy.predicate import to_arrow
+from wire.errors import MedveilError
 from wire.money import parse_amount
 from zkp.bill_limit import Bill, LimitRequest
 
@@ -129,6 +130,43 @@ class World:
         """Everybody gives up after `seconds`."""
         for one in self.consortium.organisations.values():
             one.patience = one.account.patience = seconds
+
+    # --- what a query came to
+
+    @staticmethod
+    def codes(outcomes: Sequence[Any]) -> list[str]:
+        """What each outcome was: the code of an error, or "allowed" or "denied"."""
+        said = []
+        for outcome in outcomes:
+            if isinstance(outcome, MedveilError):
+                said.append(outcome.code)
+            else:
+                said.append("allowed" if outcome.allowed else "denied")
+        return said
+
+    async def check_untouched(self, handle: bytes = bytes(range(16))) -> None:
+        """The query is closed, its reservation returned, nothing of it contributed to a fixed set."""
+        population = await self.population()
+        assert (population.reserved, population.spent) == (0, 0)
+        assert self.state_of(handle).status == "closed"
+        state = self.researcher.account.state
+        for phase in (COUNTS, SUMS):
+            assert querying.read_opened(state, handle, phase) is None
+            found = state.get(queries.phase_key(handle, phase), queries.PhaseState)
+            assert found is None or not found.survivors
+        for site in self.hospitals:
+            assert not self[site].audit.unfinished()
+
+    async def check_spent(self, opened: tuple[int, ...], handle: bytes = bytes(range(16))) -> None:
+        """The budget is spent for good; the phases `opened` and no other have released sums."""
+        population = await self.population()
+        assert (population.reserved, population.spent) == (0, self.rho)
+        assert self.state_of(handle).status == "spent"
+        state = self.researcher.account.state
+        opens = tuple(phase for phase in (COUNTS, SUMS) if querying.read_opened(state, handle, phase) is not None)
+        assert opens == opened
+        for site in self.hospitals:
+            assert not self[site].audit.unfinished()
 
     # --- data, budget, grants
 

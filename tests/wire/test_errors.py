@@ -60,7 +60,9 @@ def test_a_long_fact_is_cut() -> None:
 @given(st.text(max_size=50))
 def test_a_fact_is_never_read_as_a_pattern(fact: str) -> None:
     error = DecodeError("wire.bad_name", what=fact)
-    assert fact in error.message
+    shown = "".join(character if character.isprintable() else "\ufffd" for character in fact)
+    assert shown in error.message
+    assert error.text().isprintable(), "no control character reaches a terminal"
 
 
 def test_braces_in_facts_stay_braces() -> None:

@@ -6,65 +6,26 @@ closed, and those who wait are told why.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import sqlite3
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
-from ledger.contracts import ApproveQuery, CloseQuery, Contribute, FixSurvivors, ProposeQuery, RevokeGrant, queries
+from ledger.contracts import ApproveQuery, CloseQuery, Contribute, ProposeQuery, RevokeGrant
 from medveil.gateway import querying
-from medveil.gateway.querying import MaskKeys, QueryAnswer, QueryRequest, read_opened, request_session
+from medveil.gateway.querying import MaskKeys, QueryAnswer, QueryRequest, request_session
 from mpc import secure_aggregation
 from mpc.query import COUNTS, SUMS, Measure, salted_hash
-from mpc.release import Release
 from mpc.secure_aggregation import Masked, MaskKey
 from privacy.local import GroupColumn
 from privacy.predicate import Compare, Not
 from wire.domains import MASK_KEY, MASKED
-from wire.errors import BudgetExhausted, ConsentDenied, MedveilError, ProtocolAbort, Refused, Unavailable
+from wire.errors import ConsentDenied, ProtocolAbort
 
 HANDLE = bytes(range(16))
 Play = Callable[[Callable[[Any], Any]], Any]
-
-
-def codes(outcomes: list[Any]) -> list[str]:
-    """What each outcome was: the code of an error, or "allowed" or "denied"."""
-    said = []
-    for outcome in outcomes:
-        if isinstance(outcome, MedveilError):
-            said.append(outcome.code)
-        else:
-            said.append("allowed" if outcome.allowed else "denied")
-    return said
-
-
-async def check_untouched(world: Any, handle: bytes = HANDLE) -> None:
-    """The query is closed, its reservation returned, nothing of it contributed to a fixed set."""
-    population = await world.population()
-    assert (population.reserved, population.spent) == (0, 0)
-    assert world.state_of(handle).status == "closed"
-    state = world.researcher.account.state
-    for phase in (COUNTS, SUMS):
-        assert read_opened(state, handle, phase) is None
-        found = state.get(queries.phase_key(handle, phase), queries.PhaseState)
-        assert found is None or not found.survivors
-    for site in world.hospitals:
-        assert not world[site].audit.unfinished()
-
-
-async def check_spent(world: Any, opened: tuple[int, ...], handle: bytes = HANDLE) -> None:
-    """The budget is spent for good; the phases `opened` and no other have released sums."""
-    population = await world.population()
-    assert (population.reserved, population.spent) == (0, world.rho)
-    assert world.state_of(handle).status == "spent"
-    state = world.researcher.account.state
-    assert tuple(phase for phase in (COUNTS, SUMS) if read_opened(state, handle, phase) is not None) == opened
-    for site in world.hospitals:
-        assert not world[site].audit.unfinished()
 
 
 def test_a_query_debits_its_budget_and_the_same_again(play: Play) -> None:
@@ -108,9 +69,9 @@ def test_one_site_that_denies_ends_it_for_all(play: Play) -> None:
         assert answer.facts["organisation"] == "hospital-2"
         assert answer.facts["reason"] == "privacy.deny_no_grant"
         assert "no grant" in answer.text().lower() or "grant" in str(answer.facts["words"])
-        assert codes(parts)[1] == "denied"
-        assert set(codes([parts[0], parts[2]])) <= {"gateway.stopped", "gateway.query_closed"}
-        await check_untouched(world)
+        assert world.codes(parts)[1] == "denied"
+        assert set(world.codes([parts[0], parts[2]])) <= {"gateway.stopped", "gateway.query_closed"}
+        await world.check_untouched()
         assert world.ended("hospital-2") == ["denied"]
         assert world.ended("hospital-1") == world.ended("hospital-3") == ["aborted"]
 
@@ -123,8 +84,8 @@ def test_a_use_that_all_deny_is_written_by_all(play: Play) -> None:
         query = world.query(measures=(Measure("age", 0, 120, 1, (0, 60, 120)),))
         answer, parts = await world.run(query, HANDLE)
         assert isinstance(answer, ConsentDenied)
-        assert codes(parts) == ["denied"] * 3
-        await check_untouched(world)
+        assert world.codes(parts) == ["denied"] * 3
+        await world.check_untouched()
         for site in world.hospitals:
             (intent, outcome) = world.entries(site)
             assert (intent.use.allowed, intent.use.rule, intent.use.recipient) == (False, "fields", "researcher")
@@ -149,7 +110,7 @@ def test_uses_beyond_the_grant(play: Play, changes: dict[str, Any], rule: str) -
         answer, parts = await world.run(world.query(**changes), HANDLE)
         assert isinstance(answer, ConsentDenied)
         assert [part.rule for part in parts] == [rule] * 3
-        await check_untouched(world)
+        await world.check_untouched()
 
     play(story)
 
@@ -187,8 +148,8 @@ def test_a_grant_revoked_between_the_phases_stops_the_run(play: Play) -> None:
         assert isinstance(answer, ProtocolAbort)
         assert (answer.code, answer.parties) == ("gateway.stopped", ("hospital-1",))
         assert answer.facts["reason"] == "gateway.grant_gone"
-        assert codes(parts[1:]) == ["gateway.stopped"] * 2
-        await check_spent(world, (COUNTS,))
+        assert world.codes(parts[1:]) == ["gateway.stopped"] * 2
+        await world.check_spent((COUNTS,))
         for name in world.hospitals:
             assert world.ended(name) == ["released"]  # the counts had left
 
@@ -211,7 +172,7 @@ def test_a_grant_revoked_just_before_the_last_vector_leaves(play: Play) -> None:
         assert len(masked) == 1
         assert parts[1].code == "gateway.grant_gone"
         assert answer.code == "gateway.stopped"
-        await check_spent(world, (COUNTS,))
+        await world.check_spent((COUNTS,))
         assert all(world.ended(name) == ["released"] for name in world.hospitals)  # the counts had left
 
     play(story)
@@ -229,7 +190,7 @@ def test_a_grant_revoked_after_the_approval_costs_nothing(play: Play) -> None:
         answer, parts = await world.run(world.query(), HANDLE)
         assert parts[2].code == "gateway.grant_gone"
         assert isinstance(answer, ProtocolAbort)
-        await check_untouched(world)
+        await world.check_untouched()
 
     play(story)
 
@@ -258,8 +219,8 @@ def test_a_site_that_sends_another_vector_than_it_committed_to(play: Play, phase
         answer, parts = await world.run(world.query(), HANDLE)
         assert isinstance(answer, ProtocolAbort)
         assert (answer.code, answer.parties) == ("mpc.sum_aborted", ())
-        await check_spent(world, () if phase == COUNTS else (COUNTS,))
-        assert codes(parts) == ["gateway.stopped"] * 3
+        await world.check_spent(() if phase == COUNTS else (COUNTS,))
+        assert world.codes(parts) == ["gateway.stopped"] * 3
         assert all(world.ended(name) == ["released"] for name in world.hospitals)  # the vectors had left
 
     play(story)
@@ -279,7 +240,7 @@ def test_a_site_that_signs_for_another(play: Play) -> None:
         assert isinstance(answer, ProtocolAbort)
         assert answer.code in ("mpc.bad_signature", "mpc.sent_twice")
         assert answer.parties == ("hospital-3",) or "hospital-3" in answer.parties
-        await check_untouched(world)
+        await world.check_untouched()
 
     play(story)
 
@@ -305,9 +266,9 @@ def test_a_site_that_says_no_after_it_approved(play: Play) -> None:
         assert isinstance(answer, ProtocolAbort)
         assert (answer.code, answer.facts["reason"]) == ("gateway.stopped", "gateway.trouble")
         assert "Zhang" not in answer.text()
-        assert codes(parts[1:]) == ["gateway.stopped"] * 2
+        assert world.codes(parts[1:]) == ["gateway.stopped"] * 2
         assert all("Zhang" not in part.text() for part in parts[1:])
-        await check_untouched(world)
+        await world.check_untouched()
         assert world.ended("hospital-1") == ["aborted"]
 
     play(story)
@@ -322,8 +283,8 @@ def test_a_member_of_the_roster_that_closes_the_query(play: Play) -> None:
 
         world.after(world["hospital-3"], querying.queries.AnnounceContribution, close)
         answer, parts = await world.run(world.query(), HANDLE)
-        assert {answer.code, *codes(parts)} <= {"gateway.query_closed", "gateway.stopped", "queries.status"}
-        await check_untouched(world)
+        assert {answer.code, *world.codes(parts)} <= {"gateway.query_closed", "gateway.stopped", "queries.status"}
+        await world.check_untouched()
 
     play(story)
 
@@ -366,10 +327,10 @@ def test_mask_keys_that_the_researcher_changed(
         answer, parts = await world.run(world.query(), HANDLE)
         assert isinstance(answer, ProtocolAbort)
         assert answer.code == "gateway.stopped"
-        first = codes(parts)[0]
+        first = world.codes(parts)[0]
         assert first == code or (len(victims) > 1 and first in ("gateway.stopped", "gateway.query_closed"))
-        assert code in codes(parts)
-        await check_untouched(world)
+        assert code in world.codes(parts)
+        await world.check_untouched()
         for site in world.hospitals:
             assert world.ended(site) == ["aborted"]
 
@@ -404,8 +365,8 @@ def test_a_request_that_is_not_what_was_proposed(play: Play, changes: dict[str, 
         answer, parts = await world.run(world.query(), HANDLE)
         assert isinstance(answer, ConsentDenied)
         assert answer.facts["reason"] == code
-        assert codes(parts) == [code] * 3
-        await check_untouched(world)
+        assert world.codes(parts) == [code] * 3
+        await world.check_untouched()
         assert all(not world.entries(site) for site in world.hospitals)
 
     play(story)
@@ -437,8 +398,8 @@ def test_a_query_beyond_the_declarations(play: Play, changes: dict[str, Any], co
         answer, parts = await world.run(world.query(**changes), HANDLE)
         assert isinstance(answer, ConsentDenied)
         assert answer.facts["reason"] == code
-        assert codes(parts) == [code] * 3
-        await check_untouched(world)
+        assert world.codes(parts) == [code] * 3
+        await world.check_untouched()
 
     play(story)
 
@@ -481,7 +442,7 @@ def test_a_malformed_query_is_refused_in_words(play: Play, changes: dict[str, An
             return [(await researcher.receive(QueryAnswer, request_session(HANDLE)))[1] for _ in world.hospitals]
 
         answers, parts = await world.run(query, HANDLE, asking=asking())
-        assert codes(parts) == [code] * 3
+        assert world.codes(parts) == [code] * 3
         assert [(answer.accepted, answer.code) for answer in answers] == [(False, code)] * 3
 
     play(story)
@@ -492,291 +453,11 @@ def test_a_filter_that_the_table_cannot_answer_is_refused_before_the_approval(pl
         await world.grant_study()
         answer, parts = await world.run(world.query(filter=Compare("cost", "eq", "Zhang San")), HANDLE)
         assert isinstance(answer, ConsentDenied)
-        assert len(set(codes(parts))) == 1 and codes(parts)[0].startswith("privacy.predicate")
+        assert len(set(world.codes(parts))) == 1 and world.codes(parts)[0].startswith("privacy.predicate")
         assert "Zhang" not in answer.text()
-        await check_untouched(world)
+        await world.check_untouched()
         assert world.state_of(HANDLE).approvals == ()
         for site in world.hospitals:
             assert world.ended(site) == ["aborted"]
-
-    play(story)
-
-
-def test_a_researcher_that_publishes_other_totals(play: Play) -> None:
-    """The sites stop after phase 1: they never let phase 2 follow from sums that do not open."""
-
-    async def story(world: Any) -> None:
-        await world.grant_study()
-        submit = world.researcher.submit
-
-        async def lying(*ops: Any) -> Any:
-            if isinstance(ops[0], queries.Release):
-                totals = (ops[0].totals[0] + 1, *ops[0].totals[1:])
-                ops = (msgspec.structs.replace(ops[0], totals=totals),)
-            return await submit(*ops)
-
-        world.researcher.submit = lying
-        answer, parts = await world.run(world.query(), HANDLE)
-        assert isinstance(answer, ProtocolAbort)
-        assert "zkp" in codes(parts)[0] or "mpc" in codes(parts)[0] or codes(parts)[0] == "gateway.stopped"
-        assert any(code.startswith("mpc.sum") for code in codes(parts))
-        assert world.state_of(HANDLE).status == "spent"
-        for site in world.hospitals:
-            assert world.ended(site) == ["released"]
-
-    play(story)
-
-
-def test_a_researcher_that_asks_for_masked_vectors_early(play: Play) -> None:
-    """Before the survivors stand on the ledger a site waits, whatever the researcher does; then it gives up."""
-
-    async def story(world: Any) -> None:
-        await world.grant_study()
-        world.impatient(1.0)
-        submit = world.researcher.submit
-        sent = []
-        for site in world.sites:
-            world.alter(site, Masked, lambda recipient, message: sent.append(message) or message)
-
-        async def never_fixing(*ops: Any) -> Any:
-            if isinstance(ops[0], FixSurvivors):
-                return None
-            return await submit(*ops)
-
-        world.researcher.submit = never_fixing
-        answer, parts = await world.run(world.query(), HANDLE)
-        assert isinstance(answer, MedveilError)
-        assert all(isinstance(part, MedveilError) for part in parts)
-        assert not sent
-        await check_untouched(world)
-        for site in world.hospitals:
-            assert world.ended(site) == ["aborted"]
-
-    play(story)
-
-
-# --- budget -------------------------------------------------------------------------------------
-
-
-def test_over_budget_is_refused_before_anything_is_sent(play: Play) -> None:
-    async def story(world: Any) -> None:
-        await world.grant_study()
-        before = world.consortium.post.messages_carried
-        query = world.query(rho_nano=world.budget + 1)
-        with pytest.raises(BudgetExhausted) as refused:
-            await querying.ask(world.researcher, query, HANDLE, secrets.token_bytes(32))
-        assert refused.value.code == "datasets.budget_exhausted"
-        assert refused.value.facts["available"] == world.budget
-        assert world.consortium.post.messages_carried == before
-        assert world.researcher.account.state.get(queries.query_key(HANDLE), queries.QueryState) is None
-        assert (await world.population()).available == world.budget
-
-    play(story)
-
-
-def test_two_queries_at_once_cannot_both_have_the_rest(play: Play) -> None:
-    """Both are proposed while the budget is free; the one that comes second is refused at its last approval."""
-
-    async def story(world: Any) -> None:
-        await world.grant_study()
-        handles = (HANDLE, HANDLE[::-1])
-        rho = 600_000_000
-        runs = await asyncio.gather(*(world.run(world.query(rho_nano=rho), handle) for handle in handles))
-        answers = [answer for answer, _ in runs]
-        assert sorted(isinstance(answer, Release) for answer in answers) == [False, True]
-        (refused,) = (answer for answer in answers if not isinstance(answer, Release))
-        assert isinstance(refused, ConsentDenied)
-        assert refused.facts["reason"] == "datasets.budget_exhausted"
-        population = await world.population()
-        assert (population.reserved, population.spent) == (0, rho)
-        for site in world.hospitals:
-            assert sorted(world.ended(site)) == ["aborted", "released"]
-
-    play(story)
-
-
-# --- the trail comes first ----------------------------------------------------------------------
-
-
-def on_disk(site: Any) -> int:
-    """How many entries another process would find in the file now."""
-    with sqlite3.connect(f"file:{site.folder / 'audit.sqlite'}?mode=ro", uri=True) as database:
-        return int(database.execute("SELECT COUNT(*) FROM entries").fetchone()[0])
-
-
-def test_the_intent_is_on_disk_before_anything_leaves(play: Play) -> None:
-    class Killed(BaseException):
-        """The process ends here."""
-
-    async def story(world: Any) -> None:
-        await world.grant_study()
-        site = world["hospital-1"]
-        seen = []
-
-        async def killed(*ops: Any) -> Any:
-            seen.append(on_disk(site))
-            raise Killed
-
-        site.submit = killed
-        site.audit.outcome = lambda *_: None  # a killed process writes nothing more
-        await world.researcher.submit(
-            ProposeQuery(HANDLE, salted_hash(world.query(), bytes(32)), "stays", world.hospitals, world.rho, 2)
-        )
-        request = QueryRequest(HANDLE, world.query(), bytes(32))
-        await world.researcher.send("hospital-1", request_session(HANDLE), request)
-        carried = world.consortium.post.messages_carried
-        with pytest.raises(Killed):
-            await world.serve(site, HANDLE)
-        assert seen == [1]
-        assert world.consortium.post.messages_carried == carried, "nothing was sent"
-        assert len(site.audit.unfinished()) == 1
-        assert site.audit.verify()
-
-    play(story)
-
-
-def test_no_log_no_release(play: Play) -> None:
-    async def story(world: Any) -> None:
-        await world.grant_study()
-
-        def full(use: Any) -> int:
-            raise Unavailable("privacy.store_failed", path="/home/hospital-1/audit.sqlite", reason="No space left")
-
-        world["hospital-1"].audit.intent = full
-        answer, parts = await world.run(world.query(), HANDLE)
-        assert codes(parts)[0] == "privacy.store_failed"
-        assert isinstance(answer, ConsentDenied)
-        assert (answer.facts["organisation"], answer.facts["reason"]) == ("hospital-1", "gateway.trouble")
-        assert "/home" not in answer.text(), "a path of one's own is not for others"
-        await check_untouched(world)
-        assert world.state_of(HANDLE).approvals in ((), ("hospital-2",), ("hospital-3",)) or (
-            "hospital-1" not in world.state_of(HANDLE).approvals
-        )
-
-    play(story)
-
-
-# --- silence and noise --------------------------------------------------------------------------
-
-
-def test_a_researcher_that_falls_silent(play: Play) -> None:
-    async def story(world: Any) -> None:
-        await world.grant_study()
-        world.impatient(0.5)
-        query, salt = world.query(), bytes(32)
-
-        async def asking() -> None:
-            await world.researcher.submit(
-                ProposeQuery(HANDLE, salted_hash(query, salt), "stays", world.hospitals, world.rho, 2)
-            )
-            for site in world.hospitals:
-                await world.researcher.send(site, request_session(HANDLE), QueryRequest(HANDLE, query, salt))
-
-        _, parts = await world.run(query, HANDLE, asking=asking())
-        assert set(codes(parts)) <= {"channel.timeout", "gateway.query_closed", "account.timeout"}
-        world.impatient(20)
-        await check_untouched(world)
-        for site in world.hospitals:
-            assert world.ended(site) == ["aborted"]
-
-    play(story)
-
-
-def test_a_site_that_never_answers(play: Play) -> None:
-    async def story(world: Any) -> None:
-        await world.grant_study()
-        world.impatient(0.5)
-        asked = querying.ask(world.researcher, world.query(), HANDLE, bytes(32))
-        parts = [world.serve(site, HANDLE) for site in world.sites[:2]]
-        answer, *rest = await asyncio.gather(asked, *parts, return_exceptions=True)
-        assert isinstance(answer, Unavailable)
-        assert all(isinstance(part, MedveilError) for part in rest)
-        world.impatient(20)
-        await check_untouched(world)
-
-    play(story)
-
-
-def test_a_site_that_is_never_asked_gives_up(play: Play) -> None:
-    async def story(world: Any) -> None:
-        world.impatient(0.2)
-        with pytest.raises(Unavailable) as late:
-            await world.serve(world["hospital-1"], HANDLE)
-        assert late.value.code == "account.timeout"
-        assert not world.entries("hospital-1")
-
-    play(story)
-
-
-def test_a_cancelled_researcher_leaves_no_reservation_for_good(play: Play) -> None:
-    async def story(world: Any) -> None:
-        await world.grant_study()
-        asking = asyncio.ensure_future(querying.ask(world.researcher, world.query(), HANDLE, bytes(32)))
-        parts = [asyncio.ensure_future(world.serve(site, HANDLE)) for site in world.sites]
-        await world.researcher.account.until(lambda state: querying._reserved(state, HANDLE), "the reservation")
-        asking.cancel()
-        world.impatient(0.5)
-        for part in parts:
-            part.cancel()
-        await asyncio.gather(asking, *parts, return_exceptions=True)
-        for site in world.hospitals:
-            assert world.ended(site) == ["aborted"]
-        world.impatient(20)
-        await world["hospital-1"].submit(CloseQuery(HANDLE))  # any of the roster can
-        await check_untouched(world)
-        await world.released()
-
-    play(story)
-
-
-def test_outsiders_cannot_spoil_a_query(play: Play) -> None:
-    """Handles are public, and so the sessions: what others put into them is dropped."""
-
-    async def story(world: Any) -> None:
-        await world.grant_study()
-        for _ in range(3):
-            await world.insurer.send(
-                "researcher", request_session(HANDLE), QueryAnswer(HANDLE, False, "privacy.deny_no_grant", "no")
-            )
-            await world.bureau.send("researcher", request_session(HANDLE), QueryAnswer(HANDLE, True, "", ""))
-            for site in world.hospitals:
-                await world.insurer.send(
-                    site, request_session(HANDLE), QueryRequest(HANDLE, world.query(rho_nano=1), bytes(32))
-                )
-                for stranger in (world.insurer, world["hospital-1"]):
-                    stop = querying.Refusal("gateway.trouble", "stop")
-                    await stranger.send(site, querying.stop_session(HANDLE), stop)
-        answer, parts = await world.run(world.query(), HANDLE)
-        assert isinstance(answer, Release)
-        assert codes(parts) == ["allowed"] * 3
-
-    play(story)
-
-
-def test_a_site_that_answers_twice_does_not_answer_for_another(play: Play) -> None:
-    async def story(world: Any) -> None:
-        for site in ("hospital-1", "hospital-3"):
-            await world.grant(f"study-{site}", site, "researcher")
-        await world["hospital-1"].send("researcher", request_session(HANDLE), QueryAnswer(HANDLE, True, "", ""))
-        await world["hospital-1"].send("researcher", request_session(HANDLE), QueryAnswer(HANDLE, True, "", ""))
-        answer, _ = await world.run(world.query(), HANDLE)
-        assert isinstance(answer, ConsentDenied)
-        assert answer.facts["organisation"] == "hospital-2"
-        await check_untouched(world)
-
-    play(story)
-
-
-def test_a_site_outside_the_roster(play: Play) -> None:
-    """The other site of the population is asked with a query that is not for it."""
-
-    async def story(world: Any) -> None:
-        query = world.query()
-        proposal = ProposeQuery(HANDLE, salted_hash(query, bytes(32)), "stays", world.hospitals, world.rho, 2)
-        await world.researcher.submit(proposal)
-        await world.researcher.send("bureau", request_session(HANDLE), QueryRequest(HANDLE, query, bytes(32)))
-        with pytest.raises(Refused) as refused:
-            await world.serve(world.bureau, HANDLE)
-        assert refused.value.code == "gateway.not_in_roster"
 
     play(story)

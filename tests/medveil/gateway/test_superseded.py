@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ledger.contracts import RetireDataset, SupersedeDataset, datasets
+from medveil.gateway import querying
 from mpc.release import Release
 from wire.errors import MedveilError, Refused
 
@@ -60,8 +61,9 @@ def test_a_query_on_a_retired_table_is_refused(play: Play, superseded: bool) -> 
             await site.submit(RetireDataset("stays-new"))
         else:
             await site.submit(RetireDataset("stays-hospital-1"))
-        answer, _ = await world.run(world.query(), HANDLE)
-        assert isinstance(answer, Refused) and answer.code == "datasets.no_table", "not even proposed"
+        with pytest.raises(Refused) as refused:
+            await querying.ask(world.researcher, world.query(), HANDLE, secrets.token_bytes(32))
+        assert refused.value.code == "datasets.no_table", "not even proposed"
         population = await world.population()
         assert (population.reserved, population.spent) == (0, 0)
 

@@ -1,0 +1,307 @@
+"""A query between gateways when time, money or somebody runs out: silence, crashes, budgets, outsiders."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from ledger.contracts import CloseQuery, FixSurvivors, ProposeQuery, queries
+from medveil.gateway import querying
+from medveil.gateway.querying import QueryAnswer, QueryRequest, request_session
+from mpc.query import salted_hash
+from mpc.release import Release
+from mpc.secure_aggregation import Masked
+from wire.errors import BudgetExhausted, ConsentDenied, MedveilError, ProtocolAbort, Refused, Unavailable
+
+HANDLE = bytes(range(16))
+Play = Callable[[Callable[[Any], Any]], Any]
+
+
+def test_a_researcher_that_publishes_other_totals(play: Play) -> None:
+    """The sites stop after phase 1: they never let phase 2 follow from sums that do not open."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        submit = world.researcher.submit
+
+        async def lying(*ops: Any) -> Any:
+            if isinstance(ops[0], queries.Release):
+                totals = (ops[0].totals[0] + 1, *ops[0].totals[1:])
+                ops = (msgspec.structs.replace(ops[0], totals=totals),)
+            return await submit(*ops)
+
+        world.researcher.submit = lying
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, ProtocolAbort)
+        assert (
+            "zkp" in world.codes(parts)[0]
+            or "mpc" in world.codes(parts)[0]
+            or world.codes(parts)[0] == "gateway.stopped"
+        )
+        assert any(code.startswith("mpc.sum") for code in world.codes(parts))
+        assert world.state_of(HANDLE).status == "spent"
+        for site in world.hospitals:
+            assert world.ended(site) == ["released"]
+
+    play(story)
+
+
+def test_a_researcher_that_asks_for_masked_vectors_early(play: Play) -> None:
+    """Before the survivors stand on the ledger a site waits, whatever the researcher does; then it gives up."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        world.impatient(1.0)
+        submit = world.researcher.submit
+        sent = []
+        for site in world.sites:
+            world.alter(site, Masked, lambda recipient, message: sent.append(message) or message)
+
+        async def never_fixing(*ops: Any) -> Any:
+            if isinstance(ops[0], FixSurvivors):
+                return None
+            return await submit(*ops)
+
+        world.researcher.submit = never_fixing
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, MedveilError)
+        assert all(isinstance(part, MedveilError) for part in parts)
+        assert not sent
+        await world.check_untouched()
+        for site in world.hospitals:
+            assert world.ended(site) == ["aborted"]
+
+    play(story)
+
+
+# --- budget -------------------------------------------------------------------------------------
+
+
+def test_over_budget_is_refused_before_anything_is_sent(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        before = world.consortium.post.messages_carried
+        query = world.query(rho_nano=world.budget + 1)
+        with pytest.raises(BudgetExhausted) as refused:
+            await querying.ask(world.researcher, query, HANDLE, secrets.token_bytes(32))
+        assert refused.value.code == "datasets.budget_exhausted"
+        assert refused.value.facts["available"] == world.budget
+        assert world.consortium.post.messages_carried == before
+        assert world.researcher.account.state.get(queries.query_key(HANDLE), queries.QueryState) is None
+        assert (await world.population()).available == world.budget
+
+    play(story)
+
+
+def test_two_queries_at_once_cannot_both_have_the_rest(play: Play) -> None:
+    """Both are proposed while the budget is free; the one that comes second is refused at its last approval."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        handles = (HANDLE, HANDLE[::-1])
+        rho = 600_000_000
+        runs = await asyncio.gather(*(world.run(world.query(rho_nano=rho), handle) for handle in handles))
+        answers = [answer for answer, _ in runs]
+        assert sorted(isinstance(answer, Release) for answer in answers) == [False, True]
+        (refused,) = (answer for answer in answers if not isinstance(answer, Release))
+        assert isinstance(refused, ConsentDenied)
+        assert refused.facts["reason"] == "datasets.budget_exhausted"
+        population = await world.population()
+        assert (population.reserved, population.spent) == (0, rho)
+        for site in world.hospitals:
+            assert sorted(world.ended(site)) == ["aborted", "released"]
+
+    play(story)
+
+
+# --- the trail comes first ----------------------------------------------------------------------
+
+
+def on_disk(site: Any) -> int:
+    """How many entries another process would find in the file now."""
+    with sqlite3.connect(f"file:{site.folder / 'audit.sqlite'}?mode=ro", uri=True) as database:
+        return int(database.execute("SELECT COUNT(*) FROM entries").fetchone()[0])
+
+
+def test_the_intent_is_on_disk_before_anything_leaves(play: Play) -> None:
+    class Killed(BaseException):
+        """The process ends here."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        site = world["hospital-1"]
+        seen = []
+
+        async def killed(*ops: Any) -> Any:
+            seen.append(on_disk(site))
+            raise Killed
+
+        site.submit = killed
+        site.audit.outcome = lambda *_: None  # a killed process writes nothing more
+        await world.researcher.submit(
+            ProposeQuery(HANDLE, salted_hash(world.query(), bytes(32)), "stays", world.hospitals, world.rho, 2)
+        )
+        request = QueryRequest(HANDLE, world.query(), bytes(32))
+        await world.researcher.send("hospital-1", request_session(HANDLE), request)
+        carried = world.consortium.post.messages_carried
+        with pytest.raises(Killed):
+            await world.serve(site, HANDLE)
+        assert seen == [1]
+        assert world.consortium.post.messages_carried == carried, "nothing was sent"
+        assert len(site.audit.unfinished()) == 1
+        assert site.audit.verify()
+
+    play(story)
+
+
+def test_no_log_no_release(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+
+        def full(use: Any) -> int:
+            raise Unavailable("privacy.store_failed", path="/home/hospital-1/audit.sqlite", reason="No space left")
+
+        world["hospital-1"].audit.intent = full
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert world.codes(parts)[0] == "privacy.store_failed"
+        assert isinstance(answer, ConsentDenied)
+        assert (answer.facts["organisation"], answer.facts["reason"]) == ("hospital-1", "gateway.trouble")
+        assert "/home" not in answer.text(), "a path of one's own is not for others"
+        await world.check_untouched()
+        assert world.state_of(HANDLE).approvals in ((), ("hospital-2",), ("hospital-3",)) or (
+            "hospital-1" not in world.state_of(HANDLE).approvals
+        )
+
+    play(story)
+
+
+# --- silence and noise --------------------------------------------------------------------------
+
+
+def test_a_researcher_that_falls_silent(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        world.impatient(0.5)
+        query, salt = world.query(), bytes(32)
+
+        async def asking() -> None:
+            await world.researcher.submit(
+                ProposeQuery(HANDLE, salted_hash(query, salt), "stays", world.hospitals, world.rho, 2)
+            )
+            for site in world.hospitals:
+                await world.researcher.send(site, request_session(HANDLE), QueryRequest(HANDLE, query, salt))
+
+        _, parts = await world.run(query, HANDLE, asking=asking())
+        assert set(world.codes(parts)) <= {"channel.timeout", "gateway.query_closed", "account.timeout"}
+        world.impatient(20)
+        await world.check_untouched()
+        for site in world.hospitals:
+            assert world.ended(site) == ["aborted"]
+
+    play(story)
+
+
+def test_a_site_that_never_answers(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        world.impatient(0.5)
+        asked = querying.ask(world.researcher, world.query(), HANDLE, bytes(32))
+        parts = [world.serve(site, HANDLE) for site in world.sites[:2]]
+        answer, *rest = await asyncio.gather(asked, *parts, return_exceptions=True)
+        assert isinstance(answer, Unavailable)
+        assert all(isinstance(part, MedveilError) for part in rest)
+        world.impatient(20)
+        await world.check_untouched()
+
+    play(story)
+
+
+def test_a_site_that_is_never_asked_gives_up(play: Play) -> None:
+    async def story(world: Any) -> None:
+        world.impatient(0.2)
+        with pytest.raises(Unavailable) as late:
+            await world.serve(world["hospital-1"], HANDLE)
+        assert late.value.code == "account.timeout"
+        assert not world.entries("hospital-1")
+
+    play(story)
+
+
+def test_a_cancelled_researcher_leaves_no_reservation_for_good(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        asking = asyncio.ensure_future(querying.ask(world.researcher, world.query(), HANDLE, bytes(32)))
+        parts = [asyncio.ensure_future(world.serve(site, HANDLE)) for site in world.sites]
+        await world.researcher.account.until(lambda state: querying._reserved(state, HANDLE), "the reservation")
+        asking.cancel()
+        world.impatient(0.5)
+        for part in parts:
+            part.cancel()
+        await asyncio.gather(asking, *parts, return_exceptions=True)
+        for site in world.hospitals:
+            assert world.ended(site) == ["aborted"]
+        world.impatient(20)
+        await world["hospital-1"].submit(CloseQuery(HANDLE))  # any of the roster can
+        await world.check_untouched()
+        await world.released()
+
+    play(story)
+
+
+def test_outsiders_cannot_spoil_a_query(play: Play) -> None:
+    """Handles are public, and so the sessions: what others put into them is dropped."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        for _ in range(3):
+            await world.insurer.send(
+                "researcher", request_session(HANDLE), QueryAnswer(HANDLE, False, "privacy.deny_no_grant", "no")
+            )
+            await world.bureau.send("researcher", request_session(HANDLE), QueryAnswer(HANDLE, True, "", ""))
+            for site in world.hospitals:
+                await world.insurer.send(
+                    site, request_session(HANDLE), QueryRequest(HANDLE, world.query(rho_nano=1), bytes(32))
+                )
+                for stranger in (world.insurer, world["hospital-1"]):
+                    stop = querying.Refusal("gateway.trouble", "stop")
+                    await stranger.send(site, querying.stop_session(HANDLE), stop)
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, Release)
+        assert world.codes(parts) == ["allowed"] * 3
+
+    play(story)
+
+
+def test_a_site_that_answers_twice_does_not_answer_for_another(play: Play) -> None:
+    async def story(world: Any) -> None:
+        for site in ("hospital-1", "hospital-3"):
+            await world.grant(f"study-{site}", site, "researcher")
+        await world["hospital-1"].send("researcher", request_session(HANDLE), QueryAnswer(HANDLE, True, "", ""))
+        await world["hospital-1"].send("researcher", request_session(HANDLE), QueryAnswer(HANDLE, True, "", ""))
+        answer, _ = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, ConsentDenied)
+        assert answer.facts["organisation"] == "hospital-2"
+        await world.check_untouched()
+
+    play(story)
+
+
+def test_a_site_outside_the_roster(play: Play) -> None:
+    """The other site of the population is asked with a query that is not for it."""
+
+    async def story(world: Any) -> None:
+        query = world.query()
+        proposal = ProposeQuery(HANDLE, salted_hash(query, bytes(32)), "stays", world.hospitals, world.rho, 2)
+        await world.researcher.submit(proposal)
+        await world.researcher.send("bureau", request_session(HANDLE), QueryRequest(HANDLE, query, bytes(32)))
+        with pytest.raises(Refused) as refused:
+            await world.serve(world.bureau, HANDLE)
+        assert refused.value.code == "gateway.not_in_roster"
+
+    play(story)
