@@ -592,7 +592,6 @@ def test_without_phe_the_error_says_what_to_install(made: Made, monkeypatch: pyt
     with pytest.raises(Unavailable) as caught:
         generate_key()
     assert code_of(caught) == "scoring.needs_phe" and "medveil[scoring]" in caught.value.fix
-    # what is public can be checked all the same
     check_model(made.model)
 
 
