@@ -83,6 +83,7 @@ async def local_consortium(
     post = InMemoryPost()
     first = organisations[sequencer]
     engine = await EmbeddedEngine.open(first.folder / "ledger.sqlite", founding, first.cosigner, clock)
+    failed: Exception | None = None
     try:
         async with asyncio.TaskGroup() as tasks:
             for organisation in organisations.values():
@@ -93,8 +94,13 @@ async def local_consortium(
                 account = LedgerAccount(organisation.name, organisation.signer, engine, replica, trust)
                 organisation.connect(post.join(organisation.name), account, trust)
                 tasks.create_task(account.attend())
-            yield LocalConsortium(organisations, trust, post, engine)
+            try:
+                yield LocalConsortium(organisations, trust, post, engine)
+            except Exception as error:  # it comes out as it is, not in the group of those who follow the ledger
+                failed = error
             await engine.close()
+        if failed is not None:
+            raise failed
     finally:
         await engine.close()
         for organisation in organisations.values():
