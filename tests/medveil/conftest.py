@@ -131,6 +131,11 @@ class World:
         for one in self.consortium.organisations.values():
             one.patience = one.account.patience = seconds
 
+    def deaf(self, seconds: float) -> None:
+        """Everybody gives up on messages after `seconds`; the ledger has all the time that a slow machine needs."""
+        for one in self.consortium.organisations.values():
+            one.patience = seconds
+
     # --- what a query came to
 
     @staticmethod

@@ -297,7 +297,6 @@ def test_an_answer_that_may_have_arrived_counts_as_released(play: Play) -> None:
     async def story(world: Any) -> None:
         wallet, bill = await world.wallet()
         await world.grant_proofs()
-        world.impatient(1)
 
         def lost(recipient: str, message: Presentation) -> None:
             raise Unavailable("channel.timeout", organisation="hospital-1", seconds=1)

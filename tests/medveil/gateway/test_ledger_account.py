@@ -142,7 +142,10 @@ def test_only_final_state_is_read(play: Play) -> None:
         bureau.account.patience = 0.3
         with pytest.raises(Unavailable):
             await bureau.submit(anchoring(world, "early"))
-        for member in world.consortium.organisations.values():
+        members = world.consortium.organisations.values()
+        while any(member.account.replica.height == before for member in members):
+            await asyncio.sleep(0.01)
+        for member in members:
             assert member.account.replica.height == before + 1, "it was replayed"
             assert member.account.state.height == before
             assert not anchored(member.account.state, "early")

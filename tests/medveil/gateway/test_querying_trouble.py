@@ -57,7 +57,8 @@ def test_a_researcher_that_asks_for_masked_vectors_early(play: Play) -> None:
 
     async def story(world: Any) -> None:
         await world.grant_study()
-        world.impatient(1.0)
+        for site in world.sites:
+            site.account.patience = 2.0
         submit = world.researcher.submit
         sent = []
         for site in world.sites:
@@ -187,7 +188,7 @@ def test_no_log_no_release(play: Play) -> None:
 def test_a_researcher_that_falls_silent(play: Play) -> None:
     async def story(world: Any) -> None:
         await world.grant_study()
-        world.impatient(0.5)
+        world.deaf(0.5)
         query, salt = world.query(), bytes(32)
 
         async def asking() -> None:
@@ -210,7 +211,7 @@ def test_a_researcher_that_falls_silent(play: Play) -> None:
 def test_a_site_that_never_answers(play: Play) -> None:
     async def story(world: Any) -> None:
         await world.grant_study()
-        world.impatient(0.5)
+        world.deaf(0.5)
         asked = querying.ask(world.researcher, world.query(), HANDLE, bytes(32))
         parts = [world.serve(site, HANDLE) for site in world.sites[:2]]
         answer, *rest = await asyncio.gather(asked, *parts, return_exceptions=True)
@@ -240,7 +241,7 @@ def test_a_cancelled_researcher_leaves_no_reservation_for_good(play: Play) -> No
         parts = [asyncio.ensure_future(world.serve(site, HANDLE)) for site in world.sites]
         await world.researcher.account.until(lambda state: querying._reserved(state, HANDLE), "the reservation")
         asking.cancel()
-        world.impatient(0.5)
+        world.deaf(0.5)
         for part in parts:
             part.cancel()
         await asyncio.gather(asking, *parts, return_exceptions=True)
