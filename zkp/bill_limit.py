@@ -193,7 +193,8 @@ def prove(
     _check_same_bill(request, bill)
     check_bill(bill, opening, group)
     if not 0 <= opening.amount <= request.limit:
-        raise Refused("zkp.over_limit", handle=bill.handle.hex(), limit=request.limit, currency=request.currency)
+        limit = str(Amount(request.limit, request.currency))
+        raise Refused("zkp.over_limit", handle=bill.handle.hex(), limit=limit)
     blinding = decode_scalar(opening.blinding)
     proof = range_proof.prove(
         transcript,

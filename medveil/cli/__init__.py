@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -39,6 +40,9 @@ def main() -> None:
     Exit codes: 0 done; 1 refused, wrong or unavailable; 2 wrong usage; 3 consistent but not pinned;
     130 interrupted. MEDVEIL_TRACEBACK=1 shows where an error came from.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character shows "?", the run goes on
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except Exception as error:
@@ -59,7 +63,7 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, (OSError, sqlite3.Error)):
         return f"the disk did not take or give what was needed ({type(error).__name__}). Check space and permissions."
     return (
-        f"medveil met an error of its own ({type(error).__name__}). "
+        f"the program has an error of its own ({type(error).__name__}). "
         "Run again with MEDVEIL_TRACEBACK=1 to see where, and report it."
     )
 

@@ -15,11 +15,14 @@ def register(app: typer.Typer) -> None:
     def demo(
         data: Annotated[
             Path | None,
-            typer.Option(help="Folder of CSV tables, one a site. Default: the RAND Health Insurance Experiment."),
+            typer.Option(
+                readable=False,  # an unreadable path gets the program's own sentence
+                help="Folder of CSV tables, one a site. Default: the RAND Health Insurance Experiment.",
+            ),
         ] = None,
-        out: Annotated[Path, typer.Option(help="Folder for the results. An earlier run's are replaced.")] = Path(
-            "medveil-demo"
-        ),
+        out: Annotated[
+            Path, typer.Option(readable=False, help="Folder for the results. An earlier run's are replaced.")
+        ] = Path("medveil-demo"),
         json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON instead of text.")] = False,
     ) -> None:
         """Play one consortium: join, load, grant, query, prove, score, audit, report."""

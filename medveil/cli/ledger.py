@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
-Export = Annotated[Path, typer.Argument(help="A ledger export: ledger.evidence of an evidence folder.")]
+Export = Annotated[Path, typer.Argument(readable=False, help="A ledger export: ledger.evidence of an evidence folder.")]
 Trust = Annotated[
-    Path | None, typer.Option(help="The trust file consortium.json that you pinned. Without it nothing is verified.")
+    Path | None,
+    typer.Option(
+        readable=False, help="The trust file consortium.json that you pinned. Without it nothing is verified."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 UNPINNED = 3

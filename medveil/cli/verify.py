@@ -13,10 +13,12 @@ def register(app: typer.Typer) -> None:
 
     @app.command("verify")
     def verify(
-        path: Annotated[Path, typer.Argument(help="An evidence folder, or one evidence file.")],
+        path: Annotated[Path, typer.Argument(readable=False, help="An evidence folder, or one evidence file.")],
         trust: Annotated[
             Path | None,
-            typer.Option(help="The trust file consortium.json that you pinned. Without it nothing is verified."),
+            typer.Option(
+                readable=False, help="The trust file consortium.json that you pinned. Without it nothing is verified."
+            ),
         ] = None,
         backend: Annotated[
             str, typer.Option(help="Curve library for proofs: arkworks, or reference (py_ecc, slow, independent).")

@@ -126,6 +126,7 @@ class EligibilityFacts(msgspec.Struct, frozen=True):
 class ScoreFacts(msgspec.Struct, frozen=True):
     """Step 6."""
 
+    model: str
     hospital: str
     records: int
     features: list[str]

@@ -60,7 +60,9 @@ async def grant(play: Play) -> GrantFacts:
     study = play.layout.study
     if study is None:
         raise Refused("demo.no_study", layout=play.layout.name)
-    fields = tuple(sorted({study.measure, *study.groups}))
+    # Where the person is the unit, the column that names it is read at home, to cap the rows of each.
+    person = {play.layout.person} if play.layout.unit == "person" else set()
+    fields = tuple(sorted({study.measure, *study.groups} | person))
     names = []
     at = now()
     for name, site in play.sites.items():

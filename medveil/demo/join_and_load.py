@@ -14,7 +14,7 @@ from connectors.sources import Source
 from ledger.contracts import Column, RegisterDataset, RegisterPopulation, VoteBudget
 from medveil.consortium import Founder
 from medveil.demo.facts import JoinFacts, LoadFacts, OrganisationFacts, SiteFacts
-from medveil.demo.play import BUREAU, INSURER, REGULATOR, RESEARCHER, Play, Site
+from medveil.demo.play import BUREAU, INSURER, REGULATOR, RESEARCHER, Play, Site, dataset_name, hospital_name
 from medveil.gateway.organisation import Organisation
 from wire.commitment import Place, commit, salt
 
@@ -24,7 +24,7 @@ BUDGET_NANO = 1_000_000_000
 
 def founders(sites: int) -> list[Founder]:
     """Who founds the demo's consortium: `sites` hospitals and the four others."""
-    hospitals = [Founder(f"hospital-{number}", ("hospital",)) for number in range(1, sites + 1)]
+    hospitals = [Founder(hospital_name(number), ("hospital",)) for number in range(1, sites + 1)]
     return [
         *hospitals,
         Founder(INSURER, ("insurer",)),
@@ -77,7 +77,7 @@ async def load(play: Play, sources: Sequence[Source]) -> LoadFacts:
         title=layout.study.label.title if layout.study else layout.name,
         source=layout.about.title,
         split_rule=layout.split_rule.title,
-        unit="row: one row more or less" if layout.unit == "row" else "person",
+        unit=_unit(layout),
         population=layout.population,
         sites=site_facts,
         budget_nano=BUDGET_NANO,
@@ -86,10 +86,18 @@ async def load(play: Play, sources: Sequence[Source]) -> LoadFacts:
     return facts
 
 
+def _unit(layout: Layout) -> str:
+    """The privacy unit in plain words."""
+    if layout.unit == "row":
+        return "row: one row more or less"
+    most = layout.rows_per_person
+    return f"person: all rows of one person, of which at most {most} count{'s' if most == 1 else ''} at a site"
+
+
 def _load_one(play: Play, hospital: Organisation, source: str, table: pa.Table) -> SiteFacts:
     layout = play.layout
     prepared = prepare(table, layout)
-    dataset = f"{layout.name}-{hospital.name}"
+    dataset = dataset_name(layout, hospital.name)
     hospital.vault.ingest(dataset, prepared.table, prepared.record_ids, schema_hash=schema_hash(layout))
     play.sites[hospital.name] = Site(hospital, source, dataset, prepared)
     report = prepared.report
@@ -154,7 +162,7 @@ def _tell(play: Play, facts: LoadFacts) -> None:
                 f"{sum(site.missing.values()):,}",
                 f"{sum(site.out_of_range.values()):,} clamped",
                 "not judged" if site.duplicates is None else f"{site.duplicates:,}",
-                f"{100 * site.dirty_rate:.2f} %",
+                f"{100 * site.dirty_rate:.3f} %",
             ]
             for site in facts.sites
         ],

@@ -39,11 +39,12 @@ _FEATURE_SCALE = {"physlm": 10, "oldpeak": 10}
 
 def plan_model(layout: Layout, rand: Callable[[int], bytes]) -> ModelPlan:
     """The model for tables of `layout`. rand: the bureau's, for a layout without a model of its own."""
-    if layout.name in _BUILT_IN:
-        name, weights, limit = _BUILT_IN[layout.name]
+    numbers = [column.name for column in layout.read_columns if column.kind == "number"]
+    name, weights, limit = _BUILT_IN.get(layout.name, ("", {}, 0))
+    if weights and set(weights) <= set(numbers):  # a table of one's own may bear a built-in layout's name
         features = tuple(_feature(layout, column) for column in weights)
         return ModelPlan(name, features, tuple(weights.values()), limit)
-    columns = [column.name for column in layout.read_columns if column.kind == "number"][:_MOST_FEATURES]
+    columns = numbers[:_MOST_FEATURES]
     if not columns:
         raise Refused("demo.no_numbers", layout=layout.name)
     features = tuple(_feature(layout, column) for column in columns)

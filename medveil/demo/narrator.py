@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+_INDENT = "  "
 _PIPED_WIDTH = 140
 """Columns of a table where there is no terminal to ask."""
 
@@ -33,18 +36,44 @@ class Narrator:
         self.seconds[title] = time.perf_counter() - started
 
     def say(self, line: str, style: str = "") -> None:
-        """A line of plain text under the heading. No markup is read from it."""
-        self._console.print(Text("   " + line, style=style), soft_wrap=True)
+        """A line of plain text under the heading, wrapped at words on a terminal. No markup is read from it."""
+        if self._console.is_terminal:
+            self._console.print(Padding(Text(line, style=style), (0, 0, 0, 3), expand=False))
+        else:
+            self._console.print(Text(f"   {line}".rstrip(), style=style), soft_wrap=True)
+
+    def command(self, line: str) -> None:
+        """A command under the heading: never broken over lines, so that it can be copied."""
+        self._console.print(Text(f"   {line}"), soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> None:
-        """A small table; `numbers` are the columns set to the right."""
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column("  ")
-        for place, column in enumerate(columns):
-            table.add_column(column, justify="right" if place in numbers else "left", no_wrap=place in numbers)
-        for row in rows:
-            table.add_row("  ", *(Text(cell) for cell in row))
-        self._console.print(table)
+        """A small table; `numbers` are the columns set to the right.
+
+        Wider than the terminal, it goes on below, under its first column again; no cell is cut.
+        """
+        for places in self._blocks(columns, rows):
+            table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+            table.add_column(_INDENT)
+            for place in places:
+                right = place in numbers
+                table.add_column(columns[place], justify="right" if right else "left", overflow="fold", no_wrap=right)
+            for row in rows:
+                table.add_row(_INDENT, *(Text(row[place]) for place in places))
+            self._console.print(table)
+
+    def _blocks(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[int]]:
+        """The places of the columns, cut so that each block fits the terminal; each begins with the first column."""
+        widths = [max(cell_len(cell) for cell in cells) + 2 for cells in zip(columns, *rows, strict=True)]
+        room = self._console.width - len(_INDENT) - 2 - widths[0]
+        blocks: list[list[int]] = [[0]]
+        left = room
+        for place in range(1, len(columns)):
+            if widths[place] > left and len(blocks[-1]) > 1:
+                blocks.append([0])
+                left = room
+            blocks[-1].append(place)
+            left -= widths[place]
+        return blocks
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Callable[[int], None]]:

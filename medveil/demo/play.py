@@ -34,6 +34,16 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
+def hospital_name(number: int) -> str:
+    """What the demo calls the hospital that holds the table of place `number`, from 1."""
+    return f"hospital-{number}"
+
+
+def dataset_name(layout: Layout, hospital: str) -> str:
+    """What the table of a hospital is called on the ledger."""
+    return f"{layout.name}-{hospital}"
+
+
 rand = secrets.token_bytes
 """Where every organisation of the demo takes its randomness."""
 

@@ -6,11 +6,16 @@ Set MPLCONFIGDIR before the first plot: matplotlib writes its font cache there.
 from __future__ import annotations
 
 import io
+import unicodedata
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from medveil.demo.facts import QueryFacts
 from wire.errors import Unavailable
 
+_EM = 10 / 72
+"""Inches of one em of a label."""
 _INK, _SOFT, _ACCENT, _PALE, _WARN = "#16202a", "#5a6875", "#0b6e6e", "#9fd0d0", "#a1490c"
 
 
@@ -39,9 +44,18 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def _svg(figure: Any) -> str:
+def _svg(figure: Any, labels: Sequence[str] = ()) -> str:
+    """labels: texts at the left edge. The reader's browser sets them in its own font, with characters that
+    matplotlib's lacks and takes for narrow: the picture gets room for these."""
+    from matplotlib.transforms import Bbox
+
+    wide = max((sum(unicodedata.east_asian_width(one) in "WF" for one in label) for label in labels), default=0)
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        box = figure.get_tightbbox().padded(0.1)
+        whole = Bbox.from_extents(box.x0 - wide * _EM / 2, box.y0, box.x1, box.y1)
+        figure.savefig(buffer, format="svg", bbox_inches=whole, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
@@ -54,6 +68,7 @@ def means(query: QueryFacts) -> str:
         return ""
     figure, axes = plt.subplots(figsize=(9, 0.5 * len(shown) + 1.1))
     rows = list(range(len(shown)))[::-1]
+    labels = [group.label for group in shown]
     for row, group in zip(rows, shown, strict=True):
         if group.mean is None or group.mean_low is None or group.mean_high is None:
             continue
@@ -61,13 +76,13 @@ def means(query: QueryFacts) -> str:
         axes.plot(group.mean, row, "o", color=_ACCENT, markersize=7)
         if group.plain_mean is not None:
             axes.plot(group.plain_mean, row, "x", color=_WARN, markersize=7, markeredgewidth=1.8)
-    axes.set_yticks(rows, [f"{group.label}" for group in shown])
+    axes.set_yticks(rows, labels)
     axes.set_ylim(-0.6, len(shown) - 0.4)
-    axes.set_xlabel(f"mean {query.measure}" + (f" ({query.unit})" if query.unit else ""))
+    axes.set_xlabel(f"Mean: {query.measure}" + (f" ({query.unit})" if query.unit else ""))
     axes.grid(axis="x", color="#dde3e8", linewidth=0.8)
     axes.set_axisbelow(True)
     try:
-        return _svg(figure)
+        return _svg(figure, labels)
     finally:
         plt.close(figure)
 
@@ -91,7 +106,9 @@ def histograms(query: QueryFacts) -> str:
         axes.tick_params(axis="y", labelsize=7)
     for axes in list(grid.flat)[len(shown) :]:
         axes.axis("off")
-    figure.tight_layout()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.tight_layout()
     try:
         return _svg(figure)
     finally:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.layout import local_plan, row_class
+from connectors.layout import Layout, local_plan, row_class
 from medveil.demo.facts import GroupFacts, QueryFacts
-from medveil.demo.play import RESEARCHER, Play, now, rand
+from medveil.demo.play import CHAIN, RESEARCHER, Play, dataset_name, hospital_name, now, rand
 from medveil.gateway import querying
 from mpc.budget import split
-from mpc.query import VERSION, Measure, Query
+from mpc.cells import prove_no_wrap
+from mpc.query import VERSION, Measure, Query, check_query
 from mpc.release import Release
 from privacy.local import LocalPlan
 from wire.errors import Refused
@@ -26,21 +28,44 @@ DELTA_EXPONENT = 6
 
 def plan_query(play: Play, purpose: str, measure: str = "") -> Query:
     """The layout's own study as a query over all sites; `measure` puts another number column in its place."""
-    layout = play.layout
+    datasets = {name: play.sites[name].dataset for name in play.sites}
+    rows = max(site.prepared.table.num_rows for site in play.sites.values())
+    return study_query(play.layout, play.consortium.trust.chain, datasets, rows, purpose, measure)
+
+
+def check_question(layout: Layout, rows: Sequence[int]) -> None:
+    """Whether the layout's study can be asked of sites with so many rows each: said before anything is written.
+
+    Raises Refused naming what is in the way.
+    """
+    if not any(rows):
+        raise Refused("demo.no_records", layout=layout.name)
+    hospitals = [hospital_name(number) for number in range(1, len(rows) + 1)]
+    datasets = {hospital: dataset_name(layout, hospital) for hospital in hospitals}
+    query = study_query(layout, CHAIN, datasets, max(rows), "")
+    if query.minimum_group < querying.SMALLEST_GROUP:
+        raise Refused("gateway.small_groups", minimum=query.minimum_group, least=querying.SMALLEST_GROUP)
+    check_query(query)
+    prove_no_wrap(query)
+
+
+def study_query(
+    layout: Layout, chain: str, datasets: Mapping[str, str], rows: int, purpose: str, measure: str = ""
+) -> Query:
+    """The study of `layout` over `datasets` (by site); rows: of the largest table. Raises Refused without a study."""
     study = layout.study
     if study is None:
         raise Refused("demo.no_study", layout=layout.name)
-    classes = [row_class(site.prepared.table.num_rows) for site in play.sites.values()]
-    plan = local_plan(layout, max(classes))
+    plan = local_plan(layout, row_class(rows))
     column = layout.column(measure or study.measure)
     edges = plan.edges if not measure else ()
     low, high = (plan.low, plan.high) if not measure else (column.low, column.high)
     return Query(
         version=VERSION,
-        chain=play.consortium.trust.chain,
+        chain=chain,
         population=layout.population,
-        roster=tuple(sorted(play.sites)),
-        datasets=tuple(play.sites[name].dataset for name in sorted(play.sites)),
+        roster=tuple(sorted(datasets)),
+        datasets=tuple(datasets[name] for name in sorted(datasets)),
         measures=(Measure(column.name, low, high, column.scale, edges),),
         groups=plan.groups,
         filter=None,
@@ -204,6 +229,9 @@ def _tell(play: Play, facts: QueryFacts) -> None:
         "plain sd",
     ]
     play.narrator.table(columns, rows, numbers=(1, 2, 3, 4, 6, 7, 8))
+    if facts.edges:
+        edges = ", ".join(f"{edge:g}" for edge in facts.edges)
+        say(f"A histogram's bars lie between {edges}; the longest is the group's largest bin.")
     for group in facts.groups:
         if group.hidden:
             say(group.hidden, style="yellow")

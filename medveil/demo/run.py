@@ -19,7 +19,7 @@ from medveil.demo.join_and_load import founders, join, load
 from medveil.demo.narrator import Narrator
 from medveil.demo.play import BUREAU, CHAIN, ZONE, Play, now, rand
 from medveil.demo.prove import prove
-from medveil.demo.query import query
+from medveil.demo.query import check_question, query
 from medveil.demo.report import write_report
 from medveil.demo.score import score
 from medveil.demo.stage import stage
@@ -33,7 +33,8 @@ def run(data: Path | None, out: Path, as_json: bool = False) -> None:
     as it was.
     """
     narrator = Narrator(quiet=as_json)
-    sources = load_sources(data)  # wrong data are said before anything is written
+    sources = load_sources(data)  # wrong data, and questions nobody can ask, are said before anything is written
+    check_question(sources[0][1], [table.num_rows for _, _, table in sources])
     with stage(out) as folder:
         try:
             facts = asyncio.run(_play(folder, sources, narrator))
@@ -47,7 +48,7 @@ def run(data: Path | None, out: Path, as_json: bool = False) -> None:
         return
     narrator.say("")
     narrator.say(f"{sum(narrator.seconds.values()):.1f} s in all. Check the evidence yourself, offline:")
-    narrator.say(f"medveil verify {out / 'evidence'} --trust {out / 'consortium.json'}")
+    narrator.command(f"medveil verify {out / 'evidence'} --trust {out / 'consortium.json'}")
     narrator.link(str(out / "report.html"))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from medveil.demo.facts import ScoreFacts
 from medveil.demo.grant import terms
 from medveil.demo.models import WEIGHT_RANGE, ModelPlan, plan_model
-from medveil.demo.play import BUREAU, REGULATOR, Play, now, rand
+from medveil.demo.play import BUREAU, REGULATOR, Play, Site, now, rand
 from medveil.gateway import granting, scoring
 from medveil.gateway.scoring import ScoreRequest
 from mpc.scoring import (
@@ -29,14 +29,14 @@ from privacy.local import RowFilter
 from wire.errors import Refused
 from wire.identifiers import new_handle
 
-HOSPITAL = "hospital-2"
 PURPOSE = "FRAUD"
 
 
 async def score(play: Play) -> tuple[ScoreFacts, ScoreModel]:
     """Review and register the model, score one hospital's records, compare with the plain computation."""
     started = time.perf_counter()
-    bureau, hospital = play.consortium[BUREAU], play.consortium[HOSPITAL]
+    site = _scored(play)
+    bureau, hospital = play.consortium[BUREAU], site.organisation
     plan = plan_model(play.layout, bureau.rand)
     with play.narrator.progress("key, model, review", 3) as done:
         secret = await asyncio.to_thread(scoring.new_key, bureau)
@@ -45,28 +45,36 @@ async def score(play: Play) -> tuple[ScoreFacts, ScoreModel]:
         done(1)
         model = await _register(play, secret, plan)
         done(1)
-    dataset = play.sites[HOSPITAL].dataset
+    dataset = site.dataset
     fields = tuple(sorted(feature.name for feature in plan.features))
-    granted = terms(f"score-{HOSPITAL}", HOSPITAL, BUREAU, dataset, fields, PURPOSE, "score", now())
+    granted = terms(f"score-{hospital.name}", hospital.name, BUREAU, dataset, fields, PURPOSE, "score", now())
     await granting.issue(hospital, granted)
     await granting.accept(bureau, granted.grant)
     request = ScoreRequest(new_handle(rand), model, dataset, PURPOSE)
-    site = play.sites[HOSPITAL]
     most = min(RECORDS, site.prepared.table.num_rows)
     with play.narrator.progress("scoring under encryption", most) as done:
         async with asyncio.TaskGroup() as tasks:
             served = tasks.create_task(
                 scoring.serve_scores(hospital, request.session, site.records, play.layout.kinds(), now, done)
             )
-            asked = tasks.create_task(scoring.ask_scores(bureau, HOSPITAL, request, secret))
+            asked = tasks.create_task(scoring.ask_scores(bureau, hospital.name, request, secret))
     flags, _ = asked.result()
     evaluation = served.result()
     if not isinstance(evaluation, Evaluation):
-        raise Refused("demo.not_scored", hospital=HOSPITAL)
+        raise Refused("demo.not_scored", hospital=hospital.name)
     records = site.records(dataset, tuple(feature.name for feature in plan.features), RowFilter(None))
-    facts = _facts(plan, model, records, flags, evaluation, refusal, time.perf_counter() - started)
+    facts = _facts(hospital.name, plan, model, records, flags, evaluation, refusal, time.perf_counter() - started)
     _tell(play, facts, model)
     return facts, model
+
+
+def _scored(play: Play) -> Site:
+    """The hospital whose records are scored: the second, or the first after it that has any."""
+    sites = list(play.sites.values())
+    for site in sites[1:] + sites[:1]:
+        if site.prepared.table.num_rows:
+            return site
+    raise Refused("demo.no_records", layout=play.layout.name)
 
 
 async def _review(play: Play, model: str, proposing: Awaitable[None]) -> None:
@@ -98,11 +106,12 @@ async def _dishonest(play: Play, secret: PaillierSecret, plan: ModelPlan) -> str
         await _review(play, name, scoring.propose_model(play.consortium[BUREAU], REGULATOR, model, shown))
     except Refused as refusal:
         named = ", ".join(str(weight) for weight in weights)
-        return f"A model with weights {named}, shown to {REGULATOR}: {refusal.facts['words']}"
+        return f"A model with weights {named}, shown to the {REGULATOR}: {refusal.facts['words']}"
     raise Refused("demo.cheat_worked", what="weights that spell the record")
 
 
 def _facts(
+    hospital: str,
     plan: ModelPlan,
     model: ScoreModel,
     records: Sequence[tuple[str, tuple[Any, ...]]],
@@ -121,7 +130,8 @@ def _facts(
     }
     bounds = declared_bounds(model.features, model.weight_low, model.weight_high, model.limit, 8 * len(model.key))
     return ScoreFacts(
-        hospital=HOSPITAL,
+        model=plan.name,
+        hospital=hospital,
         records=len(records),
         features=[feature.name for feature in plan.features],
         limit=plan.limit,
@@ -136,7 +146,7 @@ def _facts(
                 f"{bounds.leak_per_mille / 10:g} % of the time a value bounds how far a score is from it."
             ),
             "The hospital learns the model's features, range and limit; no weight, and no flag.",
-            f"{REGULATOR} learns the weights, which it was shown; nobody else does.",
+            f"The {REGULATOR} learns the weights, which it was shown; nobody else does.",
         ],
         refusal=refusal,
         seconds=seconds,
@@ -145,8 +155,9 @@ def _facts(
 
 def _tell(play: Play, facts: ScoreFacts, model: ScoreModel) -> None:
     say = play.narrator.say
-    say(f"Model {model.model}: {len(facts.features)} features, limit {facts.limit}; reviewed by {facts.reviewed_by},")
-    say(f"registered as {model_digest(model).hex()[:16]}…; {facts.key_bits}-bit Paillier.")
+    say(f"Model {model.model}: {len(facts.features)} features, limit {facts.limit};")
+    digest = model_digest(model).hex()[:16]
+    say(f"reviewed by the {facts.reviewed_by}, registered as {digest}…; {facts.key_bits}-bit Paillier.")
     same = "the same as the plain computation" if facts.agree else "NOT the same as the plain computation"
     say(f"{facts.flagged} of {facts.records} records reach the limit: {same} ({facts.plain_flagged}).")
     for line in facts.leaks:
