@@ -118,4 +118,5 @@ def _tell(play: Play, facts: AuditFacts) -> None:
             [flow.owner, flow.who, flow.dataset, flow.kind, flow.purpose, flow.grant or "none", flow.outcome]
             for flow in facts.flows
         ],
+        keys=2,
     )

@@ -46,12 +46,14 @@ class Narrator:
         """A command under the heading: never broken over lines, so that it can be copied."""
         self._console.print(Text(f"   {line}"), soft_wrap=True)
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> None:
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), keys: int = 1
+    ) -> None:
         """A small table; `numbers` are the columns set to the right.
 
-        Wider than the terminal, it goes on below, under its first column again; no cell is cut.
+        Wider than the terminal, it goes on below, beside its first `keys` columns again; no cell is cut.
         """
-        for places in self._blocks(columns, rows):
+        for places in self._blocks(columns, rows, keys):
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
             table.add_column(_INDENT)
             for place in places:
@@ -61,15 +63,15 @@ class Narrator:
                 table.add_row(_INDENT, *(Text(row[place]) for place in places))
             self._console.print(table)
 
-    def _blocks(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[int]]:
-        """The places of the columns, cut so that each block fits the terminal; each begins with the first column."""
+    def _blocks(self, columns: Sequence[str], rows: Sequence[Sequence[str]], keys: int) -> list[list[int]]:
+        """The places of the columns, cut so that each block fits the terminal; each begins with the key columns."""
         widths = [max(cell_len(cell) for cell in cells) + 2 for cells in zip(columns, *rows, strict=True)]
-        room = self._console.width - len(_INDENT) - 2 - widths[0]
-        blocks: list[list[int]] = [[0]]
+        room = self._console.width - len(_INDENT) - 2 - sum(widths[:keys])
+        blocks = [list(range(keys))]
         left = room
-        for place in range(1, len(columns)):
-            if widths[place] > left and len(blocks[-1]) > 1:
-                blocks.append([0])
+        for place in range(keys, len(columns)):
+            if widths[place] > left and len(blocks[-1]) > keys:
+                blocks.append(list(range(keys)))
                 left = room
             blocks[-1].append(place)
             left -= widths[place]

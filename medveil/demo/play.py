@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from connectors.arrow_engine import ArrowEngine
 from connectors.layout import Layout
@@ -17,7 +19,7 @@ from medveil.consortium import LocalConsortium
 from medveil.demo.narrator import Narrator
 from medveil.gateway.organisation import Organisation
 from mpc.scoring import RECORDS
-from privacy.local import RowFilter
+from privacy.local import LocalPlan, RowFilter
 from privacy.predicate import to_arrow
 
 BUREAU = "bureau"
@@ -83,6 +85,19 @@ class Play:
     layout: Layout
     sites: dict[str, Site] = field(default_factory=dict)
 
-    def pooled(self) -> pa.Table:
-        """Everybody's rows in one table: exists in the demo only, for the plain answer."""
-        return pa.concat_tables([site.prepared.table for site in self.sites.values()])
+    def pooled(self, plan: LocalPlan) -> pa.Table:
+        """Everybody's rows that `plan` counts, in one table: exists in the demo only, for the plain answer."""
+        return pa.concat_tables([counted_rows(site.prepared.table, plan) for site in self.sites.values()])
+
+
+def counted_rows(table: pa.Table, plan: LocalPlan) -> pa.Table:
+    """The rows of one site with a known measure; where the plan names the person, the first few of each."""
+    table = table.filter(pc.is_valid(table[plan.measure]))
+    if not plan.person:
+        return table
+    seen: Counter[str | None] = Counter()
+    kept = []
+    for person in table[plan.person].to_pylist():
+        seen[person] += 1
+        kept.append(seen[person] <= plan.rows_per_person)
+    return table.filter(pa.array(kept, pa.bool_()))

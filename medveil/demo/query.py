@@ -18,7 +18,7 @@ from mpc.budget import split
 from mpc.cells import prove_no_wrap
 from mpc.query import VERSION, Measure, Query, check_query
 from mpc.release import Release
-from privacy.local import LocalPlan
+from privacy.local import OTHER, LocalPlan
 from wire.errors import Refused
 
 RHO_NANO = 250_000_000
@@ -102,7 +102,7 @@ def _facts(play: Play, release: Release, messages: int, carried: int) -> QueryFa
     layout, asked = play.layout, release.query
     plan = local_plan(layout, asked.max_rows)
     label = layout.label(asked.measure.column)
-    plain = _plain(play.pooled(), plan)
+    plain = plain_answer(play.pooled(plan), plan)
     shown = {group.label: group for group in release.groups}
     hidden = {group.label: group for group in release.hidden}
     groups = []
@@ -174,16 +174,16 @@ def _number(text: str | None) -> float | None:
     return None if text is None else float(text)
 
 
-def _plain(table: pa.Table, plan: LocalPlan) -> dict[str, tuple[int, float | None, float | None, list[int]]]:
+def plain_answer(table: pa.Table, plan: LocalPlan) -> dict[str, tuple[int, float | None, float | None, list[int]]]:
     """Count, mean, sample standard deviation and histogram by group, in floats, with nothing hidden.
 
-    Values beyond the bounds of the study count as the bound, as in the query.
+    As in the query: values beyond the bounds of the study count as the bound, a missing group is "other".
     """
     found = {}
     for label, values in zip(plan.group_labels(), plan.combinations(), strict=True):
         rows = table
         for column, value in zip(plan.groups, values, strict=True):
-            rows = rows.filter(pc.equal(rows[column.name], value))
+            rows = rows.filter(pc.equal(pc.fill_null(rows[column.name], OTHER), value))
         numbers = pc.drop_null(rows[plan.measure]).to_numpy().astype(float)
         numbers = numbers.clip(plan.low / plan.scale, plan.high / plan.scale)
         edges = np.array(plan.edges, dtype=float) / plan.scale
