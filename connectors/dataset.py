@@ -155,8 +155,9 @@ def parse_layout(data: bytes, file: str) -> Layout:
     except UnicodeDecodeError as error:
         raise DecodeError("connectors.not_utf8", file=file, line=data.count(b"\n", 0, error.start) + 1) from None
     except (ValueError, RecursionError) as error:  # ValueError: a TOML fault, or an integer of thousands of digits
-        line = _LINE.search(str(error))
-        raise DecodeError("connectors.toml_syntax", file=file, line=int(line.group(1)) if line else 1) from None
+        named = _LINE.search(str(error))
+        last = data.rstrip().count(b"\n") + 1 if "end of document" in str(error) else 1
+        raise DecodeError("connectors.toml_syntax", file=file, line=int(named.group(1)) if named else last) from None
     version = tree.get("version")
     if type(version) is int and version != FORMAT_VERSION:
         raise DecodeError("connectors.toml_version", file=file, found=version, known=FORMAT_VERSION)

@@ -153,6 +153,12 @@ def test_the_line_of_a_syntax_fault_is_named(small_toml: str) -> None:
     assert caught.value.facts["line"] == small_toml.count("\n") + 2
 
 
+def test_a_bracket_left_open_is_named_by_the_last_line(small_toml: str) -> None:
+    with pytest.raises(DecodeError) as caught:
+        parse_layout((small_toml + "\nx = [[\n\n").encode(), "x")
+    assert caught.value.facts["line"] == small_toml.count("\n") + 2
+
+
 def test_not_utf8_and_too_long(small_toml: str) -> None:
     with pytest.raises(DecodeError) as caught:
         parse_layout(small_toml.encode() + b"\n# \xff", "x")

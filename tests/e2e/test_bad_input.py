@@ -159,3 +159,56 @@ def test_evidence_that_is_none(medveil: Run, tmp_path: Path) -> None:
     assert "cannot be read" in one_sentence(medveil("verify", tmp_path / "nowhere"))
     assert "cannot be read" in one_sentence(medveil("show", tmp_path / "nowhere"))
     assert "trust file" in one_sentence(medveil("verify", tmp_path / "empty", "--trust", tmp_path / "junk"))
+
+
+OWN = """
+version = 1
+name = "visits"
+population = "visits"
+unit = "person"
+person = "patient"
+rows_per_person = 2
+columns = [
+  { name = "cost", source = "费用", title = "费用", kind = "number", low = 0, high = 100 },
+  { name = "sex", kind = "category", values = ["女", "男"] },
+]
+study = { title = "Cost by sex", measure = "cost", groups = ["sex"], edges = [0, 10, 100], minimum = 20 }
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder of one's own: unit person, Chinese header and values, one site without rows."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "dataset.toml").write_text(OWN, encoding="utf-8")
+    rows = "".join(f"p{row % 90},{row % 100},{'女男'[row % 2]}\n" for row in range(300))
+    for site, content in (("east", rows), ("north", ""), ("south", rows)):
+        (folder / f"{site}.csv").write_text("patient,费用,sex\n" + content, encoding="utf-8")
+    return folder
+
+
+def test_a_folder_of_ones_own_on_a_terminal_that_knows_ascii_only(medveil: Run, own: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = medveil("demo", "--data", own, "--out", out, PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert (done.returncode, done.stderr) == (0, ""), "no warning about a character either"
+    assert "fields cost, patient, sex" in done.stdout
+    assert "at most 2 count at a site" in done.stdout
+    assert "score-hospital-3" in done.stdout, "the second site has no records"
+    assert "女" in (out / "report.html").read_text(encoding="utf-8")
+    assert medveil("verify", out / "evidence", "--trust", out / "consortium.json").returncode == 0
+
+
+def test_a_question_that_cannot_be_asked(medveil: Run, own: Path, tmp_path: Path) -> None:
+    (own / "dataset.toml").write_text(OWN.replace("minimum = 20", "minimum = 1"), encoding="utf-8")
+    assert "minimum" in one_sentence(medveil("demo", "--data", own, "--out", tmp_path / "out"))
+    (own / "dataset.toml").write_text(OWN.split("study")[0], encoding="utf-8")
+    assert "[study]" in one_sentence(medveil("demo", "--data", own, "--out", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reader_that_goes_away_gets_no_traceback(own: Path, tmp_path: Path) -> None:
+    line = f"'{COMMAND}' demo --data '{own}' --out '{tmp_path / 'out'}' | head -n 1"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=240, check=False)
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ def test_every_step_says_what_it_did(default_run: tuple[Path, str]) -> None:
         "below the minimum of 120",
         "rho: 1 before, 0.75 after",
         "at most 5000.00 CNY",
+        "over the limit of 3000.00 CNY",
         "the same as the plain computation",
         "outside the declared range -40..40",
         "One byte of a copy of evidence/ledger.evidence changed",
@@ -242,11 +244,13 @@ def test_a_browser_shows_the_report(default_run: tuple[Path, str], tmp_path: Pat
         "--window-size=1200,5200",
     ]
     page = (out / "report.html").resolve().as_uri()
+    home = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
     dumped = subprocess.run(
-        [browser, *flags, "--dump-dom", page], capture_output=True, text=True, timeout=120, check=True
+        [browser, *flags, "--dump-dom", page], capture_output=True, text=True, timeout=120, check=True, env=home
     ).stdout
     assert "Usable, never visible" in dumped
     assert dumped.count("<section>") == 8
     picture = tmp_path / "report.png"
-    subprocess.run([browser, *flags, f"--screenshot={picture}", page], capture_output=True, timeout=120, check=True)
+    shot = [browser, *flags, f"--screenshot={picture}", page]
+    subprocess.run(shot, capture_output=True, timeout=120, check=True, env=home)
     assert picture.stat().st_size > 100_000
