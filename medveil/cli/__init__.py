@@ -40,9 +40,8 @@ def main() -> None:
     Exit codes: 0 done; 1 refused, wrong or unavailable; 2 wrong usage; 3 consistent but not pinned;
     130 interrupted. MEDVEIL_TRACEBACK=1 shows where an error came from.
     """
-    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character shows "?", the run goes on
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that cannot show a character shows "?", the run goes on
+        sys.stdout.reconfigure(errors="replace")
     try:
         app()
     except Exception as error:
