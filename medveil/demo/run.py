@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ from medveil.demo.report import write_report
 from medveil.demo.score import score
 from medveil.demo.stage import stage
 from wire.dates import format_instant
+from wire.errors import Unavailable
 
 
 def run(data: Path | None, out: Path, as_json: bool = False) -> None:
@@ -33,6 +35,7 @@ def run(data: Path | None, out: Path, as_json: bool = False) -> None:
     as it was.
     """
     narrator = Narrator(quiet=as_json)
+    check_installed()
     sources = load_sources(data)  # wrong data, and questions nobody can ask, are said before anything is written
     check_question(sources[0][1], [table.num_rows for _, _, table in sources])
     with stage(out) as folder:
@@ -50,6 +53,13 @@ def run(data: Path | None, out: Path, as_json: bool = False) -> None:
     narrator.say(f"{sum(narrator.seconds.values()):.1f} s in all. Check the evidence yourself, offline:")
     narrator.command(f"medveil verify {out / 'evidence'} --trust {out / 'consortium.json'}")
     narrator.link(str(out / "report.html"))
+
+
+def check_installed() -> None:
+    """Whether the packages of the later steps are there: said before the first. Raises Unavailable."""
+    for package in ("phe", "jinja2", "matplotlib"):
+        if find_spec(package) is None:
+            raise Unavailable("demo.parts_missing", package=package)
 
 
 async def _play(folder: Path, sources: Sequence[Source], narrator: Narrator) -> DemoFacts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 
 import msgspec
 import pyarrow as pa
@@ -10,10 +11,11 @@ import pytest
 
 from connectors.dataset import load_layout, parse_layout
 from connectors.layout import Layout, local_plan
+from medveil.demo import run
 from medveil.demo.models import plan_model
 from medveil.demo.play import counted_rows
 from medveil.demo.query import check_question, plain_answer
-from wire.errors import Refused
+from wire.errors import Refused, Unavailable
 
 OWN = """
 version = 1
@@ -84,3 +86,13 @@ def test_a_table_of_ones_own_may_be_called_randhie(own: Layout) -> None:
         model = plan_model(msgspec.structs.replace(own, name=name), secrets.token_bytes)
         assert [feature.name for feature in model.features] == ["cost"]
     assert plan_model(load_layout("randhie"), secrets.token_bytes).name == "over-use"
+
+
+@pytest.mark.parametrize("package", ["phe", "jinja2", "matplotlib"])
+def test_a_missing_package_is_said_before_the_first_step(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "find_spec", lambda name: None if name == package else object())
+    with pytest.raises(Unavailable, match=package):
+        run.run(None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
