@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -23,8 +24,20 @@ for part in (demo, verify, show, ledger, doctor):
     part.register(app)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from medveil import __version__
+
+        typer.echo(f"medveil {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
     """Errors come in English, or in Chinese with MEDVEIL_LANGUAGE=zh."""
 
 

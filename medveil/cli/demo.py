@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated
 
 import typer
@@ -26,10 +27,11 @@ def register(app: typer.Typer) -> None:
         json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON instead of text.")] = False,
     ) -> None:
         """Play one consortium: join, load, grant, query, prove, score, audit, report."""
+        began = perf_counter()
         from medveil.demo.run import run
 
         try:
-            run(data, out, as_json=json)
+            run(data, out, as_json=json, began=began)
         except KeyboardInterrupt:
             typer.echo("medveil: interrupted; nothing half-written is left.", err=True)
             raise typer.Exit(130) from None

@@ -167,7 +167,7 @@ class AuditFacts(msgspec.Struct, frozen=True):
 
 
 class DemoFacts(msgspec.Struct, frozen=True):
-    """A whole run. seconds: step title -> wall time."""
+    """A whole run. seconds: step title -> wall time; elapsed: from the command to the last of these steps."""
 
     version: str
     started: str
@@ -179,3 +179,4 @@ class DemoFacts(msgspec.Struct, frozen=True):
     score: ScoreFacts
     audit: AuditFacts
     seconds: dict[str, float]
+    elapsed: float

@@ -19,9 +19,13 @@ _PIPED_WIDTH = 140
 
 
 class Narrator:
-    """Speaks on the terminal, or keeps silent (`quiet`). seconds: wall time of each step so far."""
+    """Speaks on the terminal, or keeps silent (`quiet`). seconds: wall time of each step so far.
 
-    def __init__(self, quiet: bool = False) -> None:
+    began: of `time.perf_counter`, from which `elapsed` counts; now, by default.
+    """
+
+    def __init__(self, quiet: bool = False, began: float | None = None) -> None:
+        self._began = time.perf_counter() if began is None else began
         self._console = Console(quiet=quiet, highlight=False)
         if not self._console.is_terminal:
             self._console.width = _PIPED_WIDTH
@@ -34,6 +38,10 @@ class Narrator:
         started = time.perf_counter()
         yield
         self.seconds[title] = time.perf_counter() - started
+
+    def elapsed(self) -> float:
+        """Seconds since the run began: the steps, and what lies before and between them."""
+        return time.perf_counter() - self._began
 
     def say(self, line: str, style: str = "") -> None:
         """A line of plain text under the heading, wrapped at words on a terminal. No markup is read from it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,13 +29,15 @@ from wire.dates import format_instant
 from wire.errors import Unavailable
 
 
-def run(data: Path | None, out: Path, as_json: bool = False) -> None:
+def run(data: Path | None, out: Path, as_json: bool = False, began: float | None = None) -> None:
     """Play the consortium on `data` (None: the default data) into folder `out`; prints as it goes.
+
+    began: of `time.perf_counter`, when the command began to load; now, by default.
 
     Raises MedveilError with one sentence for bad data or a folder that cannot be used; `out` is then
     as it was.
     """
-    narrator = Narrator(quiet=as_json)
+    narrator = Narrator(quiet=as_json, began=began)
     check_installed()
     sources = load_sources(data)  # wrong data, and questions nobody can ask, are said before anything is written
     check_question(sources[0][1], [table.num_rows for _, _, table in sources])
@@ -50,7 +53,7 @@ def run(data: Path | None, out: Path, as_json: bool = False) -> None:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
         return
     narrator.say("")
-    narrator.say(f"{sum(narrator.seconds.values()):.1f} s in all. Check the evidence yourself, offline:")
+    narrator.say(f"{narrator.elapsed():.1f} s in all. Check the evidence yourself, offline:")
     narrator.command(f"medveil verify {out / 'evidence'} --trust {out / 'consortium.json'}")
     narrator.link(str(out / "report.html"))
 
@@ -65,10 +68,13 @@ def check_installed() -> None:
 async def _play(folder: Path, sources: Sequence[Source], narrator: Narrator) -> DemoFacts:
     layout = sources[0][1]
     founding = founders(len(sources))
-    async with local_consortium(folder, CHAIN, founding, BUREAU, ZONE, rand, now) as consortium:
-        play = Play(consortium, narrator, folder, layout)
-        started = format_instant(now())
+    started = format_instant(now())
+    async with AsyncExitStack() as stack:
         with narrator.step("Join"):
+            consortium = await stack.enter_async_context(
+                local_consortium(folder, CHAIN, founding, BUREAU, ZONE, rand, now)
+            )
+            play = Play(consortium, narrator, folder, layout)
             joined = join(play)
         with narrator.step("Load"):
             loaded = await load(play, sources)
@@ -94,6 +100,7 @@ async def _play(folder: Path, sources: Sequence[Source], narrator: Narrator) -> 
             score=scored,
             audit=audited,
             seconds=dict(narrator.seconds),
+            elapsed=narrator.elapsed(),
         )
 
 
