@@ -266,6 +266,32 @@ def _check_table(name: str, columns: tuple[Column, ...], row_class: int) -> None
         seen.append(column.name)
 
 
+def _table(
+    op: RegisterDataset | SupersedeDataset,
+    name: str,
+    population: str,
+    owner: str,
+    height: int,
+    version: int = 1,
+    supersedes: str | None = None,
+) -> DatasetState:
+    """A table as `op` declares it, current from `height` on."""
+    return DatasetState(
+        dataset=name,
+        population=population,
+        owner=owner,
+        schema_hash=op.schema_hash,
+        columns=op.columns,
+        row_class=op.row_class,
+        commitment=op.commitment,
+        height=height,
+        version=version,
+        supersedes=supersedes,
+        superseded_by=None,
+        retired_at=None,
+    )
+
+
 def register_dataset(op: RegisterDataset, sender: str, context: Context, view: View) -> tuple[Event, ...]:
     """Add a dataset of the sender to a population."""
     require_role(view, sender, *OWNERS)
@@ -277,20 +303,7 @@ def register_dataset(op: RegisterDataset, sender: str, context: Context, view: V
     if len(state.datasets) >= MOST_DATASETS:
         raise Refused("datasets.too_many", population=op.population, limit=MOST_DATASETS)
     _check_table(op.dataset, op.columns, op.row_class)
-    dataset = DatasetState(
-        dataset=op.dataset,
-        population=op.population,
-        owner=sender,
-        schema_hash=op.schema_hash,
-        columns=op.columns,
-        row_class=op.row_class,
-        commitment=op.commitment,
-        height=context.height,
-        version=1,
-        supersedes=None,
-        superseded_by=None,
-        retired_at=None,
-    )
+    dataset = _table(op, op.dataset, op.population, sender, context.height)
     view.put(dataset_key(op.dataset), dataset)
     state = msgspec.structs.replace(
         state,
@@ -324,20 +337,7 @@ def supersede_dataset(op: SupersedeDataset, sender: str, context: Context, view:
     if view.get(dataset_key(op.successor), DatasetState) is not None:
         raise Refused("datasets.dataset_exists", dataset=op.successor)
     _check_table(op.successor, op.columns, op.row_class)
-    dataset = DatasetState(
-        dataset=op.successor,
-        population=old.population,
-        owner=sender,
-        schema_hash=op.schema_hash,
-        columns=op.columns,
-        row_class=op.row_class,
-        commitment=op.commitment,
-        height=context.height,
-        version=old.version + 1,
-        supersedes=op.dataset,
-        superseded_by=None,
-        retired_at=None,
-    )
+    dataset = _table(op, op.successor, old.population, sender, context.height, old.version + 1, op.dataset)
     view.put(dataset_key(op.successor), dataset)
     view.put(dataset_key(op.dataset), msgspec.structs.replace(old, superseded_by=op.successor))
     state = population(view, old.population)

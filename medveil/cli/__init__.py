@@ -51,7 +51,7 @@ def main() -> None:
     """Entry point of the console script: runs a verb, turns every error into a sentence and an exit code.
 
     Exit codes: 0 done; 1 refused, wrong or unavailable; 2 wrong usage; 3 consistent but not pinned;
-    130 interrupted. MEDVEIL_TRACEBACK=1 shows where an error came from.
+    4 verified, with findings; 130 interrupted. MEDVEIL_TRACEBACK=1 shows where an error came from.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that cannot show a character shows "?", the run goes on
         sys.stdout.reconfigure(errors="replace")

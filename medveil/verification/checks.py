@@ -142,18 +142,19 @@ def _presentations(case: Case, files: Files) -> None:
 
 
 def _models(case: Case, files: Files) -> None:
-    shown = set()
+    """By digest: a model that its bureau registered under two names is one model, and is shown once."""
+    registered = [state for _, state in case.machine.items(b"models/", models.ModelState)]
+    shown: set[bytes] = set()
     for where, evidence in of(files, ModelEvidence):
-        model = evidence.model
-        state = case.machine.get(models.model_key(model.model), models.ModelState)
+        name = model_digest(evidence.model)
         try:
-            if state is None or state.digest != model_digest(model):
-                raise VerificationError("verify.missing", what="model on the ledger", name=model.model)
-            check_model(model)
+            if not any(state.digest == name for state in registered):
+                raise VerificationError("verify.missing", what="model on the ledger", name=evidence.model.model)
+            check_model(evidence.model)
         except MedveilError as error:
             raise fails(where, error) from None
-        shown.add(model.model)
+        shown.add(name)
         case.held("score models are the reviewed and registered ones", where)
-    for _, state in case.machine.items(b"models/", models.ModelState):
-        if state.model not in shown:
+    for state in registered:
+        if state.digest not in shown:
             case.finds("verify.withheld_model", organisation=state.owner, model=state.model)

@@ -46,6 +46,8 @@ def verify(
         raise Refused("verify.unknown_backend", backend=backend, known=", ".join(BACKENDS))
     register_all()
     path = Path(path)
+    if not path.exists():
+        raise Unavailable("verify.nothing_there", path=str(path))
     pinned = trust if isinstance(trust, TrustFile) or trust is None else read_trust(Path(trust))
     if path.is_dir():
         report = _verify_folder(path, pinned, backend)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from mpc.scoring import ScoreModel
 from wire.canonical import Wire
 from wire.evidence import Header, register
@@ -17,6 +19,19 @@ class ModelEvidence(Wire, frozen=True, tag="medveil.model_evidence"):
 MODEL = register("score-model", 1, ModelEvidence)
 
 
+_PARTS = (
+    "ledger.export",
+    "ledger.receipts",
+    "ledger.snapshots",
+    "ledger.split_view",
+    "mpc.release",
+    "privacy.audit",
+    "zkp.bill_limit",
+)
+"""Where the other kinds are registered: importing a part does it."""
+
+
 def register_all() -> None:
     """Import every part that registers a kind, so that `wire.evidence.read` knows them all."""
-    import zkp.bill_limit  # noqa: F401
+    for part in _PARTS:
+        import_module(part)

@@ -48,8 +48,8 @@ class Report(msgspec.Struct, frozen=True):
     pinned: whether a trust file was given. Without one the evidence is consistent with itself and
     nothing more: whoever made it could have made all of it. height, block_time, head_time: the final
     head that the evidence reaches (block height, its time, the time that k cosigners vouch for;
-    instants): what happened later is not in it. findings: what is missing or wrong beside all that
-    holds; with any, the verdict is not plainly "verified".
+    instants; 0 for a split view, which has none): what happened later is not in it. findings: what is
+    missing or wrong beside all that holds; with any, the verdict is not plainly "verified".
     """
 
     path: str

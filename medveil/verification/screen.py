@@ -56,9 +56,10 @@ def show_report(report: Report, as_json: bool, language: str = "en") -> None:
     console.print()
     for finding in report.findings:
         console.print(Text(f"finding: {finding.text(language)}", style="yellow"), soft_wrap=True)
-    reach = f"as of block {report.height}, cosigned {format_instant(report.head_time)}"
     if report.pinned:
-        verdict = f"{report.verdict}: chain {report.chain}, genesis {report.genesis[:16]}…, {reach}"
+        verdict = f"{report.verdict}: chain {report.chain}, genesis {report.genesis[:16]}…"
+        if report.head_time:  # a split view reaches no head
+            verdict += f", as of block {report.height}, cosigned {format_instant(report.head_time)}"
         console.print(Text(verdict, style="bold"), soft_wrap=True)
     else:
         console.print(
@@ -77,6 +78,8 @@ def show_file(path: Path) -> None:
     from wire import evidence
 
     register_all()
+    if not path.exists():
+        raise Unavailable("verify.nothing_there", path=str(path))
     try:
         data = path.read_bytes()
     except OSError:

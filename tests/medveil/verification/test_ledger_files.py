@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,12 +15,14 @@ from ledger.export import LedgerExport, verify_export
 from ledger.snapshots import take_snapshot
 from ledger.split_view import SPLIT_VIEW, SplitView, compare_heads
 from medveil.verification import verify
+from medveil.verification.screen import show_report
 from wire.canonical import decode, encode
 from wire.checkpoint import parse_note, sign_checkpoint, trust_of
-from wire.errors import Refused, VerificationError
+from wire.errors import Refused, Unavailable, VerificationError
 from wire.signing import Signer
 
-VECTOR = Path(__file__).resolve().parents[2] / "vectors" / "ledger" / "history.json"
+ROOT = Path(__file__).resolve().parents[3]
+VECTOR = ROOT / "tests" / "vectors" / "ledger" / "history.json"
 
 
 @pytest.fixture
@@ -38,7 +43,7 @@ def test_a_snapshot(export: LedgerExport, tmp_path: Path) -> None:
         verify(path)
 
 
-def test_a_split_view(export: LedgerExport, tmp_path: Path) -> None:
+def test_a_split_view(export: LedgerExport, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The sequencer, whose key this test knows, signed another head of the size that everybody cosigned."""
     trust = trust_of(export.founding)
     note = parse_note(export.note)
@@ -53,6 +58,10 @@ def test_a_split_view(export: LedgerExport, tmp_path: Path) -> None:
         "two heads of this ledger, signed by its sequencer, that contradict each other",
         "cosigned both of them: nobody",
     ]
+    show_report(report, as_json=False)
+    shown = capsys.readouterr().out
+    assert f"verified: chain {trust.chain}" in shown
+    assert "as of block" not in shown and "1970" not in shown  # it reaches no head
 
 
 def test_no_split_view(export: LedgerExport, tmp_path: Path) -> None:
@@ -63,3 +72,24 @@ def test_no_split_view(export: LedgerExport, tmp_path: Path) -> None:
     with pytest.raises(VerificationError) as caught:
         verify(path, trust_of(export.founding))
     assert caught.value.code == "ledger.no_split_view"
+
+
+def test_every_kind_is_known_to_a_program_that_imported_nothing_else() -> None:
+    """`medveil verify` must know a file's kind whatever was imported before: each part registers its own."""
+    program = "from medveil.verification.kinds import register_all; register_all(); "
+    program += "from wire.evidence import kinds; print(*(kind for kind, _ in kinds()))"
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    registered = [
+        kind
+        for part in ("ledger", "medveil", "mpc", "privacy", "zkp")
+        for path in ROOT.joinpath(part).rglob("*.py")
+        for kind in re.findall(r'= (?:evidence\.)?register\("([a-z-]+)"', path.read_text(encoding="utf-8"))
+    ]
+    assert len(registered) >= 8
+    assert made.stdout.split() == sorted(registered)
+
+
+def test_nothing_at_the_path(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable) as caught:
+        verify(tmp_path / "nowhere")
+    assert caught.value.code == "verify.nothing_there"

@@ -15,16 +15,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.contracts import AnchorGrant, ApproveQuery, RenewGrant, RevokeGrant, queries
-from medveil.gateway import eligibility, granting, querying
+from ledger.contracts import AnchorGrant, ApproveQuery, RenewGrant, RevokeGrant, models, queries
+from medveil.gateway import eligibility, granting, querying, scoring
 from medveil.gateway.accounting import anchor_audit
 from medveil.verification import Report
+from medveil.verification.kinds import MODEL, ModelEvidence
 from mpc.query import SUMS
+from mpc.scoring import Feature, build_model, generate_key, model_digest
 from privacy.audit import Use
 from privacy.decide import Decision
 from privacy.grants import grant_commitment, sign_grant
 from privacy.predicate import Compare
 from wire.canonical import encode
+from wire.domains import MODEL_REVIEW
 from wire.errors import VerificationError
 
 Play = Callable[[Callable[[Any], Any]], Any]
@@ -411,6 +414,28 @@ def test_a_score_under_no_model(play: Play, gathered: Any, tmp_path: Path) -> No
 
     error = found(play(story), tmp_path / "evidence")
     assert (error.code, error.facts["field"]) == ("verify.wrong_entry", "query")
+
+
+def test_a_model_under_two_names_is_one_model(play: Play, gathered: Any, tmp_path: Path) -> None:
+    """A bureau may register a reviewed model again under another name; nothing is withheld by showing it once."""
+
+    async def story(world: Any) -> Any:
+        pytest.importorskip("phe", reason="install medveil[scoring]")
+        features = (Feature("age", 0, 100, 1, 50),)
+        model, opening = build_model(generate_key(), "over-use", features, (2,), -10, 10, 60, secrets.token_bytes)
+        await asyncio.gather(
+            scoring.propose_model(world.bureau, "regulator", model, opening),
+            scoring.review_model(world.regulator, "over-use"),
+        )
+        review = world.regulator.signer.sign(MODEL_REVIEW, model_digest(model))
+        await world.bureau.submit(models.RegisterModel("the-same", model_digest(model), "regulator", review))
+        shown = ModelEvidence(MODEL, model)
+        return await gathered(world, ("models/over-use.evidence", shown)), await gathered(world)
+
+    shown, withheld = play(story)
+    assert not report(shown, tmp_path / "evidence").findings
+    findings = report(withheld, tmp_path / "evidence").findings
+    assert [finding.code for finding in findings] == ["verify.withheld_model"] * 2
 
 
 # --- text in the table --------------------------------------------------------------------------
