@@ -28,6 +28,8 @@ BOUNDARIES = (
     "memory:written",
     "memory:flushed",
     "final",
+    "handover:begun",
+    "handover:committed",
     "final:committed",
 )
 """In the order in which one envelope meets them, from a new ledger to its closing."""

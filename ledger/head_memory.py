@@ -3,13 +3,15 @@
 One file of two slots, written in turn and in place, so that a write costs one flush of data and no
 change of the file system. A write that was torn by a crash spoils one slot only, and its cosignature
 never left; the other slot holds the head before. Each slot is a checkpoint note with the sequencer's and
-the member's own signature, which whoever reads it checks: the file needs no checksum of its own.
+the member's own signature, which whoever reads it checks as far as it knows the keys, behind a digest that tells
+a torn write.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from hashlib import sha256
 from pathlib import Path
 
 from ledger.faults import Fault, no_fault
@@ -17,7 +19,9 @@ from wire.checkpoint import Note, parse_note
 from wire.errors import DecodeError, Unavailable
 
 SLOT = 4096
-"""Bytes of a slot: four of length, then the note."""
+"""Bytes of a slot: four of length, 32 of SHA-256 of the note, then the note."""
+HEAD = 4 + 32
+"""Bytes before the note."""
 
 
 class HeadMemory:
@@ -42,9 +46,11 @@ class HeadMemory:
         found: list[tuple[int, int, Note]] = []
         for slot in (0, 1):
             part = data[slot * SLOT : (slot + 1) * SLOT]
-            length = int.from_bytes(part[:4], "big")
+            data_of_note = part[HEAD : HEAD + int.from_bytes(part[:4], "big")]
+            if part[4:HEAD] != sha256(data_of_note).digest():
+                continue
             with contextlib.suppress(DecodeError):
-                note = parse_note(part[4 : 4 + length])
+                note = parse_note(data_of_note)
                 found.append((note.checkpoint.size, slot, note))
         if not found and any(data):
             raise DecodeError("ledger.damaged", path=str(self._path))
@@ -56,7 +62,7 @@ class HeadMemory:
     def remember(self, note: Note) -> None:
         """Write `note` durably over the older slot."""
         data = note.format()
-        record = len(data).to_bytes(4, "big") + data
+        record = len(data).to_bytes(4, "big") + sha256(data).digest() + data
         if len(record) > SLOT:
             raise ValueError("the note does not fit into a slot")
         try:

@@ -7,10 +7,11 @@ integers only, no clock, no randomness, no sets, no floats, no exception text. W
 
 * An envelope that is not authentic (not canonical, other chain, not a member, bad signature) makes the
   whole *block* invalid: `VerificationError` naming height and entry, and nothing has changed. A
-  sequencer that puts one into a block gets no cosignature. Members and keys are those before the block.
+  sequencer that puts one into a block gets no cosignature. Members and keys are those that the block begins with.
 * An authentic envelope that cannot take effect (suspended sender, wrong nonce, expired, refused by a
   contract) stands in the block with the refusal's code as its result. A contract's refusal uses the
   nonce up; the others do not.
+* Changes of members and keys that were agreed for a height hold before anything in that block happens.
 * Of one organisation, a block takes at most `MOST_FROM_ONE` envelopes of `BYTES_FROM_ONE` together; what is
   beyond is refused and uses no nonce up. So one member cannot fill blocks, whatever the sequencer does.
 * Which version of a contract runs an op depends on the block's height and the schedule that members
@@ -34,7 +35,7 @@ import msgspec
 
 from ledger.contracts import CONTRACTS
 from ledger.contracts.contract import Context, Contract, Event, state_key
-from ledger.contracts.organisations import MemberState, found, member_key
+from ledger.contracts.membership import MemberState, begin_block, changes_at, consortium, found, member_key
 from ledger.envelope import (
     Envelope,
     Nonce,
@@ -48,12 +49,11 @@ from ledger.rules import InForce, Rules
 from ledger.trees.log import Log
 from ledger.trees.state import StateTree
 from wire.canonical import Wire, decode, encode
-from wire.checkpoint import founding_hash, leaf_hash, tree_root
-from wire.checkpoint.trust import check_founding
+from wire.checkpoint import TrustFile, founding_hash, leaf_hash, tree_root, trust_of
 from wire.dates import Instant
 from wire.errors import MedveilError, Refused, VerificationError
 from wire.identifiers import Hash, Name
-from wire.keyset import Founding, Height
+from wire.keyset import Founding, Height, MembershipChanges
 
 MOST_ENVELOPES = 10_000
 """Most envelopes of one block."""
@@ -251,7 +251,7 @@ class Machine:
 
     def __init__(self, founding: Founding, contracts: Sequence[Contract] = CONTRACTS) -> None:
         """Genesis: block 0. contracts: every version of each. Raises DecodeError if `founding` breaks a rule."""
-        check_founding(founding)
+        self._trust = trust_of(founding)
         self.founding = founding
         self._rules = Rules(contracts)
         self._in_force: tuple[StateTree, InForce] | None = None
@@ -278,6 +278,26 @@ class Machine:
         """The state for reading; writes to it stay with it."""
         return StateView(self.state)
 
+    def next_view(self) -> StateView:
+        """The state with which the next block begins; writes to it stay with it."""
+        view = self.view()
+        begin_block(view, self.height + 1)
+        return view
+
+    @property
+    def trust(self) -> TrustFile:
+        """Genesis and the changes of members in force at the latest block, as this machine replayed them."""
+        view = self.view()
+        height, missing = consortium(view).latest, list[MembershipChanges]()
+        while height > self._trust.latest.from_height:
+            changes = changes_at(view, height)
+            assert changes is not None  # every height of a change keeps it
+            missing.append(changes)
+            height = changes.previous
+        if missing:
+            self._trust = self._trust.with_changes(reversed(missing))
+        return self._trust
+
     def get(self, key: bytes, kind: type[T]) -> T | None:
         """The value under a state key, which is a `kind`, or None."""
         return self.view().get(key, kind)
@@ -295,8 +315,8 @@ class Machine:
     def authenticate(self, data: bytes, view: StateView | None = None) -> SignedEnvelope:
         """The envelope that `data` is, if it is authentic now: this chain, ops in force, a member, its signature.
 
-        Raises DecodeError, Refused (no member, an op not in force), VerificationError, or Unavailable if this
-        program does not know the rules of the next block.
+        view: the state with which the next block begins. Raises DecodeError, Refused (no member, an op not in
+        force), VerificationError, or Unavailable if this program does not know the rules of the next block.
         """
         signed = open_envelope(data)
         check_chain(signed, self.genesis)
@@ -304,7 +324,7 @@ class Machine:
         for op in signed.envelope.ops:
             if type(op) not in in_force:
                 raise Refused("ledger.op_not_in_force", op=str(op.__struct_config__.tag), height=self.height + 1)
-        member = (view or self.view()).get(member_key(signed.envelope.sender), MemberState)
+        member = (view or self.next_view()).get(member_key(signed.envelope.sender), MemberState)
         if member is None:
             raise Refused("ledger.unknown_sender", organisation=signed.envelope.sender)
         check_signature(signed, member.keys.envelope.key)
@@ -326,7 +346,7 @@ class Machine:
         if time < self.time or len(envelopes) > MOST_ENVELOPES:
             raise VerificationError("ledger.bad_block", height=height)
         in_force = self.in_force()
-        view = self.view()
+        view = self.next_view()
         opened: list[SignedEnvelope] = []
         for entry, data in enumerate(envelopes):
             try:
@@ -373,6 +393,7 @@ class Machine:
         """Go back to where the machine was: forget the blocks since."""
         self.state, self.header = mark.state, mark.header
         self.log.truncate(mark.header.height + 1)
+        self._trust = self._trust.until(mark.header.height)
 
     def replay(self, block: Block) -> BlockOutcome:
         """Run a block that others made, and insist on its header. Raises VerificationError naming the height."""

@@ -60,7 +60,11 @@ def _verify_block(block: BlockHeader, path: Path, note: bytes, trust: TrustFile)
 
 
 def verify_receipt(receipt: Receipt, trust: TrustFile) -> None:
-    """Check a receipt against a pinned trust file. Returns None or raises VerificationError or QuorumNotMet."""
+    """Check a receipt against a pinned trust file. Returns None or raises VerificationError or QuorumNotMet.
+
+    The sender's key is that of the block's height, the cosigners are those of the head's: a receipt stays
+    verifiable when keys and members change, as long as the trust file knows the changes before its head.
+    """
     if receipt.header != RECEIPT:
         raise VerificationError("ledger.bad_receipt", part="header")
     try:
@@ -68,8 +72,8 @@ def verify_receipt(receipt: Receipt, trust: TrustFile) -> None:
     except DecodeError:
         raise VerificationError("ledger.bad_receipt", part="envelope") from None
     check_chain(signed, trust.genesis_hash)
-    check_signature(signed, trust.member(signed.envelope.sender).keys.envelope.key)
     result, block = receipt.result, receipt.block
+    check_signature(signed, trust.at(block.height).member(signed.envelope.sender).keys.envelope.key)
     stated = (result.height, result.envelope, result.sender, result.nonce)
     if stated != (block.height, envelope_id(receipt.envelope), signed.envelope.sender, signed.envelope.nonce):
         raise VerificationError("ledger.bad_receipt", part="result")

@@ -5,6 +5,9 @@ that differs from its own, a head that is not its own log's, and any head that c
 cosigned before: with `memory`, also before it was restarted. A sequencer that shows two members two
 histories gets both cosigned by at most one of them each, and k of n makes one of them final at most. A
 replica that is shown both keeps the evidence (`ledger.split_view`) and stops.
+
+Who the members are, and with which keys, it knows from what it replayed: that of an organisation that is no member
+yet follows and signs nothing; from the block on with which it joined, it cosigns.
 """
 
 from __future__ import annotations
@@ -19,40 +22,39 @@ from ledger.snapshots import LedgerSnapshot, verify_snapshot
 from ledger.split_view import SplitView, find_split
 from ledger.trees.log import Log
 from wire.canonical import encode
-from wire.checkpoint import Note, SignatureLine, cosign_checkpoint
-from wire.checkpoint.note import verify_cosignature, verify_log_signature
-from wire.checkpoint.trust import trust_of
+from wire.checkpoint import Note, SignatureLine, TrustFile, cosign_checkpoint, trust_of
+from wire.checkpoint.membership import Membership
+from wire.checkpoint.note import COSIGNATURE, key_id, verify_cosignature, verify_log_signature
 from wire.errors import VerificationError
 from wire.keyset import Founding
-from wire.signing import Signer
+from wire.signing import Keyring, Signer
 
 FUTURE = 300_000
 """How far a block's time may be ahead of the replica's own clock, in ms."""
 
 
 class Replica:
-    """The replica of one re-executing member.
+    """The replica of one re-executing member, or of an organisation that is to become one.
 
-    signer: its cosign key; clock: ms UTC; memory: file that keeps the last cosigned
-    head across restarts; without one, a restarted replica has forgotten what it signed; fault: see `ledger.faults`;
-    snapshot: where to start, instead of genesis: then k other members vouch for what was before;
-    report: is handed the evidence when the sequencer shows two histories.
+    signer: its cosign key, or a keyring with the one to come and those it signed with before; clock: ms UTC;
+    memory: file that keeps the last cosigned head across restarts; without one, a restarted replica has forgotten
+    what it signed; fault: see `ledger.faults`; snapshot: where to start, instead of genesis: then k other members
+    vouch for what was before; report: is handed the evidence when the sequencer shows two histories.
     """
 
     def __init__(
         self,
         founding: Founding,
         organisation: str,
-        signer: Signer,
+        signer: Signer | Keyring,
         clock: Callable[[], int],
         memory: Path | None = None,
         fault: Fault = no_fault,
         snapshot: LedgerSnapshot | None = None,
         report: Callable[[SplitView], None] | None = None,
     ) -> None:
-        """Raises VerificationError if `organisation` is no member, `signer` not its cosign key, or `snapshot` wrong."""
-        self._trust = trust_of(founding)
-        self.machine = Machine(founding) if snapshot is None else verify_snapshot(snapshot, self._trust)
+        """Raises VerificationError if `signer` has not the cosign key of the member it is, or `snapshot` is wrong."""
+        self.machine = Machine(founding) if snapshot is None else verify_snapshot(snapshot, trust_of(founding))
         self.organisation = organisation
         self.split_view: SplitView | None = None
         """Evidence that the sequencer showed this member two histories; it cosigns nothing any more."""
@@ -60,8 +62,7 @@ class Replica:
         self._signer = signer
         self._clock = clock
         self._memory = HeadMemory(memory, fault) if memory is not None else None
-        if self._trust.member(organisation).keys.cosign.key != signer.key:
-            raise VerificationError("ledger.not_cosigner", organisation=organisation)
+        self._own_signer(self.machine.trust.latest)
         self._cosigned = self._recall()
 
     @property
@@ -72,26 +73,50 @@ class Replica:
     def follow(self, blocks: Sequence[Block], note: Note) -> SignatureLine | None:
         """Replay `blocks` (those it already has are skipped) and cosign `note`, which must be their head.
 
-        None while a restarted replica is still below the head it cosigned before: a cosignature says that
-        no larger head was seen, and only at that size can the two histories be compared. Raises
-        VerificationError, stays where it was and does not cosign, if anything is not as it found itself. If the
-        sequencer's signature is under two heads that contradict each other, `split_view` is the evidence.
+        None while its organisation is no member, and while a restarted replica is still below the head it cosigned
+        before: a cosignature says that no larger head was seen, and only at that size can the two histories be
+        compared. Raises VerificationError, stays where it was and does not cosign, if anything is not as it found
+        itself. If the sequencer signed two heads that contradict each other, `split_view` is the evidence.
         """
         if self.split_view is not None:
             raise VerificationError("ledger.fork", organisation=self.organisation, size=note.checkpoint.size)
-        self._check_note(note)
-        mark = self.machine.mark()
+        mark, known = self.machine.mark(), self.machine.trust
+        signed = self._is_signed(note)
         try:
             self._replay(blocks, note)
+            if not signed or self.machine.trust is not known:  # these blocks change the sequencer's key, perhaps
+                self._check_note(note, self.machine.trust)
+            signer = self._own_signer(self.machine.trust.latest)
         except BaseException:
             self.machine.rewind(mark)
+            if not signed:
+                self._check_note(note, known)
             self._look_for_split(blocks, note)
             raise
-        if self._cosigned is not None and note.checkpoint.size < self._cosigned.checkpoint.size:
+        if signer is None or (self._cosigned is not None and note.checkpoint.size < self._cosigned.checkpoint.size):
             return None
-        line = cosign_checkpoint(self._signer, self.organisation, note, max(self._clock(), 0) // 1000)
+        line = cosign_checkpoint(signer, self.organisation, note, max(self._clock(), 0) // 1000)
         self._remember(note.with_line(line))
         return line
+
+    def _own_signer(self, members: Membership) -> Signer | None:
+        """Its own cosign key among `members`; None if it is none of them. VerificationError if it does not hold it."""
+        member = members.find(self.organisation)
+        if member is None:
+            return None
+        signer = self._signer.for_key(member.keys.cosign.key)
+        if signer is None:
+            raise VerificationError("ledger.not_cosigner", organisation=self.organisation)
+        return signer
+
+    def _is_signed(self, note: Note) -> bool:
+        try:
+            self._check_note(note, self.machine.trust)
+        except VerificationError as error:
+            if error.code in ("checkpoint.bad_signature", "checkpoint.unknown_signer"):
+                return False
+            raise
+        return True
 
     def _replay(self, blocks: Sequence[Block], note: Note) -> None:
         for block in blocks:
@@ -126,30 +151,47 @@ class Replica:
         size = min(self._cosigned.checkpoint.size, note.checkpoint.size)
         raise VerificationError("ledger.fork", organisation=self.organisation, size=size) from None
 
-    def _check_note(self, note: Note) -> None:
+    def _check_note(self, note: Note, trust: TrustFile) -> None:
         """The sequencer's head of this chain, and nobody else's signature under it."""
-        if note.checkpoint.origin != self._trust.origin or len(note.lines) != 1:
+        if note.checkpoint.origin != trust.origin or len(note.lines) != 1:
             raise VerificationError("ledger.other_head", organisation=self.organisation, size=note.checkpoint.size)
-        if note.lines[0].name != self._trust.origin:
-            raise VerificationError("checkpoint.no_sequencer", sequencer=self._trust.sequencer)
-        sequencer = self._trust.member(self._trust.sequencer)
+        if note.lines[0].name != trust.origin:
+            raise VerificationError("checkpoint.no_sequencer", sequencer=trust.sequencer)
+        sequencer = trust.at(note.checkpoint.size - 1).member(trust.sequencer)
         verify_log_signature(sequencer.keys.cosign.key, note, note.lines[0])
 
     def _recall(self) -> Note | None:
-        """The larger of the remembered heads that is signed by the sequencer and by this member."""
+        """The larger of the remembered heads that carries this member's own signature.
+
+        The sequencer's is looked at only if it can be of the key it has now: after a restart the machine stands at
+        genesis and does not know later ones. The head is this member's own word either way.
+        """
         if self._memory is None:
             return None
         notes = self._memory.recall()
         for last, note in enumerate(notes, 1):
             try:
-                self._check_note(Note(note.checkpoint, note.lines[:-1]))
-                verify_cosignature(self._signer.key, note, note.lines[-1])
+                self._check_own(note)
             except VerificationError:
                 if last == len(notes):
                     raise
                 continue
             return note
         return None
+
+    def _check_own(self, note: Note) -> None:
+        *others, own = note.lines
+        signed = Note(note.checkpoint, tuple(others))
+        try:
+            self._check_note(signed, self.machine.trust)
+        except VerificationError as error:
+            if error.code != "checkpoint.unknown_signer":
+                raise
+        for key in self._signer.keys:
+            if own.key_id == key_id(own.name, COSIGNATURE, key.public):
+                verify_cosignature(key, note, own)
+                return
+        raise VerificationError("checkpoint.unknown_signer", name=own.name)
 
     def _remember(self, note: Note) -> None:
         if self._memory is not None:

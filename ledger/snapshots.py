@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from ledger.handovers import check_members, extend
 from ledger.machine import BlockHeader, Machine
+from ledger.receipts import ProvenValue
 from ledger.trees.log import Log
 from ledger.trees.state import StateTree
 from wire.canonical import LARGEST, Wire, encode
@@ -35,7 +37,8 @@ class LedgerSnapshot(Wire, frozen=True, tag="ledger.snapshot"):
     """Evidence of the state after `block` (height >= 1).
 
     leaves: the log's leaf hashes from genesis to `block`, 32 bytes each; entries: the whole state in the
-    order of keys; note: the final checkpoint whose last leaf `block` is.
+    order of keys; handovers: one for each height at which members or keys changed, in order; note: the final
+    checkpoint whose last leaf `block` is.
     """
 
     header: Header
@@ -43,20 +46,28 @@ class LedgerSnapshot(Wire, frozen=True, tag="ledger.snapshot"):
     block: BlockHeader
     leaves: tuple[Hash, ...]
     entries: tuple[StateEntry, ...]
+    handovers: tuple[ProvenValue, ...]
     note: bytes
 
 
 SNAPSHOT = register("ledger-snapshot", 1, LedgerSnapshot)
 
 
-def take_snapshot(founding: Founding, block: BlockHeader, state: StateTree, log: Log, note: Note) -> LedgerSnapshot:
+def take_snapshot(
+    founding: Founding,
+    block: BlockHeader,
+    state: StateTree,
+    log: Log,
+    handovers: tuple[ProvenValue, ...],
+    note: Note,
+) -> LedgerSnapshot:
     """The snapshot of `state` after `block`; `log` reaches at least that far, `note` is the final head over it.
 
     Raises Refused if one file cannot hold it.
     """
     leaves = tuple(log.leaf(index) for index in range(block.height + 1))
     entries = tuple(StateEntry(key, value) for key, value in state.items())
-    snapshot = LedgerSnapshot(SNAPSHOT, founding, block, leaves, entries, note.format())
+    snapshot = LedgerSnapshot(SNAPSHOT, founding, block, leaves, entries, handovers, note.format())
     length = len(encode(snapshot))
     if length > LARGEST:
         raise Refused("ledger.snapshot_too_large", length=length, limit=LARGEST)
@@ -70,7 +81,8 @@ def verify_snapshot(snapshot: LedgerSnapshot, trust: TrustFile) -> Machine:
     """
     if snapshot.header != SNAPSHOT or encode(snapshot.founding) != trust.genesis:
         raise VerificationError("ledger.other_genesis", chain=trust.chain)
-    checkpoint = verify_checkpoint(snapshot.note, trust)
+    known = extend(trust, snapshot.handovers)
+    checkpoint = verify_checkpoint(snapshot.note, known)
     block = snapshot.block
     log = Log.of(snapshot.leaves)
     if not 1 < checkpoint.size == log.size == block.height + 1 or log.root() != checkpoint.root:
@@ -84,4 +96,5 @@ def verify_snapshot(snapshot: LedgerSnapshot, trust: TrustFile) -> Machine:
         raise VerificationError("ledger.bad_snapshot", part="entries", height=block.height)
     machine = Machine(snapshot.founding)
     machine.state, machine.header, machine.log = state, block, log
+    check_members(known, machine.trust, block.height)
     return machine

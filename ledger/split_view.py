@@ -97,7 +97,8 @@ def _checked(data: bytes, trust: TrustFile) -> Note:
         raise VerificationError("checkpoint.no_sequencer", sequencer=trust.sequencer)
     if len({line.name for line in note.lines}) != len(note.lines):
         raise VerificationError("checkpoint.duplicate_signer")
-    verify_log_signature(trust.member(trust.sequencer).keys.cosign.key, note, first)
+    members = trust.at(note.checkpoint.size - 1)
+    verify_log_signature(members.member(trust.sequencer).keys.cosign.key, note, first)
     for line in others:
-        verify_cosignature(trust.member(line.name).keys.cosign.key, note, line)
+        verify_cosignature(members.member(line.name).keys.cosign.key, note, line)
     return note

@@ -20,8 +20,8 @@ from medveil.channel import InMemoryPost
 from medveil.gateway.ledger_account import LedgerAccount
 from medveil.gateway.organisation import Clock, Organisation, Rand
 from wire.canonical import encode
-from wire.checkpoint import TrustFile, write_trust
-from wire.checkpoint.trust import needed_cosigners
+from wire.checkpoint import TrustFile, trust_of, write_trust
+from wire.checkpoint.membership import needed_cosigners
 from wire.errors import Unavailable
 from wire.keyset import Founding
 
@@ -79,7 +79,8 @@ async def local_consortium(
         zone=zone,
         time=clock(),
     )
-    trust = write_trust(folder / "consortium.json", founding)
+    trust = trust_of(founding)
+    write_trust(folder / "consortium.json", trust)
     post = InMemoryPost()
     first = organisations[sequencer]
     engine = await EmbeddedEngine.open(first.folder / "ledger.sqlite", founding, first.cosigner, clock)
@@ -92,7 +93,7 @@ async def local_consortium(
                     founding, organisation.name, organisation.cosigner, clock, memory, report=_keep(organisation.folder)
                 )
                 account = LedgerAccount(organisation.name, organisation.signer, engine, replica, trust)
-                organisation.connect(post.join(organisation.name), account, trust)
+                organisation.connect(post.join(organisation.name), account)
                 tasks.create_task(account.attend())
             try:
                 yield LocalConsortium(organisations, trust, post, engine)

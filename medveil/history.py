@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ledger.contracts.organisations import member
+from ledger.contracts.membership import member
 from ledger.export import LedgerExport, verify_export
+from ledger.handovers import extend
 from ledger.machine import Block, BlockOutcome
 from ledger.reading import Entry, Selection, known_kinds
 from wire import evidence
@@ -104,11 +105,12 @@ def read_history(path: Path, trust: Path | None = None, selection: Selection | N
     machine = verify_export(export, pinned, replayed)
     if selection is not None and selection.organisation and not picked:
         member(machine.view(), selection.organisation)
-    checkpoint = verify_checkpoint(export.note, pinned)
+    known = extend(pinned, export.handovers)
+    checkpoint = verify_checkpoint(export.note, known)
     return History(
         path=str(path),
         pinned=trust is not None,
-        trust=pinned,
+        trust=known,
         blocks=len(export.blocks),
         envelopes=envelopes,
         ops=ops,

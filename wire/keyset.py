@@ -7,7 +7,7 @@ countersigns checkpoints; `http` signs requests of programs; `tls` stands behind
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -18,6 +18,8 @@ from wire.sealing import SealKey
 from wire.signing import VerifyKey
 
 Height = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Tier = Literal["", "national", "province", "city", "county"]
+"""The administrative level at which an organisation acts; empty for one that has none, such as a drug maker."""
 
 
 class SignatureKey(Wire, frozen=True, tag="wire.signature_key"):
@@ -54,6 +56,25 @@ class Member(Wire, frozen=True, tag="wire.member"):
     roles: tuple[str, ...]
     keys: KeySet
     re_executes: bool
+    tier: Tier = ""
+
+
+class MembershipChange(Wire, frozen=True, tag="wire.membership_change"):
+    """What an organisation is from some block on. member: as it joined, or with its new keys; None: it left."""
+
+    organisation: Name
+    member: Member | None
+
+
+class MembershipChanges(Wire, frozen=True, tag="wire.membership_changes"):
+    """All changes that hold from block `from_height` (>= 1) on, in the order in which they were agreed.
+
+    previous: height of the changes before these, 0 for none: so none can be left out of a list unseen.
+    """
+
+    from_height: Height
+    previous: Height
+    changes: Annotated[tuple[MembershipChange, ...], msgspec.Meta(min_length=1, max_length=1000)]
 
 
 class Founding(Wire, frozen=True, tag="wire.founding"):

@@ -63,8 +63,39 @@ class Signer:
         """Sign `message` under `domain`."""
         return Signature(ED25519, self.key.key_id(), self.sign_raw(framed(domain, message)))
 
+    def for_key(self, key: VerifyKey) -> Signer | None:
+        """Itself, if it signs for `key`."""
+        return self if key == self.key else None
+
+    @property
+    def keys(self) -> tuple[VerifyKey, ...]:
+        """What it can sign for."""
+        return (self.key,)
+
     def __repr__(self) -> str:
         return f"Signer(key_id={self.key.key_id().hex()})"
+
+
+class Keyring:
+    """Signers of one organisation and one use: of its present key, and of those before or to come.
+
+    Which of them signs is said by whoever knows what holds: the ledger, at a height.
+    """
+
+    def __init__(self, *signers: Signer) -> None:
+        self._signers = {signer.key: signer for signer in signers}
+
+    def for_key(self, key: VerifyKey) -> Signer | None:
+        """The signer for `key`, if it is here."""
+        return self._signers.get(key)
+
+    @property
+    def keys(self) -> tuple[VerifyKey, ...]:
+        """What it can sign for."""
+        return tuple(self._signers)
+
+    def __repr__(self) -> str:
+        return f"Keyring({len(self._signers)})"
 
 
 def verify_raw(key: VerifyKey, message: bytes, signature: bytes) -> None:

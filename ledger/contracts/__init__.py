@@ -20,7 +20,7 @@ from ledger.contracts.datasets import (
 )
 from ledger.contracts.grants import AnchorGrant, RenewGrant, RevokeGrant
 from ledger.contracts.models import RegisterModel
-from ledger.contracts.organisations import VoteSuspension
+from ledger.contracts.organisations import Leave, RotateKeys, VoteAdmission, VoteRemoval, VoteSuspension
 from ledger.contracts.queries import (
     AnnounceContribution,
     ApproveQuery,
@@ -34,6 +34,10 @@ from ledger.contracts.versions import VoteVersion
 
 Op = (
     VoteSuspension
+    | VoteAdmission
+    | VoteRemoval
+    | Leave
+    | RotateKeys
     | RegisterPopulation
     | RegisterDataset
     | SupersedeDataset
@@ -74,6 +78,10 @@ __all__ = [
     "Op",
     "Contract",
     "VoteSuspension",
+    "VoteAdmission",
+    "VoteRemoval",
+    "Leave",
+    "RotateKeys",
     "Column",
     "RegisterPopulation",
     "RegisterDataset",

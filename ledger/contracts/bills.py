@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 
 from ledger.contracts.contract import Context, Contract, Event, Point, View, state_key
-from ledger.contracts.organisations import require_role
+from ledger.contracts.membership import require_role
 from wire.canonical import Wire
 from wire.errors import Refused
 from wire.identifiers import Handle, Name

@@ -20,8 +20,8 @@ from ledger.contracts.bills import BillState
 from ledger.contracts.contract import Context, Contract, Event, View, state_key
 from ledger.contracts.datasets import DatasetState
 from ledger.contracts.grants import GrantState
+from ledger.contracts.membership import member
 from ledger.contracts.models import ModelState
-from ledger.contracts.organisations import member
 from ledger.contracts.queries import QueryState, ReleaseState, query
 from wire.canonical import Wire
 from wire.dates import Instant

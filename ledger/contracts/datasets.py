@@ -27,7 +27,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from ledger.contracts.contract import Context, Contract, Event, Ids, Nano, View, state_key
-from ledger.contracts.organisations import require_role
+from ledger.contracts.membership import is_member, require_role
 from wire.canonical import Wire
 from wire.dates import Instant
 from wire.errors import BudgetExhausted, Refused
@@ -366,12 +366,16 @@ def changed_since(view: View, population: str, owner: str, height: int) -> bool:
 
 
 def vote_budget(op: VoteBudget, sender: str, context: Context, view: View) -> tuple[Event, ...]:
-    """Record the sender's vote; an amount that all owners voted, the founder among them, comes into force."""
+    """Record the sender's vote; an amount that all owners voted, the founder among them, comes into force.
+
+    An owner that is no member any more has no vote.
+    """
     state = population(view, op.population)
     if sender not in state.owners:
         raise Refused("datasets.not_owner", organisation=sender, population=op.population)
     votes = (*(vote for vote in state.votes if vote.owner != sender), Vote(sender, op.rho_nano))
-    agreed = len(votes) == len(state.owners) and all(vote.rho_nano == op.rho_nano for vote in votes)
+    amounts = {vote.owner: vote.rho_nano for vote in votes}
+    agreed = all(amounts.get(owner) == op.rho_nano for owner in state.owners if is_member(view, owner))
     agreed = agreed and state.registered_by in state.owners
     state = msgspec.structs.replace(state, votes=votes, budget=op.rho_nano if agreed else state.budget)
     view.put(population_key(op.population), state)

@@ -10,7 +10,7 @@ State key: ``models/<model>`` -> ModelState.
 from __future__ import annotations
 
 from ledger.contracts.contract import Context, Contract, Event, View, state_key
-from ledger.contracts.organisations import member, require_role
+from ledger.contracts.membership import member, require_role
 from wire.canonical import Wire
 from wire.domains import MODEL_REVIEW
 from wire.errors import Refused, VerificationError

@@ -28,7 +28,7 @@ import msgspec
 
 from ledger.contracts import datasets
 from ledger.contracts.contract import Context, Contract, Event, Ids, Nano, Point, View, state_key
-from ledger.contracts.organisations import require_role
+from ledger.contracts.membership import require_role
 from wire.canonical import Wire
 from wire.commitment import contribution_digest
 from wire.errors import Refused

@@ -19,7 +19,7 @@ from typing import Annotated
 import msgspec
 
 from ledger.contracts.contract import Context, Contract, Event, View, state_key
-from ledger.contracts.organisations import Consortium, consortium_key, member
+from ledger.contracts.membership import enough, require_vote
 from wire.canonical import Wire
 from wire.errors import Refused
 from wire.identifiers import Name
@@ -89,8 +89,7 @@ def switches(view: View) -> tuple[Switch, ...]:
 
 def vote(op: VoteVersion, sender: str, context: Context, view: View) -> tuple[Event, ...]:
     """Count one vote; with k equal ones the switch is agreed and the contract's ballot is closed."""
-    if not member(view, sender).re_executes:
-        raise Refused("organisations.no_vote", organisation=sender)
+    require_vote(view, sender)
     agreed = switches(view)
     latest = max((switch for switch in agreed if switch.contract == op.contract), key=_height, default=None)
     version, height = (latest.version, latest.from_height) if latest else (0, 0)
@@ -105,10 +104,9 @@ def vote(op: VoteVersion, sender: str, context: Context, view: View) -> tuple[Ev
     if mine in ballot.votes:
         raise Refused("versions.voted", organisation=sender, contract=op.contract)
     votes = (*(other for other in ballot.votes if other.voter != sender), mine)
-    alike = [other for other in votes if (other.version, other.from_height) == (op.version, op.from_height)]
-    consortium = view.get(consortium_key(), Consortium)
-    assert consortium is not None  # written by genesis
-    if sum(not member(view, other.voter).suspended for other in alike) < consortium.k:
+    wanted = (op.version, op.from_height)
+    alike = tuple(other.voter for other in votes if (other.version, other.from_height) == wanted)
+    if not enough(view, alike):
         view.put(ballot_key(op.contract), Ballot(votes))
         return (Event("versions.voted", op.contract, (op.version, op.from_height, len(alike))),)
     view.delete(ballot_key(op.contract))

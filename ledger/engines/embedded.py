@@ -18,68 +18,40 @@ history refuse it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, overload
 
 from filelock import FileLock, Timeout
 
+from ledger.contracts.membership import changes_at, changes_key, keys_at
 from ledger.engines.engine import EVERYTHING, START, Cursor, Head, TxId
 from ledger.engines.store import Store
-from ledger.envelope import envelope_id, open_envelope
+from ledger.engines.waiting import GROUP_COMMIT, GroupCommit, Waiting
+from ledger.envelope import envelope_id
 from ledger.export import EXPORT, LedgerExport
 from ledger.faults import Fault, no_fault
-from ledger.machine import MOST_ENVELOPES, Block, BlockHeader, Executed, Machine, Result, check_usable
+from ledger.handovers import check_members, extend
+from ledger.machine import Block, BlockHeader, Executed, Machine, Result, check_usable
 from ledger.reading import Entry, Selection
 from ledger.receipts import PROVEN_VALUE, RECEIPT, ProvenValue, Receipt
 from ledger.snapshots import LedgerSnapshot, take_snapshot, verify_snapshot
 from ledger.trees.log import Log
 from ledger.trees.state import StateTree
 from wire.canonical import LARGEST, encode
-from wire.checkpoint import Note, SignatureLine, sign_checkpoint, verify_checkpoint
+from wire.checkpoint import Note, SignatureLine, sign_checkpoint, trust_of, verify_checkpoint
 from wire.checkpoint.note import verify_cosignature
-from wire.checkpoint.trust import trust_of
 from wire.errors import MedveilError, Refused, Unavailable, VerificationError
-from wire.keyset import Founding
-from wire.signing import Signer
+from wire.keyset import Founding, KeySet
+from wire.signing import Keyring, Signer
 
-MOST_WAITING = 1024
-"""Most envelopes of one organisation that may wait for a block: its quota."""
-WAITING_BYTES = 16 * 1024 * 1024
-"""Most bytes of them."""
 REMEMBERED = 10_000
 """Refusals whose facts are kept in memory; older ones keep their code only."""
 MOST_ENTRIES = 1000
 """Most envelopes of one answer to `entries`."""
 KEPT = 4
 """Blocks that are kept in memory, decoded, for the receipts of their envelopes."""
-
-
-@dataclass(frozen=True)
-class GroupCommit:
-    """When what waits becomes a block: `delay` after the first of it came, or at once when a block is full.
-
-    delay: seconds, 0 for none beyond the turn of the event loop: while one block is written, the next one
-    gathers anyway, so that a delay pays only where a flush costs far more than here. envelopes (1..10,000),
-    size (bytes): what fills a block; a single larger envelope still gets its block. A full block is the
-    longest time for which the engine answers nobody.
-    """
-
-    delay: float = 0.0
-    envelopes: int = 1000
-    size: int = 16 * 1024 * 1024
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for values that make no sense."""
-        if not 0 <= self.delay <= 10 or not 1 <= self.envelopes <= MOST_ENVELOPES or self.size < 1:
-            raise ValueError("group commit: delay 0..10 s, 1..10,000 envelopes, at least 1 byte")
-
-
-GROUP_COMMIT = GroupCommit()
-"""The default. See docs/protocols/ledger.md for the measurements it follows from."""
 
 
 class _Readable:
@@ -100,17 +72,16 @@ class EmbeddedEngine:
         self,
         path: Path,
         founding: Founding,
-        signer: Signer,
+        signer: Signer | Keyring,
         clock: Callable[[], int],
         group: GroupCommit = GROUP_COMMIT,
         fault: Fault = no_fault,
         snapshot: LedgerSnapshot | None = None,
     ) -> None:
-        self._trust = trust_of(founding)
-        if self._trust.member(self._trust.sequencer).keys.cosign.key != signer.key:
-            raise VerificationError("ledger.not_cosigner", organisation=self._trust.sequencer)
+        self._trust = trust_of(founding)  # with the members of the next block, once they are handed over
+        self._handovers: tuple[ProvenValue, ...] = ()
         self._founding, self._signer, self._clock = founding, signer, clock
-        self._group, self._fault = group, fault
+        self._fault = fault
         self._lock = FileLock(path.with_name(path.name + ".lock"))
         try:
             self._lock.acquire(timeout=0)
@@ -129,11 +100,7 @@ class EmbeddedEngine:
         self._heads: dict[int, Note] = {}  # by size: signed, with cosignatures, above the last final one
         self._final: Note | None = None
         self._refusals: OrderedDict[TxId, Refused] = OrderedDict()
-        self._waiting: OrderedDict[TxId, bytes] = OrderedDict()  # submitted, not in a block yet
-        self._pending: Counter[str] = Counter()  # how many of them, by sender
-        self._pending_bytes: Counter[str] = Counter()
-        self._waiting_bytes = 0
-        self._full = asyncio.Event()  # no need to gather any longer
+        self._waiting = Waiting(group)
         self._failure: MedveilError | None = None
         self._closing = self._released = False
         self._work = asyncio.Event()  # something waits, or the engine closes: for the writer
@@ -147,7 +114,7 @@ class EmbeddedEngine:
         cls,
         path: Path,
         founding: Founding,
-        signer: Signer,
+        signer: Signer | Keyring,
         clock: Callable[[], int],
         *,
         group: GroupCommit = GROUP_COMMIT,
@@ -156,14 +123,17 @@ class EmbeddedEngine:
     ) -> EmbeddedEngine:
         """Open or create the ledger at `path` and replay it.
 
-        signer: the sequencer's cosign key; clock: ms UTC; group: when a block is closed; fault: see `ledger.faults`;
-        snapshot: what a new ledger starts from (a lost one, restored; it must be the newest, see the module).
+        signer: the sequencer's cosign key, or a keyring with the one to come too; clock: ms UTC; group: when a
+        block is closed; fault: see `ledger.faults`; snapshot: what a new ledger starts from (a lost one, restored;
+        it must be the newest, see the module).
 
         Raises Unavailable (locked by another process, disk), DecodeError (damaged, newer or another consortium's
         data), VerificationError naming the height of a block that does not replay.
         """
         if snapshot is not None:
             await asyncio.to_thread(verify_snapshot, snapshot, trust_of(founding))
+        elif not path.exists():
+            _key_of_sequencer(signer, trust_of(founding).latest.member(founding.sequencer).keys, founding)
         engine = cls(path, founding, signer, clock, group, fault, snapshot)
         try:
             await asyncio.to_thread(engine._replay)
@@ -206,6 +176,12 @@ class EmbeddedEngine:
                 raise VerificationError("ledger.block_differs", height=height)
             self._adopted(outcome.size, note, outcome.results, outcome.refusals)
         self._store.check_index(self._store.block(height)[0] for height in range(first, self._machine.height + 1))
+        self._handovers = (*(snapshot.handovers if snapshot else ()), *self._store.handovers())
+        self._trust = extend(self._trust, self._handovers)
+        check_members(self._trust, self._machine.trust, self._machine.height)
+        keys = keys_at(self._machine.view(), self._founding.sequencer, self._machine.height + 1)
+        assert keys is not None  # the sequencer stays
+        _key_of_sequencer(self._signer, keys, self._founding)
         if final is not None:
             log, head = self._machine.log, final.checkpoint
             verify_checkpoint(final.format(), self._trust)
@@ -221,20 +197,13 @@ class EmbeddedEngine:
         tx = envelope_id(envelope)
         if tx in self._waiting or self._store.place(tx) is not None:
             return tx
-        view = self._machine.view()
+        view = self._machine.next_view()
         signed = self._machine.authenticate(envelope, view)
         sender = signed.envelope.sender
-        waiting = self._pending[sender]
-        if waiting >= MOST_WAITING or self._pending_bytes[sender] + len(envelope) > WAITING_BYTES:
-            raise Unavailable("ledger.busy", retry_after=1, organisation=sender)
-        nonce = self._machine.next_nonce(sender) + waiting
+        self._waiting.check_room(sender, envelope)
+        nonce = self._machine.next_nonce(sender) + self._waiting.of(sender)
         check_usable(signed.envelope, self._machine.height + 1, view, nonce)
-        self._waiting[tx] = envelope
-        self._pending[sender] += 1
-        self._pending_bytes[sender] += len(envelope)
-        self._waiting_bytes += len(envelope)
-        if len(self._waiting) >= self._group.envelopes or self._waiting_bytes >= self._group.size:
-            self._full.set()
+        self._waiting.add(tx, sender, envelope)
         self._fault("submitted")
         self._work.set()
         return tx
@@ -245,8 +214,10 @@ class EmbeddedEngine:
             await self._work.wait()
             if not self._waiting:
                 return  # closing
-            await self._gather()
             try:
+                if not await self._handed_over():
+                    return
+                await self._waiting.gather()
                 await self._next_block()
             except MedveilError as error:
                 await self._fail(error)
@@ -255,32 +226,40 @@ class EmbeddedEngine:
                 await self._fail(Unavailable("ledger.stopped"))
                 raise
 
-    async def _gather(self) -> None:
-        """Let others share the block that the first envelope opened."""
-        await asyncio.sleep(0)  # whoever submits in the same turn of the loop
-        if self._group.delay and not self._full.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._group.delay):
-                    await self._full.wait()
+    async def _handed_over(self) -> bool:
+        """See to it that the members before vouch for those of the next block, if they change; False when closing.
+
+        Until k of them have cosigned the head so far there is no next block: `ledger.handovers`.
+        """
+        height = self._machine.height + 1
+        if self._trust.latest.from_height == height or changes_at(self._machine.view(), height) is None:
+            return True
+        async with self._finality:
+            while self._final_height + 1 != height:
+                if self._closing:
+                    self._waiting.clear()
+                    return False
+                await self._finality.wait()
+        handover = self._proven(changes_key(height))
+        self._trust = extend(self._trust, (handover,))
+        await asyncio.to_thread(self._store.put_handover, height, handover)
+        self._handovers = (*self._handovers, handover)
+        return True
 
     async def _fail(self, error: MedveilError) -> None:
         self._failure = error
         await self._announce()
 
     async def _next_block(self) -> None:
-        batch: list[bytes] = []
-        room = self._group.size
-        for data in self._waiting.values():
-            if batch and (len(data) > room or len(batch) == self._group.envelopes):
-                break
-            batch.append(data)
-            room -= len(data)
+        batch = self._waiting.batch()
         executed = await self._execute(batch)
         if executed is None:
             return
         self._fault("executed")
         block = Block(executed.outcome.header, tuple(batch))
-        note = sign_checkpoint(self._signer, self._trust.origin, executed.outcome.size, executed.outcome.log_root)
+        keys = self._trust.latest.member(self._trust.sequencer).keys
+        signer = _key_of_sequencer(self._signer, keys, self._founding)
+        note = sign_checkpoint(signer, self._trust.origin, executed.outcome.size, executed.outcome.log_root)
         # Durable before anybody sees it: the sequencer never signs two heads of one size that were shown.
         await asyncio.to_thread(self._store.append, block, executed.outcome.results, note, self._final)
         self._adopt(executed, note)
@@ -298,27 +277,20 @@ class EmbeddedEngine:
                 if error.code != "ledger.bad_entry":
                     raise
                 data = batch.pop(int(error.facts["entry"]))
-                self._forget(envelope_id(data), open_envelope(data).envelope.sender)
+                self._forget(envelope_id(data))
                 await self._announce()
         return None
 
-    def _forget(self, tx: TxId, sender: str) -> None:
+    def _forget(self, tx: TxId) -> None:
         """An envelope does not wait any more."""
-        data = self._waiting.pop(tx)
-        self._pending[sender] -= 1
-        self._pending_bytes[sender] -= len(data)
-        self._waiting_bytes -= len(data)
-        if self._closing:
-            return
-        if not self._waiting:
+        self._waiting.remove(tx)
+        if not self._waiting and not self._closing:
             self._work.clear()
-        if len(self._waiting) < self._group.envelopes and self._waiting_bytes < self._group.size:
-            self._full.clear()
 
     def _adopt(self, executed: Executed, note: Note) -> None:
         outcome = self._machine.adopt(executed)
         for result in outcome.results:
-            self._forget(result.envelope, result.sender)
+            self._forget(result.envelope)
         self._adopted(outcome.size, note, outcome.results, outcome.refusals)
 
     def _adopted(
@@ -341,13 +313,14 @@ class EmbeddedEngine:
             if 1 < size <= self._machine.log.size:
                 return
             raise Refused("ledger.unknown_head", size=size)
-        member = self._trust.member(line.name)
+        members = self._trust.at(size - 1)
+        member = members.member(line.name)
         verify_cosignature(member.keys.cosign.key, note, line)
         if any(other.name == line.name for other in note.lines):
             return
         note = self._heads[size] = note.with_line(line)
-        counted = sum(other.name in self._trust.re_executing for other in note.lines[1:])
-        if counted >= self._trust.k:
+        counted = sum(members.member(other.name).re_executes for other in note.lines[1:])
+        if counted >= members.k:
             self._make_final(note)
             self._fault("final")
             async with self._finality:
@@ -424,7 +397,7 @@ class EmbeddedEngine:
     async def next_nonce(self, organisation: str) -> int:
         """See `Engine.next_nonce`."""
         self._check_open()
-        return self._machine.next_nonce(organisation) + self._pending[organisation]
+        return self._machine.next_nonce(organisation) + self._waiting.of(organisation)
 
     @overload
     async def query(self, key: bytes, prove: Literal[False] = False) -> bytes | None: ...
@@ -433,13 +406,17 @@ class EmbeddedEngine:
     async def query(self, key: bytes, prove: bool = False) -> bytes | ProvenValue | None:
         """See `Engine.query`."""
         self._check_open()
-        height = self._final_height
-        state = self._states[height]
         if not prove:
-            return state.get(key)
+            return self._states[self._final_height].get(key)
+        return self._proven(key)
+
+    def _proven(self, key: bytes) -> ProvenValue:
+        """A value of the last final head, or its absence, with the proof."""
         note = self._final
         if note is None:
             raise Unavailable("ledger.not_final", retry_after=1)
+        height = self._final_height
+        state = self._states[height]
         return ProvenValue(
             header=PROVEN_VALUE,
             key=key,
@@ -489,11 +466,17 @@ class EmbeddedEngine:
         if note is None:
             raise Unavailable("ledger.not_final", retry_after=1)
         blocks = tuple(self._store.block(height)[0] for height in range(1, note.checkpoint.size))
-        export = LedgerExport(EXPORT, self._founding, blocks, note.format())
+        export = LedgerExport(EXPORT, self._founding, blocks, self._handovers, note.format())
         length = len(encode(export))
         if length > LARGEST:
             raise Refused("ledger.export_too_large", length=length, limit=LARGEST)
         return export
+
+    async def handovers(self, after: int = 0) -> tuple[ProvenValue, ...]:
+        """See `Engine.handovers`."""
+        self._check_open()
+        heights = (change.from_height for change in self._trust.changes)
+        return tuple(one for height, one in zip(heights, self._handovers, strict=True) if height > after)
 
     async def snapshot(self) -> LedgerSnapshot:
         """The state at the last final head, for others to start from. Raises Unavailable while nothing is final."""
@@ -504,7 +487,8 @@ class EmbeddedEngine:
         height = self._final_height
         # The tree is immutable and the log only grows: this may take its time beside the blocks that follow.
         block, state = self._header(height), self._states[height]
-        return await asyncio.to_thread(take_snapshot, self._founding, block, state, self._machine.log, note)
+        log, handovers = self._machine.log, self._handovers
+        return await asyncio.to_thread(take_snapshot, self._founding, block, state, log, handovers, note)
 
     async def entries(
         self, selection: Selection = EVERYTHING, after: Cursor = START, limit: int = 100
@@ -559,11 +543,14 @@ class EmbeddedEngine:
             raise Unavailable("ledger.closed")
 
     async def close(self) -> None:
-        """See `Engine.close`. What was submitted still gets its block; it may not be final yet."""
+        """See `Engine.close`. What was submitted still gets its block; it may not be final yet.
+
+        Unless that block waits for members to hand over: then it is not made.
+        """
         if self._closing:
             return
         self._closing = True
-        self._full.set()
+        self._waiting.no_longer()
         self._work.set()
         await self._announce()
         try:
@@ -581,3 +568,11 @@ class EmbeddedEngine:
             self._store.close()
         finally:
             self._lock.release()
+
+
+def _key_of_sequencer(signer: Signer | Keyring, keys: KeySet, founding: Founding) -> Signer:
+    """The signer of the sequencer's cosign key, or VerificationError."""
+    found = signer.for_key(keys.cosign.key)
+    if found is None:
+        raise VerificationError("ledger.not_cosigner", organisation=founding.sequencer)
+    return found

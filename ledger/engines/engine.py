@@ -91,6 +91,9 @@ class Engine(Protocol):
     async def export(self) -> LedgerExport:
         """All final history."""
 
+    async def handovers(self, after: int = 0) -> tuple[ProvenValue, ...]:
+        """Evidence of the changes of members and keys that hold from a block above `after` on: `ledger.handovers`."""
+
     async def snapshot(self) -> LedgerSnapshot:
         """The state at the last final head, for another engine or replica to start from."""
 

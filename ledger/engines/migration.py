@@ -4,6 +4,7 @@ Version 1: genesis, blocks, envelopes (id -> place), final.
 Version 2: also `activity` (which blocks hold something of a sender, or of a kind of op) and `times`
 (block time -> height), for reading by organisation, kind and time; `origin`: the snapshot that the ledger
 was started from, if it was; its blocks then follow that.
+Version 3: also `handovers`: the evidence for each height at which members or keys changed.
 
 Before anything changes, the whole file is copied beside it as ``NAME.version-N``, durably, and the copy
 is checked. Each step is one transaction that also raises the version: a crash leaves the old version or
@@ -24,7 +25,7 @@ from ledger.machine import Block
 from ledger.reading import kinds_of
 from wire.canonical import decode
 
-DATA_VERSION = 2
+DATA_VERSION = 3
 
 VERSION_1 = """
 CREATE TABLE genesis (founding BLOB NOT NULL);
@@ -39,10 +40,12 @@ CREATE TABLE times (time INTEGER NOT NULL, height INTEGER NOT NULL, PRIMARY KEY 
 CREATE TABLE origin (one INTEGER PRIMARY KEY CHECK (one = 1), snapshot BLOB NOT NULL);
 """
 
+_VERSION_3 = "CREATE TABLE handovers (height INTEGER PRIMARY KEY, evidence BLOB NOT NULL);"
+
 
 def create(db: sqlite3.Connection) -> None:
     """The tables of the present version, in the transaction that is open."""
-    for statement in _statements(VERSION_1 + _VERSION_2):
+    for statement in _statements(VERSION_1 + _VERSION_2 + _VERSION_3):
         db.execute(statement)
 
 
@@ -114,7 +117,12 @@ def _from_1(db: sqlite3.Connection) -> None:
         index(db, decode(Block, data))
 
 
-_STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _from_1}
+def _from_2(db: sqlite3.Connection) -> None:
+    for statement in _statements(_VERSION_3):
+        db.execute(statement)
+
+
+_STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _from_1, 2: _from_2}
 
 
 def _statements(script: str) -> Iterator[str]:

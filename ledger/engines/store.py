@@ -18,6 +18,7 @@ from ledger.engines.migration import DATA_VERSION, activity, create, index, migr
 from ledger.faults import Fault, no_fault
 from ledger.machine import Block, Result
 from ledger.reading import Selection
+from ledger.receipts import ProvenValue
 from ledger.snapshots import LedgerSnapshot
 from wire.canonical import Wire, decode, encode
 from wire.checkpoint import Note, parse_note
@@ -135,6 +136,19 @@ class Store:
         with self._guarded():
             self._put_final(final)
             self._fault("final:committed")
+
+    def put_handover(self, height: int, handover: ProvenValue) -> None:
+        """Write the evidence of what changes with block `height`, durably. Raises Unavailable."""
+        with self._turn, self._guarded():
+            self._fault("handover:begun")
+            self._writer.execute("INSERT OR REPLACE INTO handovers VALUES (?, ?)", (height, encode(handover)))
+            self._fault("handover:committed")
+
+    def handovers(self) -> tuple[ProvenValue, ...]:
+        """All evidence of changes of members, in order, not verified."""
+        with self._guarded():
+            rows = self._reader.execute("SELECT evidence FROM handovers ORDER BY height").fetchall()
+        return self._decoded(lambda: tuple(decode(ProvenValue, data) for (data,) in rows))
 
     def origin(self) -> LedgerSnapshot | None:
         """The snapshot that the file started from, not verified."""

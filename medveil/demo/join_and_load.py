@@ -52,7 +52,7 @@ def join(play: Play) -> JoinFacts:
         ],
         sequencer=trust.sequencer,
         k=trust.k,
-        cosigners=len(trust.re_executing),
+        cosigners=len(trust.latest.re_executing),
     )
     say = play.narrator.say
     say(f"{len(trust.members)} organisations made their keys and founded chain {trust.chain}:")

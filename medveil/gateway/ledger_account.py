@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 from ledger.contracts import Op
+from ledger.contracts.membership import keys_at
 from ledger.engines import Engine
 from ledger.envelope import VERSION, Envelope, envelope_id, sign_envelope
+from ledger.handovers import extend
 from ledger.machine import Account, Mark, StateView, account_key
 from ledger.receipts import Receipt, verify_receipt
 from ledger.replicas import Replica
 from wire.canonical import Wire, decode
 from wire.checkpoint import TrustFile, verify_checkpoint
-from wire.errors import Refused, Unavailable, VerificationError
-from wire.signing import Signer
+from wire.errors import QuorumNotMet, Refused, Unavailable, VerificationError
+from wire.signing import Keyring, Signer
 
 T = TypeVar("T")
 W = TypeVar("W", bound=Wire)
@@ -74,16 +76,17 @@ class FinalState:
 
 
 class LedgerAccount:
-    """One organisation's writing and reading. signer: its envelope key; replica: its own.
+    """One organisation's writing and reading. replica: its own.
 
-    receipts: of every envelope it wrote, in order, refused ones too. patience: seconds to wait for
-    what must become final.
+    signer: its envelope key, or a keyring with the one to come; trust: what it pinned, which follows the members
+    through their changes; receipts: of every envelope it wrote, in order, refused ones too. patience: seconds to
+    wait for what must become final.
     """
 
     def __init__(
         self,
         organisation: str,
-        signer: Signer,
+        signer: Signer | Keyring,
         engine: Engine,
         replica: Replica,
         trust: TrustFile,
@@ -100,6 +103,11 @@ class LedgerAccount:
         self._replayed: dict[int, Mark] = {}  # by log size, above the final one
         self._changed = asyncio.Condition()
         self._writing = asyncio.Lock()
+
+    @property
+    def trust(self) -> TrustFile:
+        """Genesis and the changes of members that this organisation has seen handed over."""
+        return self._trust
 
     @property
     def state(self) -> FinalState:
@@ -130,12 +138,12 @@ class LedgerAccount:
                 self.state.height + _LIFETIME,
                 ops,
             )
-            data = sign_envelope(self._signer, envelope)
+            data = sign_envelope(self._own_signer(), envelope)
             transaction = await self._engine.submit(data)
             receipt = await self._engine.wait(transaction, self.patience)
             if receipt.envelope != data:
                 raise VerificationError("ledger.bad_receipt", part="envelope")
-            verify_receipt(receipt, self._trust)
+            await self._believe(lambda trust: verify_receipt(receipt, trust))
             height = receipt.block.height
             await self.until(lambda state: True if state.height >= height else None, f"block {height}")
             self.receipts.append(receipt)
@@ -146,6 +154,27 @@ class LedgerAccount:
                 raise Refused(receipt.result.code)
             raise type(said)(said.code, **said.facts)
         return receipt
+
+    def _own_signer(self) -> Signer:
+        """The signer of its envelope key in the next block. Raises Refused if it is no member, or has not the key."""
+        keys = keys_at(self.state.view(), self.organisation, self.state.height + 1)
+        signer = self._signer.for_key(keys.envelope.key) if keys is not None else None
+        if keys is None:
+            raise Refused("ledger.unknown_sender", organisation=self.organisation)
+        if signer is None:
+            raise Refused("account.no_key", organisation=self.organisation)
+        return signer
+
+    async def _believe(self, check: Callable[[TrustFile], T]) -> T:
+        """What `check` finds; where it fails, once more with the changes of members that the engine can show."""
+        try:
+            return check(self._trust)
+        except (VerificationError, QuorumNotMet):
+            trust = extend(self._trust, await self._engine.handovers(self._trust.latest.from_height))
+            if trust is self._trust:
+                raise
+            self._trust = trust
+        return check(trust)
 
     async def attend(self) -> None:
         """Follow the engine for as long as it is open: replay each block, cosign it, learn when it is final.
@@ -174,7 +203,7 @@ class LedgerAccount:
 
     async def finalised(self, note: bytes) -> None:
         """A checkpoint that k cosigners signed: wakes those who wait. Raises if it does not hold."""
-        checkpoint = verify_checkpoint(note, self._trust)
+        checkpoint = await self._believe(lambda trust: verify_checkpoint(note, trust))
         log = self.replica.machine.log
         if checkpoint.size > log.size:
             return  # the replica will come there

@@ -103,7 +103,6 @@ class Organisation:
         self._sent: dict[tuple[str, bytes], int] = defaultdict(int)
         self._channel: Channel | None = None
         self._account: LedgerAccount | None = None
-        self._trust: TrustFile | None = None
 
     @classmethod
     def create(
@@ -137,9 +136,9 @@ class Organisation:
             re_executes,
         )
 
-    def connect(self, channel: Channel, account: LedgerAccount, trust: TrustFile) -> None:
-        """Join: a channel to the others, an account on the ledger, the trust file."""
-        self._channel, self._account, self._trust = channel, account, trust
+    def connect(self, channel: Channel, account: LedgerAccount) -> None:
+        """Join: a channel to the others, an account on the ledger."""
+        self._channel, self._account = channel, account
 
     @property
     def account(self) -> LedgerAccount:
@@ -150,10 +149,8 @@ class Organisation:
 
     @property
     def trust(self) -> TrustFile:
-        """The trust file this organisation pinned; only after `connect`."""
-        if self._trust is None:
-            raise ValueError(f"{self.name} has not joined a ledger yet")
-        return self._trust
+        """The trust file this organisation pinned, with the members as they are now; only after `connect`."""
+        return self.account.trust
 
     async def submit(self, *ops: Op) -> Receipt:
         """One signed envelope of `ops`; returns its receipt once it is final. Raises Refused."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from ledger.export import LedgerExport, verify_export
+from ledger.handovers import extend
 from ledger.machine import Machine
 from ledger.receipts import ProvenValue, Receipt, check_age, verify_receipt, verify_value
 from ledger.snapshots import LedgerSnapshot, verify_snapshot
@@ -70,7 +72,7 @@ def _read(path: Path, name: str) -> Any:
 
 def _verify_folder(folder: Path, pinned: TrustFile | None, backend: str) -> Report:
     manifest = read_manifest(folder)
-    trust = pinned if pinned is not None else _own_trust(folder, manifest)
+    trust = _trust_of_folder(folder, manifest, pinned)
     _check_files(folder, manifest, trust)
     files = []
     for listed in manifest.body.files:
@@ -110,17 +112,29 @@ def _ledger_held(case: Case, export: LedgerExport, where: str) -> None:
     case.held("envelopes signed by their senders and allowed by the contracts", where, envelopes)
 
 
-def _own_trust(folder: Path, manifest: Manifest) -> TrustFile:
-    """The genesis that the evidence brings itself: nothing to rely on, but enough to check consistency."""
+def _trust_of_folder(folder: Path, manifest: Manifest, pinned: TrustFile | None) -> TrustFile:
+    """The pinned trust file, with the members as they were at the head that the folder's ledger reaches.
+
+    Without a pinned one, the genesis that the evidence brings itself: nothing to rely on, but enough to check
+    consistency. An export that does not hold is found out later, with its place.
+    """
     for listed in manifest.body.files:
         if listed.kind == "ledger-export":
             try:
-                return trust_of(_read(folder / listed.path, listed.path).founding)
+                export = _read(folder / listed.path, listed.path)
+                trust = pinned if pinned is not None else trust_of(export.founding)
+                with contextlib.suppress(MedveilError):
+                    trust = extend(trust, export.handovers).until(len(export.blocks))
+                return trust
             except AttributeError:
                 break
             except MedveilError as error:
-                raise VerificationError("verify.file_fails", file=listed.path, detail=error.message) from None
-    raise VerificationError("verify.one_ledger", folder=str(folder), count=0)
+                if pinned is None:
+                    raise VerificationError("verify.file_fails", file=listed.path, detail=error.message) from None
+                break
+    if pinned is None:
+        raise VerificationError("verify.one_ledger", folder=str(folder), count=0)
+    return pinned
 
 
 def _check_files(folder: Path, manifest: Manifest, trust: TrustFile) -> None:
@@ -158,6 +172,8 @@ def _verify_file(path: Path, pinned: TrustFile | None, backend: str, newer_than:
         trust = trust_of(struct.founding)
     else:
         trust = pinned
+    if isinstance(struct, (LedgerExport, LedgerSnapshot)):
+        trust = extend(trust, struct.handovers)
     case = Case(trust, Machine(trust.founding), History([trust.founding.time]), backend)
     name = path.name
     if isinstance(struct, LedgerExport):

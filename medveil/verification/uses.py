@@ -28,7 +28,7 @@ _DENYING = frozenset({"no-grant", "error", *(name for name, _ in RULES)})
 def check_chains(case: Case, files: Files) -> None:
     """Every organisation's access chain: whole, as anchored, each use under a grant that stood."""
     batches = of(files, AccessBatch)
-    members = [member.organisation for member in case.trust.members]
+    members = case.trust.everybody
     for organisation in members:
         own = sorted(
             ((where, batch) for where, batch in batches if batch.organisation == organisation),

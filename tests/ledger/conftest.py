@@ -9,7 +9,9 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from ledger.contracts import (
@@ -18,17 +20,22 @@ from ledger.contracts import (
     ProposeQuery,
     RegisterDataset,
     RegisterPopulation,
+    RotateKeys,
     VoteBudget,
 )
+from ledger.contracts.membership import MemberState, member_key
+from ledger.contracts.organisations import Application, possession_message
 from ledger.engines.store import Results
 from ledger.envelope import VERSION, Envelope, sign_envelope
 from ledger.machine import Block, BlockOutcome, Machine
 from wire.canonical import encode
 from wire.checkpoint import Note, TrustFile, cosign_checkpoint, sign_checkpoint, trust_of
+from wire.checkpoint.membership import signature_keys
+from wire.domains import KEY_POSSESSION
 from wire.errors import Refused
-from wire.keyset import Founding, KeySet, Member, SealingKey, SignatureKey
+from wire.keyset import Founding, KeySet, Member, SealingKey, SignatureKey, Tier
 from wire.sealing import SealKey
-from wire.signing import Signer
+from wire.signing import Keyring, Signature, Signer
 
 START = 1_760_000_000_000
 MEMBERS = {
@@ -43,6 +50,7 @@ MEMBERS = {
 }
 HOSPITALS = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
 K = 6
+USES = ("envelope", "cosign", "http", "tls")
 
 
 def named(*parts: str) -> bytes:
@@ -54,6 +62,7 @@ class World:
     """A machine with genesis, signers of all members, and short ways to make blocks."""
 
     hospitals = HOSPITALS
+    members = MEMBERS
     start = START
 
     def __init__(self) -> None:
@@ -95,20 +104,81 @@ class World:
         self.blocks.append(Block(outcome.header, envelopes))
         return outcome
 
-    def act(self, sender: str, *ops: Op) -> tuple[str, ...]:
+    def keys(self, name: str, generation: str) -> KeySet:
+        """A key set of `name`, other than that of genesis."""
+        signing = (SignatureKey(self.signer(name, f"{use}-{generation}").key, 0) for use in USES)
+        return KeySet(*signing, SealingKey(SealKey(1, named(name, f"seal-{generation}")), 0))
+
+    def _held(self, name: str, keys: KeySet, chain: bytes | None) -> tuple[Signature, ...]:
+        """Possession of the keys that this world can know: by name and generation, or of genesis."""
+        ring = Keyring(
+            *(
+                self.signer(owner, use + which)
+                for owner in (name, *MEMBERS)
+                for use in USES
+                for which in ("", "-1", "-2", "-3")
+            )
+        )
+        message = possession_message(chain or self.trust.genesis_hash, name, keys)
+        signers = [ring.for_key(entry.key) for entry in signature_keys(keys)]
+        return tuple(signer.sign(KEY_POSSESSION, message) for signer in signers if signer is not None)
+
+    def application(
+        self,
+        name: str,
+        roles: tuple[str, ...] = ("pharmacy",),
+        generation: str = "1",
+        *,
+        tier: Tier = "",
+        re_executes: bool = True,
+        chain: bytes | None = None,
+        keys: KeySet | None = None,
+        change: dict[str, Any] | None = None,
+    ) -> Application:
+        """An application with possession shown of whatever keys it names."""
+        keys = msgspec.structs.replace(keys or self.keys(name, generation), **(change or {}))
+        return Application(Member(name, roles, keys, re_executes, tier), self._held(name, keys, chain))
+
+    def rotation(
+        self,
+        name: str,
+        generation: str = "1",
+        from_height: int = 0,
+        *,
+        only: tuple[str, ...] = (*USES, "seal"),
+        chain: bytes | None = None,
+        change: dict[str, Any] | None = None,
+    ) -> RotateKeys:
+        """New keys of a member, for the uses in `only`."""
+        state = self.machine.get(member_key(name), MemberState)
+        assert state is not None
+        new = {use: getattr(self.keys(name, generation), use) for use in only}
+        old = {
+            use: msgspec.structs.replace(getattr(state.keys, use), valid_from=0)
+            for use in KeySet.__struct_fields__
+            if use not in only
+        }
+        keys = KeySet(**(old | new | (change or {})))
+        return RotateKeys(keys, from_height, self._held(name, keys, chain))
+
+    def act(self, sender: str, *ops: Op, **how: object) -> tuple[str, ...]:
         """One envelope in a block of its own: names of its events. Raises the contract's refusal."""
-        outcome = self.block(self.envelope(sender, *ops))
+        outcome = self.block(self.envelope(sender, *ops, **how))
         if outcome.refusals[0] is not None:
             raise outcome.refusals[0]
         return tuple(event.name for event in outcome.results[0].events)
 
-    def refused(self, sender: str, *ops: Op) -> Refused:
+    def refused(self, sender: str, *ops: Op, **how: object) -> Refused:
         """The refusal that the ops meet; the test fails if there is none."""
         before = self.machine.state
         with pytest.raises(Refused) as caught:
-            self.act(sender, *ops)
+            self.act(sender, *ops, **how)
         changed = {key for key, value in self.machine.state.items() if before.get(key) != value}
-        assert changed <= {b"machine/clock", f"machine/account/{sender}".encode()}
+        membership = {key for key in changed if key.startswith(b"organisations/")}
+        if membership:  # what was agreed before for this height holds, whatever is refused in it
+            assert b"organisations/consortium" in membership
+            assert self.machine.trust.latest.from_height == self.machine.height
+        assert changed - membership <= {b"machine/clock", f"machine/account/{sender}".encode()}
         return caught.value
 
     def note(self, cosigners: Sequence[str] | None = None) -> Note:

@@ -16,14 +16,18 @@ from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 
-from ledger.contracts import AnchorGrant
+from ledger.contracts import AnchorGrant, Leave, Op, VoteAdmission
+from ledger.contracts.membership import MemberState, member_key
+from ledger.contracts.organisations import Application, possession_message
 from ledger.engines import EmbeddedEngine, attend
 from ledger.envelope import Envelope, envelope_id, sign_envelope
 from ledger.replicas import Replica
 from wire.canonical import decode
 from wire.checkpoint import founding_hash
-from wire.keyset import Founding
-from wire.signing import Signer
+from wire.domains import KEY_POSSESSION
+from wire.keyset import Founding, KeySet, Member, SealingKey, SignatureKey
+from wire.sealing import SealKey
+from wire.signing import Keyring, Signer
 
 ENVELOPES = 4
 """Of each client, in a row."""
@@ -66,7 +70,40 @@ async def _work(folder: Path, boundary: str, nth: int) -> None:
             receipt = await engine.wait(await engine.submit(data), 60)
             os.write(log, f"acknowledged {envelope_id(data).hex()} {receipt.block.height}\n".encode())
 
+    async def send(sender: str, signer: Signer, op: Op) -> None:
+        nonce = await engine.next_nonce(sender)
+        data = sign_envelope(signer, Envelope(1, chain, sender, nonce, 10**9, (op,)))
+        os.write(log, f"submitted {envelope_id(data).hex()}\n".encode())
+        receipt = await engine.wait(await engine.submit(data), 60)
+        os.write(log, f"acknowledged {envelope_id(data).hex()} {receipt.block.height}\n".encode())
+
+    async def come_or_go() -> None:
+        """The researcher leaves, or is admitted with keys of its own; the block after needs the handover."""
+        height = engine.machine.height
+        state = engine.machine.next_view().get(member_key("researcher"), MemberState)
+        if state is not None:
+            uses = ["envelope", *(f"envelope-{made}" for made in range(height + 1))]
+            ring = Keyring(*(_signer("researcher", use) for use in uses))
+            signer = ring.for_key(state.keys.envelope.key)
+            assert signer is not None
+            await send("researcher", signer, Leave())
+        else:
+            signers = [_signer("researcher", f"{use}-{height}") for use in ("envelope", "cosign", "http", "tls")]
+            seal = SealKey(1, sha256(f"seal-{height}".encode()).digest())
+            keys = KeySet(*(SignatureKey(signer.key, 0) for signer in signers), SealingKey(seal, 0))
+            message = possession_message(chain, "researcher", keys)
+            held = tuple(signer.sign(KEY_POSSESSION, message) for signer in signers)
+            application = Application(Member("researcher", ("researcher",), keys, True), held)
+            for name in names:
+                await send(name, _signer(name, "envelope"), VoteAdmission(application))
+        await send(
+            "bureau",
+            _signer("bureau", "envelope"),
+            AnchorGrant(f"after.{height}", bytes(32), founding.time, founding.time + 1, 0),
+        )
+
     await asyncio.gather(*(client(name) for name in names))
+    await come_or_go()
     await engine.close()
     await asyncio.gather(*tasks)
 

@@ -28,8 +28,9 @@ from ledger.contracts.bills import BillState, bill_key
 from ledger.contracts.contract import state_key
 from ledger.contracts.datasets import DatasetState, PopulationState, dataset_key, population_key
 from ledger.contracts.grants import GrantState, grant_key
+from ledger.contracts.membership import Consortium, MemberState, ballot_key, consortium_key, member_key
 from ledger.contracts.models import ModelState, model_key
-from ledger.contracts.organisations import Ballot, Consortium, MemberState, ballot_key, consortium_key, member_key
+from ledger.contracts.organisations import Ballot
 from wire.domains import ENVELOPE, MODEL_REVIEW
 
 # --- organisations -------------------------------------------------------------------------------
@@ -39,7 +40,7 @@ VOTERS = ("bureau", "hospital-2", "hospital-3", "hospital-4", "insurer", "resear
 
 def test_genesis_writes_members(world: Any) -> None:
     consortium = world.machine.get(consortium_key(), Consortium)
-    assert consortium == Consortium(world.trust.genesis_hash, 6, "bureau", "Asia/Shanghai")
+    assert consortium == Consortium(world.trust.genesis_hash, 6, 6, "bureau", "Asia/Shanghai", 8, 8, 0, ())
     for member in world.founding.members:
         state = world.machine.get(member_key(member.organisation), MemberState)
         assert (state.roles, state.keys, state.suspended) == (member.roles, member.keys, False)

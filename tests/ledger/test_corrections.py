@@ -12,8 +12,8 @@ from ledger.contracts.access import batch_key, chain_key
 from ledger.contracts.bills import BillState, bill_key
 from ledger.contracts.datasets import dataset_key, population_key
 from ledger.contracts.grants import grant_key
+from ledger.contracts.membership import member_key
 from ledger.contracts.models import model_key
-from ledger.contracts.organisations import member_key
 from ledger.contracts.queries import ReleaseState, query_key, release_key
 from wire.domains import MODEL_REVIEW
 

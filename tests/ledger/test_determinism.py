@@ -58,7 +58,7 @@ def lived(make_world: Callable[[], Any]) -> Any:
 
 
 def test_two_interpreters_agree(lived: Any) -> None:
-    data = encode(LedgerExport(EXPORT, lived.founding, tuple(lived.blocks), b""))
+    data = encode(LedgerExport(EXPORT, lived.founding, tuple(lived.blocks), (), b""))
     outputs = []
     for environment in ENVIRONMENTS:
         done = subprocess.run(
@@ -90,7 +90,7 @@ def test_a_recorded_history_still_verifies_to_its_recorded_roots() -> None:
 
 def test_the_recorded_history_is_what_this_code_writes(lived: Any) -> None:
     vector = json.loads((_ROOT / "tests" / "vectors" / "ledger" / "history.json").read_text(encoding="ascii"))
-    export = LedgerExport(EXPORT, lived.founding, tuple(lived.blocks), lived.note().format())
+    export = LedgerExport(EXPORT, lived.founding, tuple(lived.blocks), (), lived.note().format())
     assert encode(export).hex() == vector["export"]
 
 

@@ -186,7 +186,7 @@ def test_many_at_once_share_blocks_and_keep_their_order(world: Any, tmp_path: Pa
 
 
 def test_an_organisation_has_a_quota(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.engines.embedded.MOST_WAITING", 3)
+    monkeypatch.setattr("ledger.engines.waiting.MOST_WAITING", 3)
 
     async def test() -> None:
         async with running(world, tmp_path) as engine:
@@ -199,7 +199,7 @@ def test_an_organisation_has_a_quota(world: Any, tmp_path: Path, monkeypatch: py
 
 def test_the_quota_counts_bytes_too(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     envelopes = [world.envelope("hospital-1", grant(world, f"g{n}"), nonce=n) for n in range(4)]
-    monkeypatch.setattr("ledger.engines.embedded.WAITING_BYTES", sum(map(len, envelopes[:2])))
+    monkeypatch.setattr("ledger.engines.waiting.WAITING_BYTES", sum(map(len, envelopes[:2])))
 
     async def test() -> None:
         async with running(world, tmp_path) as engine:
@@ -359,8 +359,18 @@ def test_closing(world: Any, tmp_path: Path) -> None:
 
 
 def test_only_the_sequencer_opens_it(world: Any, tmp_path: Path) -> None:
-    with pytest.raises(VerificationError):
-        EmbeddedEngine(tmp_path / "x", world.founding, world.signer("bureau", "envelope"), lambda: 0)
+    async def test() -> None:
+        wrong = world.signer("bureau", "envelope")
+        with pytest.raises(VerificationError) as caught:
+            await EmbeddedEngine.open(tmp_path / "x", world.founding, wrong, lambda: 0)
+        assert caught.value.code == "ledger.not_cosigner"
+        assert not list(tmp_path.iterdir())
+        async with running(world, tmp_path):
+            pass
+        with pytest.raises(VerificationError):
+            await EmbeddedEngine.open(tmp_path / "ledger.sqlite", world.founding, wrong, lambda: 0)
+
+    run(test)
 
 
 async def _two_blocks(world: Any, folder: Path) -> None:

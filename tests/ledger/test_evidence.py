@@ -185,7 +185,7 @@ def test_every_changed_byte_of_a_proven_value_is_refused(lived: Any) -> None:
 
 
 def export_of(world: Any) -> LedgerExport:
-    return LedgerExport(EXPORT, world.founding, tuple(world.blocks), world.note().format())
+    return LedgerExport(EXPORT, world.founding, tuple(world.blocks), (), world.note().format())
 
 
 def test_an_export_replays_to_a_readable_machine(lived: Any) -> None:
@@ -267,7 +267,7 @@ def test_a_rewritten_history_is_consistent_and_still_refused(lived: Any, make_wo
     other.act("hospital-1", AnchorGrant("another", bytes(32), 0, other.start * 2, 0))
     log = other.machine.log
     alone = sign_checkpoint(other.signer("bureau", "cosign"), other.trust.origin, log.size, log.root())
-    forged = LedgerExport(EXPORT, other.founding, tuple(other.blocks), alone.format())
+    forged = LedgerExport(EXPORT, other.founding, tuple(other.blocks), (), alone.format())
     with pytest.raises(QuorumNotMet):
         verify_export(forged, lived.trust)
     with pytest.raises(VerificationError) as caught:

@@ -182,7 +182,7 @@ def _targets(world: Any) -> dict[str, list[Target]]:
             lambda data, error: isinstance(error, QuorumNotMet if _thinned(data, note) else VerificationError),
         )
     )
-    export = LedgerExport(EXPORT, world.founding, tuple(world.blocks), note)
+    export = LedgerExport(EXPORT, world.founding, tuple(world.blocks), (), note)
     found["export"].append(
         Target(encode(export), *_evidence(LedgerExport, lambda struct: verify_export(struct, trust)))
     )

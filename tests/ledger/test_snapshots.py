@@ -39,7 +39,7 @@ def lived(world: Any) -> Any:
 
 def snapshot_of(world: Any, cosigners: Sequence[str] | None = None) -> LedgerSnapshot:
     machine = world.machine
-    return take_snapshot(world.founding, machine.header, machine.state, machine.log, world.note(cosigners))
+    return take_snapshot(world.founding, machine.header, machine.state, machine.log, (), world.note(cosigners))
 
 
 def test_it_restores_the_machine_and_it_goes_on_alike(world: Any) -> None:
@@ -54,7 +54,7 @@ def test_it_restores_the_machine_and_it_goes_on_alike(world: Any) -> None:
         restored.replay(world.blocks[-1])
     assert restored.log.root() == world.machine.log.root()
     assert encode(snapshot_of(world)) == encode(
-        take_snapshot(world.founding, restored.header, restored.state, restored.log, world.note())
+        take_snapshot(world.founding, restored.header, restored.state, restored.log, (), world.note())
     )
 
 

@@ -14,7 +14,7 @@ from ledger.contracts import grants as grants_module
 from ledger.contracts.contract import Contract, Event, state_key
 from ledger.contracts.grants import GrantState, grant_key
 from ledger.contracts.versions import Ballot, Schedule, Switch, ballot_key, schedule_key
-from ledger.engines import embedded
+from ledger.engines import waiting
 from ledger.machine import Account, Machine
 from ledger.rules import Rules
 from wire.errors import Refused, Unavailable, VerificationError
@@ -202,8 +202,8 @@ def test_what_was_refused_uses_the_quota_up_as_well(world: Any, monkeypatch: pyt
 
 
 def test_the_embedded_engine_admits_no_more_than_a_block_takes() -> None:
-    assert embedded.MOST_WAITING <= machine_module.MOST_FROM_ONE
-    assert embedded.WAITING_BYTES <= machine_module.BYTES_FROM_ONE
+    assert waiting.MOST_WAITING <= machine_module.MOST_FROM_ONE
+    assert waiting.WAITING_BYTES <= machine_module.BYTES_FROM_ONE
 
 
 def test_an_empty_state_is_in_version_one(world: Any) -> None:

@@ -15,7 +15,7 @@ from ledger.reading import Selection, kinds_of, known_kinds
 from medveil.cli import app
 from medveil.history import instant, read_history
 from wire.canonical import decode, encode
-from wire.checkpoint import read_trust, write_trust
+from wire.checkpoint import read_trust, trust_of, write_trust
 from wire.dates import format_instant
 from wire.errors import DecodeError, MedveilError, QuorumNotMet, Refused, VerificationError
 
@@ -36,7 +36,7 @@ def export(vector: dict[str, Any]) -> LedgerExport:
 def folder(tmp_path: Path, export: LedgerExport) -> Path:
     """``ledger.evidence`` and its ``consortium.json``."""
     (tmp_path / "ledger.evidence").write_bytes(encode(export))
-    write_trust(tmp_path / "consortium.json", export.founding)
+    write_trust(tmp_path / "consortium.json", trust_of(export.founding))
     return tmp_path
 
 
@@ -78,9 +78,11 @@ def test_another_consortium_a_changed_block_and_a_missing_cosigner_fail(
     folder: Path, export: LedgerExport, verb: str
 ) -> None:
     file = folder / "ledger.evidence"
-    write_trust(folder / "consortium.json", msgspec.structs.replace(export.founding, time=export.founding.time + 1))
+    write_trust(
+        folder / "consortium.json", trust_of(msgspec.structs.replace(export.founding, time=export.founding.time + 1))
+    )
     assert refusal(run(folder, verb)).code == "ledger.other_genesis"
-    write_trust(folder / "consortium.json", export.founding)
+    write_trust(folder / "consortium.json", trust_of(export.founding))
 
     first = export.blocks[0]
     header = msgspec.structs.replace(first.header, time=first.header.time + 1)

@@ -24,8 +24,9 @@ from wire.checkpoint import (
     verify_checkpoint,
     write_trust,
 )
+from wire.checkpoint.membership import needed_cosigners
 from wire.checkpoint.note import COSIGNATURE, LOG_SIGNATURE, SignatureLine, cosigned_message, key_id
-from wire.checkpoint.trust import format_trust, needed_cosigners, parse_trust
+from wire.checkpoint.trust_file import format_trust, parse_trust
 from wire.errors import DecodeError, QuorumNotMet, Unavailable, VerificationError
 from wire.keyset import Founding, KeySet, Member, SealingKey, SignatureKey
 from wire.sealing import SealKey
@@ -260,13 +261,14 @@ def test_least_k(n: int, k: int) -> None:
 
 def test_trust_file_round_trip(tmp_path: Path, founding: Founding) -> None:
     path = tmp_path / "consortium.json"
-    written = write_trust(path, founding)
+    written = trust_of(founding)
+    write_trust(path, written)
     trust = read_trust(path)
     assert trust == written == trust_of(founding)
     assert trust.founding == founding and trust.genesis_hash == founding_hash(founding)
     assert trust.member("hospital-2").organisation == "hospital-2"
     assert (trust.chain, trust.k, trust.zone, trust.sequencer) == ("test-chain", 4, "Asia/Shanghai", "bureau")
-    assert "insurer" not in trust.re_executing and len(trust.re_executing) == 6
+    assert "insurer" not in trust.latest.re_executing and len(trust.latest.re_executing) == 6
     assert [entry.name for entry in tmp_path.iterdir()] == ["consortium.json"]
     with pytest.raises(VerificationError):
         trust.member("stranger")
@@ -304,7 +306,7 @@ def test_missing_and_unwritable_files(tmp_path: Path, founding: Founding) -> Non
     with pytest.raises(Unavailable):
         read_trust(tmp_path / "none.json")
     with pytest.raises(Unavailable):
-        write_trust(tmp_path / "no-folder" / "consortium.json", founding)
+        write_trust(tmp_path / "no-folder" / "consortium.json", trust_of(founding))
 
 
 def _first(founding: Founding, **change: object) -> Founding:

@@ -11,7 +11,8 @@ from wire.checkpoint.log_proofs import (
 )
 from wire.checkpoint.note import Checkpoint, Note, SignatureLine, cosign_checkpoint, parse_note, sign_checkpoint
 from wire.checkpoint.quorum import verify_checkpoint
-from wire.checkpoint.trust import TrustFile, founding_hash, read_trust, trust_of, write_trust
+from wire.checkpoint.trust import TrustFile, founding_hash, trust_of
+from wire.checkpoint.trust_file import read_trust, write_trust
 
 __all__ = [
     "Checkpoint",

@@ -2,8 +2,9 @@
 
 A checkpoint is final with the sequencer's signature and valid cosignatures of at least k distinct
 members that re-execute every block, where k > (n + f) / 2 and f = floor((n - 1) / 3): any two final
-checkpoints then share an honest member as long as at most f of the n are not. A member that signs
-without replaying may cosign too, and is checked, but does not count: it would sign a wrong state.
+checkpoints then share an honest member as long as at most f of the n are not. Members, keys and k are those
+of the head's height. A member that signs without replaying may cosign too, and is checked, but does not
+count: it would sign a wrong state.
 
 Departure from C2SP, which lets a client ignore signatures of unknown keys: here a stranger's or a
 second signature of the same member refuses the note, so that no byte of evidence is unaccounted for.
@@ -36,19 +37,19 @@ def verify_checkpoint(note_bytes: bytes, trust: TrustFile) -> Checkpoint:
         raise VerificationError("checkpoint.duplicate_signer")
     if trust.origin not in names:
         raise VerificationError("checkpoint.no_sequencer", sequencer=trust.sequencer)
-    by_name = {member.organisation: member for member in trust.members}
+    members = trust.at(note.checkpoint.size - 1)
     times: list[int] = []
     for line in note.lines:
         if line.name == trust.origin:
-            verify_log_signature(trust.member(trust.sequencer).keys.cosign.key, note, line)
+            verify_log_signature(members.member(trust.sequencer).keys.cosign.key, note, line)
             continue
-        member = by_name.get(line.name)
+        member = members.find(line.name)
         if member is None:
             raise VerificationError("checkpoint.unknown_signer", name=line.name)
         verify_cosignature(member.keys.cosign.key, note, line)
         if member.re_executes:
             times.append(line.time)
-    if len(times) < trust.k:
-        raise QuorumNotMet("checkpoint.quorum", have=len(times), need=trust.k)
+    if len(times) < members.k:
+        raise QuorumNotMet("checkpoint.quorum", have=len(times), need=members.k)
     times.sort(reverse=True)
-    return replace(note.checkpoint, time=times[trust.k - 1] * 1000)
+    return replace(note.checkpoint, time=times[members.k - 1] * 1000)

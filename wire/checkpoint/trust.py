@@ -1,50 +1,52 @@
-"""The trust file: what a verifier pins. Genesis, key sets, the k-of-n cosigning rule.
+"""What a verifier pins: genesis, every change of the members since, and the k-of-n cosigning rule.
 
-``consortium.json`` states every fact twice: readable, and inside the canonical bytes of genesis, whose
-hash it names. A file whose halves differ, or that is not byte for byte what `write_trust` writes, is
-refused. Whoever verifies must get this file from somebody they trust: all else follows from it.
+Whoever verifies must get it from somebody they trust: all else follows from it. What `trust_of` makes of genesis
+alone verifies everything up to the first change; `with_changes` adds one that the caller has come to believe
+(`ledger.handovers`). ``consortium.json`` is its file: `wire.checkpoint.trust_file`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from bisect import bisect_right
+from collections.abc import Iterable
 
 import msgspec
 
 from wire.canonical import decode, encode
+from wire.checkpoint.membership import (
+    MOST_MEMBERS,
+    Membership,
+    check_member,
+    fails,
+    memberships,
+    needed_cosigners,
+    signature_keys,
+)
 from wire.checkpoint.note import origin_of
 from wire.domains import GENESIS, digest
-from wire.errors import DecodeError, Unavailable, VerificationError
-from wire.identifiers import ROLES, check_name
-from wire.keyset import Founding, KeySet, Member, SignatureKey
-from wire.sealing import HYBRID, X25519
-from wire.signing import ED25519, PUBLIC_BYTES
+from wire.errors import DecodeError
+from wire.identifiers import check_name
+from wire.keyset import Founding, Member, MembershipChanges
 
-VERSION = 1
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}")
-_SEAL_BYTES = {X25519: 32, HYBRID: 1184 + 32}
-_LONGEST = 4 * 1024 * 1024
 
 
 class TrustFile(msgspec.Struct, frozen=True):
-    """What a verifier pins. Make one with `trust_of` or `read_trust`, which check it.
+    """What a verifier pins. Make one with `trust_of`, `with_changes` or `read_trust`, which check it.
 
     genesis: canonical bytes of `wire.keyset.Founding`; genesis_hash: its 32-byte hash, the name of the chain
-    for good; k: cosignatures of distinct re-executing members that make a checkpoint final.
+    for good; changes: of the members since, as far as this file knows them; epochs: who the members are,
+    of genesis first and then from each change on.
     """
 
-    version: int
     chain: str
     genesis: bytes
     genesis_hash: bytes
-    k: int
     sequencer: str
     zone: str
-    members: tuple[Member, ...]
+    changes: tuple[MembershipChanges, ...]
+    epochs: tuple[Membership, ...]
 
     @property
     def origin(self) -> str:
@@ -56,31 +58,54 @@ class TrustFile(msgspec.Struct, frozen=True):
         """Genesis itself."""
         return decode(Founding, self.genesis)
 
+    def at(self, height: int) -> Membership:
+        """The members in block `height`, which sign the head of size `height + 1`; below 0 as at 0."""
+        return self.epochs[bisect_right(self.epochs, max(height, 0), key=_from_height) - 1]
+
     @property
-    def re_executing(self) -> tuple[str, ...]:
-        """The organisations whose cosignatures count."""
-        return tuple(member.organisation for member in self.members if member.re_executes)
+    def latest(self) -> Membership:
+        """The newest membership that this file knows."""
+        return self.epochs[-1]
+
+    @property
+    def k(self) -> int:
+        """Cosignatures that the newest membership needs."""
+        return self.latest.k
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The members of the newest membership."""
+        return self.latest.members
 
     def member(self, organisation: str) -> Member:
-        """The member of that name, or VerificationError."""
-        for member in self.members:
-            if member.organisation == organisation:
-                return member
-        raise VerificationError("checkpoint.not_member", organisation=organisation)
+        """The member of the newest membership with that name, or VerificationError."""
+        return self.latest.member(organisation)
+
+    @property
+    def everybody(self) -> tuple[str, ...]:
+        """Every organisation that was ever a member, in order of arrival."""
+        return tuple(dict.fromkeys(member.organisation for epoch in self.epochs for member in epoch.members))
+
+    def with_changes(self, more: Iterable[MembershipChanges]) -> TrustFile:
+        """This file and further changes, which the caller believes. Raises DecodeError if one breaks a rule."""
+        changes = (*self.changes, *more)
+        return msgspec.structs.replace(self, changes=changes, epochs=memberships(self.founding, changes))
+
+    def until(self, height: int) -> TrustFile:
+        """This file without the changes that hold only after block `height`."""
+        kept = sum(change.from_height <= height for change in self.changes)
+        if kept == len(self.changes):
+            return self
+        return msgspec.structs.replace(self, changes=self.changes[:kept], epochs=self.epochs[: kept + 1])
+
+
+def _from_height(epoch: Membership) -> int:
+    return epoch.from_height
 
 
 def founding_hash(founding: Founding) -> bytes:
     """The hash of genesis: 32 bytes that name the chain."""
     return digest(GENESIS, encode(founding))
-
-
-def needed_cosigners(n: int) -> int:
-    """The least k with k > (n + f) / 2 and f = floor((n - 1) / 3), for n re-executing members."""
-    return (n + (n - 1) // 3) // 2 + 1
-
-
-def _fail(rule: str) -> DecodeError:
-    return DecodeError("checkpoint.bad_founding", rule=rule)
 
 
 def check_founding(founding: Founding) -> None:
@@ -91,154 +116,34 @@ def check_founding(founding: Founding) -> None:
     """
     check_name(founding.chain, "chain")
     if not _ZONE.fullmatch(founding.zone) or len(founding.zone) > 64:
-        raise _fail("zone")
+        raise fails("zone")
     names = [member.organisation for member in founding.members]
-    if not names or len(names) > 1000 or len(set(names)) != len(names) or founding.sequencer not in names:
-        raise _fail("members")
+    if not 0 < len(names) <= MOST_MEMBERS or len(set(names)) != len(names) or founding.sequencer not in names:
+        raise fails("members")
     seen: set[bytes] = set()
     for member in founding.members:
-        check_name(member.organisation, "organisation")
-        if not member.roles or len(set(member.roles)) != len(member.roles) or not set(member.roles) <= set(ROLES):
-            raise _fail("roles")
-        _check_keys(member.keys, seen)
+        check_member(member)
+        for entry in (*signature_keys(member.keys), member.keys.seal):
+            if entry.valid_from != 0:
+                raise fails("heights of keys")
+        for signing in signature_keys(member.keys):
+            if signing.key.public in seen:
+                raise fails("distinct keys")
+            seen.add(signing.key.public)
     n = sum(member.re_executes for member in founding.members)
     if n == 0 or not needed_cosigners(n) <= founding.k <= n:
         raise DecodeError("checkpoint.weak_quorum", k=founding.k, n=n, least=needed_cosigners(n) if n else 1)
-
-
-def _check_keys(keys: KeySet, seen: set[bytes]) -> None:
-    for entry in (keys.envelope, keys.cosign, keys.http, keys.tls):
-        if entry.key.algorithm != ED25519 or len(entry.key.public) != PUBLIC_BYTES or entry.valid_from != 0:
-            raise _fail("keys")
-        if entry.key.public in seen:
-            raise _fail("distinct keys")
-        seen.add(entry.key.public)
-    seal = keys.seal
-    if _SEAL_BYTES.get(seal.key.suite) != len(seal.key.public) or seal.valid_from != 0:
-        raise _fail("seal key")
 
 
 def trust_of(founding: Founding) -> TrustFile:
     """The trust file that genesis alone implies. Raises DecodeError if genesis breaks a rule."""
     check_founding(founding)
     return TrustFile(
-        version=VERSION,
         chain=founding.chain,
         genesis=encode(founding),
         genesis_hash=founding_hash(founding),
-        k=founding.k,
         sequencer=founding.sequencer,
         zone=founding.zone,
-        members=founding.members,
+        changes=(),
+        epochs=memberships(founding, ()),
     )
-
-
-# --- the file ----------------------------------------------------------------------------------
-
-
-class _Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    algorithm: int
-    public: str
-    valid_from: int
-
-
-class _Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    organisation: str
-    roles: tuple[str, ...]
-    re_executes: bool
-    keys: dict[str, _Key]
-
-
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    kind: str
-    version: int
-    chain: str
-    genesis_hash: str
-    k: int
-    sequencer: str
-    zone: str
-    members: tuple[_Member, ...]
-    genesis: str
-
-
-def _readable(members: Sequence[Member]) -> tuple[_Member, ...]:
-    return tuple(
-        _Member(
-            organisation=member.organisation,
-            roles=member.roles,
-            re_executes=member.re_executes,
-            keys={
-                "envelope": _key(member.keys.envelope),
-                "cosign": _key(member.keys.cosign),
-                "http": _key(member.keys.http),
-                "tls": _key(member.keys.tls),
-                "seal": _Key(
-                    member.keys.seal.key.suite, member.keys.seal.key.public.hex(), member.keys.seal.valid_from
-                ),
-            },
-        )
-        for member in members
-    )
-
-
-def _key(entry: SignatureKey) -> _Key:
-    return _Key(entry.key.algorithm, entry.key.public.hex(), entry.valid_from)
-
-
-def format_trust(trust: TrustFile) -> bytes:
-    """The bytes of ``consortium.json``."""
-    file = _File(
-        kind="medveil consortium",
-        version=trust.version,
-        chain=trust.chain,
-        genesis_hash=trust.genesis_hash.hex(),
-        k=trust.k,
-        sequencer=trust.sequencer,
-        zone=trust.zone,
-        members=_readable(trust.members),
-        genesis=trust.genesis.hex(),
-    )
-    return msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
-
-
-def parse_trust(data: bytes) -> TrustFile:
-    """The trust file that `data` is. Raises DecodeError unless it is exactly what `format_trust` writes."""
-    if len(data) > _LONGEST:
-        raise DecodeError("checkpoint.bad_trust_file")
-    try:
-        file = msgspec.json.decode(data, type=_File)
-        genesis = bytes.fromhex(file.genesis)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise DecodeError("checkpoint.bad_trust_file") from None
-    if file.version != VERSION:
-        raise DecodeError("checkpoint.trust_version", version=file.version)
-    trust = trust_of(decode(Founding, genesis))
-    if format_trust(trust) != data:
-        raise DecodeError("checkpoint.bad_trust_file")
-    return trust
-
-
-def write_trust(path: Path, founding: Founding) -> TrustFile:
-    """Write ``consortium.json`` for `founding`, whole or not at all. Raises Unavailable if the disk refuses."""
-    trust = trust_of(founding)
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(format_trust(trust))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise Unavailable("checkpoint.trust_unwritable", path=str(path)) from None
-    return trust
-
-
-def read_trust(path: Path) -> TrustFile:
-    """The trust file at `path`. Raises Unavailable if it cannot be read, DecodeError if it is not one."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        raise Unavailable("checkpoint.trust_unreadable", path=str(path)) from None
-    return parse_trust(data)

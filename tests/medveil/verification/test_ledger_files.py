@@ -33,7 +33,7 @@ def export() -> LedgerExport:
 def test_a_snapshot(export: LedgerExport, tmp_path: Path) -> None:
     trust = trust_of(export.founding)
     machine = verify_export(export, trust)
-    snapshot = take_snapshot(export.founding, machine.header, machine.state, machine.log, parse_note(export.note))
+    snapshot = take_snapshot(export.founding, machine.header, machine.state, machine.log, (), parse_note(export.note))
     path = tmp_path / "snapshot.evidence"
     path.write_bytes(encode(snapshot))
     report = verify(path, trust)
