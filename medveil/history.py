@@ -7,6 +7,8 @@ itself, and says so: whoever made it could have made all of it.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +25,9 @@ from ledger.export import LedgerExport, verify_export
 from ledger.handovers import extend
 from ledger.machine import Block, BlockOutcome
 from ledger.reading import Entry, Selection, known_kinds
+from ledger.snapshots import LedgerSnapshot, take_snapshot
 from wire import evidence
+from wire.canonical import encode
 from wire.checkpoint import TrustFile, parse_note, read_trust, trust_of, verify_checkpoint
 from wire.dates import format_instant, instant_of
 from wire.errors import Refused, Unavailable
@@ -105,7 +109,7 @@ def read_history(path: Path, trust: Path | None = None, selection: Selection | N
     machine = verify_export(export, pinned, replayed)
     if selection is not None and selection.organisation and not picked:
         member(machine.view(), selection.organisation)
-    known = extend(pinned, export.handovers)
+    known = extend(pinned, export.handovers).until(machine.height)
     checkpoint = verify_checkpoint(export.note, known)
     return History(
         path=str(path),
@@ -123,6 +127,31 @@ def read_history(path: Path, trust: Path | None = None, selection: Selection | N
         cosigners=tuple(line.name for line in parse_note(export.note).lines if line.name != pinned.origin),
         entries=tuple(picked),
     )
+
+
+def write_snapshot(path: Path, trust: Path | None, out: Path) -> LedgerSnapshot:
+    """Replay the export at `path` and write the state at its head to `out`, whole or not at all; returns it.
+
+    An engine or a replica starts from it instead of replaying. Raises what `read_export` and
+    `ledger.export.verify_export` raise, Refused if one file cannot hold it, Unavailable if the disk refuses.
+    """
+    export = read_export(path)
+    machine = verify_export(export, read_trust(trust) if trust is not None else trust_of(export.founding))
+    snapshot = take_snapshot(
+        export.founding, machine.header, machine.state, machine.log, export.handovers, parse_note(export.note)
+    )
+    part = out.with_name(out.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(encode(snapshot))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(out)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise Unavailable("history.unwritable", file=str(out)) from None
+    return snapshot
 
 
 def instant(text: str, zone: str) -> int:

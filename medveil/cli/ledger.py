@@ -71,3 +71,20 @@ def register(app: typer.Typer) -> None:
         show_entries(history, as_json=json)
         if not history.pinned:
             raise typer.Exit(UNPINNED)
+
+    @ledger.command("snapshot")
+    def snapshot(
+        export: Export,
+        out: Annotated[Path, typer.Argument(readable=False, help="Where to write the snapshot.")],
+        trust: Trust = None,
+    ) -> None:
+        """Replay an export and write the state at its head: an engine or replica starts from it without replaying.
+
+        Exit codes as of `medveil ledger verify`.
+        """
+        from medveil.history import write_snapshot
+
+        made = write_snapshot(export, trust, out)
+        typer.echo(f"{out}: the state of block {made.block.height}, {len(made.entries)} keys")
+        if trust is None:
+            raise typer.Exit(UNPINNED)

@@ -23,11 +23,12 @@ from ledger.contracts import (
     RotateKeys,
     VoteBudget,
 )
-from ledger.contracts.membership import MemberState, member_key
+from ledger.contracts.membership import MemberState, changes_key, member_key
 from ledger.contracts.organisations import Application, possession_message
 from ledger.engines.store import Results
 from ledger.envelope import VERSION, Envelope, sign_envelope
 from ledger.machine import Block, BlockOutcome, Machine
+from ledger.receipts import PROVEN_VALUE, ProvenValue
 from wire.canonical import encode
 from wire.checkpoint import Note, TrustFile, cosign_checkpoint, sign_checkpoint, trust_of
 from wire.checkpoint.membership import signature_keys
@@ -116,7 +117,7 @@ class World:
                 self.signer(owner, use + which)
                 for owner in (name, *MEMBERS)
                 for use in USES
-                for which in ("", "-1", "-2", "-3")
+                for which in ("", *(f"-{number}" for number in range(1, 41)))
             )
         )
         message = possession_message(chain or self.trust.genesis_hash, name, keys)
@@ -181,13 +182,27 @@ class World:
         assert changed - membership <= {b"machine/clock", f"machine/account/{sender}".encode()}
         return caught.value
 
-    def note(self, cosigners: Sequence[str] | None = None) -> Note:
-        """The head of the machine's log, signed and cosigned."""
+    def note(self, cosigners: Sequence[str] | None = None, **uses: str) -> Note:
+        """The head of the machine's log, signed and cosigned. uses: of members that have another cosign key."""
         log = self.machine.log
         note = sign_checkpoint(self.signer("bureau", "cosign"), self.trust.origin, log.size, log.root())
         for name in list(MEMBERS)[:K] if cosigners is None else cosigners:
-            note = note.with_line(cosign_checkpoint(self.signer(name, "cosign"), name, note, self.time // 1000))
+            signer = self.signer(name, uses.get(name, "cosign"))
+            note = note.with_line(cosign_checkpoint(signer, name, note, self.time // 1000))
         return note
+
+    def handover(self, **uses: str) -> ProvenValue:
+        """Evidence of the changes that hold from the next block on."""
+        key, log = changes_key(self.machine.height + 1), self.machine.log
+        return ProvenValue(
+            header=PROVEN_VALUE,
+            key=key,
+            value=self.machine.state.get(key),
+            proof=self.machine.state.prove(key),
+            block=self.machine.header,
+            block_path=log.inclusion_proof(self.machine.height),
+            note=self.note(**uses).format(),
+        )
 
     def population(self, rho_nano: int = 1_000_000, name: str = "heart") -> None:
         """A population of all hospitals with a budget in force."""

@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 
-from ledger.contracts import AnchorAccess, AnchorGrant, ApproveQuery, RegisterBill, RevokeGrant, VoteSuspension
+from ledger.contracts import (
+    AnchorAccess,
+    AnchorGrant,
+    ApproveQuery,
+    Leave,
+    RegisterBill,
+    RevokeGrant,
+    VoteAdmission,
+    VoteSuspension,
+)
 from ledger.export import EXPORT, LedgerExport, verify_export
 from wire.canonical import decode, encode
 from wire.checkpoint import trust_of
@@ -57,7 +66,27 @@ def lived(make_world: Callable[[], Any]) -> Any:
     return world
 
 
-def test_two_interpreters_agree(lived: Any) -> None:
+@pytest.fixture
+def changed(make_world: Callable[[], Any]) -> tuple[Any, LedgerExport]:
+    """A pharmacy joins, the insurer rotates its keys, the researcher leaves."""
+    world = make_world()
+    application = world.application("pharmacy", ("pharmacy",), tier="city")
+    for name in list(world.members)[:6]:
+        world.act(name, VoteAdmission(application))
+    handovers = [world.handover()]
+    world.act("insurer", world.rotation("insurer"))
+    handovers.append(world.handover())
+    world.act("researcher", Leave())
+    handovers.append(world.handover(insurer="cosign-1"))
+    grant = AnchorGrant("after", bytes(32), 0, world.start * 2, 0)
+    world.act("pharmacy", grant, signer=world.signer("pharmacy", "envelope-1"))
+    note = world.note(insurer="cosign-1").format()
+    return world, LedgerExport(EXPORT, world.founding, tuple(world.blocks), tuple(handovers), note)
+
+
+@pytest.mark.parametrize("story", ["lived", "changed"])
+def test_two_interpreters_agree(lived: Any, changed: tuple[Any, LedgerExport], story: str) -> None:
+    lived = lived if story == "lived" else changed[0]
     data = encode(LedgerExport(EXPORT, lived.founding, tuple(lived.blocks), (), b""))
     outputs = []
     for environment in ENVIRONMENTS:
@@ -77,9 +106,14 @@ def test_two_interpreters_agree(lived: Any) -> None:
     assert last == [header.state_root.hex(), header.results_root.hex(), lived.machine.log.root().hex()]
 
 
-def test_a_recorded_history_still_verifies_to_its_recorded_roots() -> None:
+def _vector(name: str) -> dict[str, str]:
+    return dict(json.loads((_ROOT / "tests" / "vectors" / "ledger" / name).read_text(encoding="ascii")))
+
+
+@pytest.mark.parametrize("name", ["history.json", "membership.json"])
+def test_a_recorded_history_still_verifies_to_its_recorded_roots(name: str) -> None:
     """A change of these roots is a change of consensus: it needs a new contract version, not a new vector."""
-    vector = json.loads((_ROOT / "tests" / "vectors" / "ledger" / "history.json").read_text(encoding="ascii"))
+    vector = _vector(name)
     export = decode(LedgerExport, bytes.fromhex(vector["export"]))
     trust = trust_of(export.founding)
     assert trust.genesis_hash.hex() == vector["genesis_hash"]
@@ -88,10 +122,10 @@ def test_a_recorded_history_still_verifies_to_its_recorded_roots() -> None:
     assert machine.log.root().hex() == vector["log_root"]
 
 
-def test_the_recorded_history_is_what_this_code_writes(lived: Any) -> None:
-    vector = json.loads((_ROOT / "tests" / "vectors" / "ledger" / "history.json").read_text(encoding="ascii"))
+def test_the_recorded_history_is_what_this_code_writes(lived: Any, changed: tuple[Any, LedgerExport]) -> None:
     export = LedgerExport(EXPORT, lived.founding, tuple(lived.blocks), (), lived.note().format())
-    assert encode(export).hex() == vector["export"]
+    assert encode(export).hex() == _vector("history.json")["export"]
+    assert encode(changed[1]).hex() == _vector("membership.json")["export"]
 
 
 def _sources() -> list[Path]:

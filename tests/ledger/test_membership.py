@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import msgspec
@@ -381,3 +382,44 @@ def test_who_names_a_refusal_names_no_key(world: Any) -> None:
     error = world.refused("bureau", VoteAdmission(world.application("pharmacy", chain=bytes(32))))
     assert isinstance(error, Refused) and isinstance(world.rotation("insurer"), RotateKeys)
     assert world.signer("pharmacy", "envelope-1").key.public.hex() not in error.text()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_state_and_trust_file_agree_after_any_history(
+    make_world: Any, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members, keys and k as the contract keeps them are those that the changes imply to an outsider."""
+    monkeypatch.setattr(contract, "ROTATION_PAUSE", 1)
+    chance, world = random.Random(seed), make_world()
+    signs: dict[str, int] = {}  # generation of a member's keys
+
+    def signer(name: str) -> Any:
+        return world.signer(name, f"envelope-{signs[name]}" if name in signs else "envelope")
+
+    for step in range(1, 41):
+        present = members(world)
+        name = chance.choice(present[1:])
+        kind = chance.choice(("rotate", "leave", "join", "join"))
+        if kind == "rotate":
+            world.act(name, world.rotation(name, str(step)), signer=signer(name))
+            signs[name] = step
+        elif kind == "leave" and len(present) > 3:
+            world.act(name, Leave(), signer=signer(name))
+        else:
+            newcomer = f"newcomer-{step}"
+            application = world.application(newcomer, generation=str(step), re_executes=chance.random() < 0.7)
+            for voter in [member.organisation for member in world.machine.trust.members if member.re_executes]:
+                if world.act(voter, VoteAdmission(application), signer=signer(voter)) == ("organisations.admitted",):
+                    break
+            signs[newcomer] = step
+        world.act("bureau", grant(world, f"g{step}"), signer=signer("bureau"))
+        trust, state = world.machine.trust, consortium(world.machine.view())
+        assert (trust.k, len(trust.members), len(trust.latest.re_executing)) == (
+            state.k,
+            state.members,
+            state.cosigners,
+        )
+        for member in trust.members:
+            kept = world.machine.get(member_key(member.organisation), MemberState)
+            assert (kept.keys, kept.roles, kept.re_executes) == (member.keys, member.roles, member.re_executes)
+        assert sum(1 for _ in world.machine.items(b"organisations/member/", MemberState)) == state.members
