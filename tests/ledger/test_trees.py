@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
 from hashlib import sha256
 
 import msgspec
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 
 from ledger.trees import state as state_module
 from ledger.trees.log import Log
-from ledger.trees.state import BUCKET, Slot, StateProof, StateTree, path_of, verify_state
+from ledger.trees.nodes import BUCKET
+from ledger.trees.state import Slot, StateProof, StateTree, path_of, verify_state
 from wire.canonical import decode, encode
 from wire.checkpoint import leaf_hash, tree_root, verify_consistency, verify_inclusion
 from wire.checkpoint import log_proofs as whole
@@ -91,17 +94,21 @@ def tree_of(items: dict[bytes, bytes]) -> StateTree:
     return tree
 
 
-def defined_root(items: dict[bytes, bytes], depth: int = 0) -> bytes:
+def hashed(key: bytes) -> bytes:
+    return sha256(key).digest()
+
+
+def defined_root(items: dict[bytes, bytes], depth: int = 0, path: Callable[[bytes], bytes] = hashed) -> bytes:
     """The definition, word for word: the second implementation."""
     if len(items) <= BUCKET:
-        slots = sorted((sha256(key).digest(), digest(STATE_LEAF, key, value)) for key, value in items.items())
+        slots = sorted((path(key), digest(STATE_LEAF, key, value)) for key, value in items.items())
         return digest(STATE_BUCKET, *(part for slot in slots for part in slot))
 
     def bit(key: bytes) -> int:
-        return int.from_bytes(sha256(key).digest(), "big") >> (255 - depth) & 1
+        return int.from_bytes(path(key), "big") >> (255 - depth) & 1
 
     halves = [{key: value for key, value in items.items() if bit(key) == side} for side in (0, 1)]
-    return digest(STATE_INNER, defined_root(halves[0], depth + 1), defined_root(halves[1], depth + 1))
+    return digest(STATE_INNER, *(defined_root(half, depth + 1, path) for half in halves))
 
 
 KEYS = st.integers(0, 60).map(lambda number: b"key/%d" % number)
@@ -213,6 +220,47 @@ def test_ground_keys_make_a_deeper_subtree_and_no_more(monkeypatch: pytest.Monke
     for number in range(BUCKET * 4 - 1):
         tree = tree.delete(b"ground" + bytes([number]))
     assert len(tree.prove(key).siblings) == 0 and len(tree) == 1
+
+
+def test_paths_that_part_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of ground keys that part at bits 20 to 24, 100 to 104 and 250 to 256, written, changed and removed."""
+
+    def ground(key: bytes) -> bytes:
+        path = bytearray(32)
+        path[2], path[12], path[31] = key
+        return bytes(path)
+
+    monkeypatch.setattr(state_module, "path_of", ground)
+    keys = [bytes((a, b, c)) for a in range(0, 16, 5) for b in range(0, 16, 3) for c in range(0, 64, 9)]
+    tree, items = StateTree(), dict[bytes, bytes]()
+    for step, part in ((1, 1), (3, 2), (2, 3), (5, 2), (7, 1)):
+        batch = {key: None if place % part else b"%d" % (place * step) for place, key in enumerate(keys[:: step % 4])}
+        tree = tree.update(batch)
+        for key, value in batch.items():
+            items.pop(key, None)
+            items |= {} if value is None else {key: value}
+        assert tree.root == defined_root(items, path=ground) and len(tree) == len(items)
+        assert dict(tree.items()) == items and all(tree.get(key) == items.get(key) for key in keys)
+        for key in keys[::17]:
+            verify_state(tree.root, key, items.get(key), tree.prove(key))
+
+
+def test_a_path_that_is_another_keys_leaf_hash_is_not_found_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    leaf = digest(STATE_LEAF, b"key", b"value")
+    monkeypatch.setattr(state_module, "path_of", lambda key: leaf if key == b"ground" else sha256(key).digest())
+    tree = tree_of({b"key": b"value"})
+    assert tree.get(b"ground") is None and tree.get(b"key") == b"value"
+    verify_state(tree.root, b"ground", None, tree.prove(b"ground"))
+    tree = tree.put(b"ground", b"other")
+    assert tree.get(b"ground") == b"other" and tree.get(b"key") == b"value" and len(tree) == 2
+
+
+def test_the_garbage_collector_does_not_walk_the_state() -> None:
+    gc.collect()
+    before = len(gc.get_objects())
+    tree = StateTree().update({b"key/%d" % number: b"%d" % number for number in range(2000)})
+    gc.collect()
+    assert len(tree) == 2000 and len(gc.get_objects()) - before < 100
 
 
 def test_shrinking_and_growing_step_by_step() -> None:
