@@ -96,7 +96,8 @@ class _Recent(Generic[V]):
         self._young, self._old, self._weight = {}, {}, 0
 
 
-_opened = _Recent[SignedEnvelope](8 * 1024 * 1024)  # bytes
+_opened = _Recent[SignedEnvelope](1024 * 1024)  # bytes; opened, they take up to 60 times as much
+_LONGEST_KEPT = 64 * 1024
 _authentic = _Recent[bool](32_768)  # signatures
 
 
@@ -111,11 +112,13 @@ def open_envelope(data: bytes) -> SignedEnvelope:
 
     Raises DecodeError: too large, not canonical, unknown op, unknown version.
     """
-    signed = _opened.get(data)
-    if signed is None:
-        signed = _open(data)
+    return _opened.get(data) or _open(data)
+
+
+def keep_open(data: bytes, signed: SignedEnvelope) -> None:
+    """Remember what `data` opens to, now that its signature held: a stranger's bytes take no room for longer."""
+    if len(data) <= _LONGEST_KEPT and _opened.get(data) is None:
         _opened.put(data, signed, len(data))
-    return signed
 
 
 def _open(data: bytes) -> SignedEnvelope:
@@ -134,7 +137,12 @@ def _open(data: bytes) -> SignedEnvelope:
 
 
 def _unknown_op(data: bytes) -> str | None:
-    """The first op tag nobody knows, if `data` at least looks like an envelope: for the message only."""
+    """The first op tag nobody knows, if `data` at least looks like an envelope: for the message only.
+
+    Not of a long one: what is not decoded as a type can take many times its length.
+    """
+    if len(data) > _LONGEST_KEPT:
+        return None
     try:
         outer: Any = msgspec.msgpack.decode(data)
         for op in outer[1][6]:

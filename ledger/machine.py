@@ -43,6 +43,7 @@ from ledger.envelope import (
     check_chain,
     check_signature,
     envelope_id,
+    keep_open,
     open_envelope,
 )
 from ledger.rules import InForce, Rules
@@ -188,14 +189,15 @@ class Mark:
 class StateView:
     """Typed reading and writing over a state tree: the `View` of the contracts.
 
-    What is written stays in the view, and is read back from it, until `tree` writes all of it at once.
+    What is written stays in the view as structs, and is read back from it, until `tree` writes all of it at once:
+    however often an op writes a key, its value is encoded once.
     """
 
     def __init__(self, tree: StateTree) -> None:
         self._tree = tree
         self._known: dict[bytes, Wire | None] = {}  # what was read or written, as structs
-        self._written: dict[bytes, bytes | None] = {}
-        self._undone_by: list[tuple[bytes, Wire | None, bytes | None, bool]] = []
+        self._written: dict[bytes, Wire | None] = {}
+        self._undone_by: list[tuple[bytes, Wire | None, bool]] = []
 
     def get(self, key: bytes, kind: type[T]) -> T | None:
         """The value under `key`, which is a `kind`, or None."""
@@ -209,16 +211,19 @@ class StateView:
 
     def put(self, key: bytes, value: Wire) -> None:
         """Set the value under `key`."""
-        self._write(key, value, encode(value))
+        self._write(key, value)
 
     def delete(self, key: bytes) -> None:
         """Remove `key`."""
-        self._write(key, None, None)
+        self._write(key, None)
 
-    def _write(self, key: bytes, struct: Wire | None, value: bytes | None) -> None:
-        before = key in self._written
-        self._undone_by.append((key, self._known.get(key) if before else None, self._written.get(key), before))
-        self._known[key], self._written[key] = struct, value
+    def _write(self, key: bytes, struct: Wire | None) -> None:
+        self._undone_by.append((key, self._written.get(key), key in self._written))
+        self._known[key] = self._written[key] = struct
+
+    def settle(self) -> None:
+        """Keep all that was written: nothing before this is undone any more."""
+        self._undone_by.clear()
 
     def mark(self) -> int:
         """A point to `undo` to."""
@@ -227,15 +232,16 @@ class StateView:
     def undo(self, mark: int) -> None:
         """Forget all that was written since `mark`."""
         while len(self._undone_by) > mark:
-            key, struct, value, before = self._undone_by.pop()
+            key, struct, before = self._undone_by.pop()
             if before:
-                self._known[key], self._written[key] = struct, value
+                self._known[key] = self._written[key] = struct
             else:
                 del self._known[key], self._written[key]
 
     def tree(self) -> StateTree:
         """The state with all that was written."""
-        return self._tree.update(self._written)
+        written = {key: None if struct is None else encode(struct) for key, struct in self._written.items()}
+        return self._tree.update(written)
 
 
 CLOCK_KEY = state_key("machine", "clock")
@@ -328,6 +334,7 @@ class Machine:
         if member is None:
             raise Refused("ledger.unknown_sender", organisation=signed.envelope.sender)
         check_signature(signed, member.keys.envelope.key)
+        keep_open(data, signed)
         return signed
 
     def in_force(self) -> InForce:
@@ -364,6 +371,7 @@ class Machine:
             quotas[sender] = count, length = count + 1, length + len(data)
             over = count > MOST_FROM_ONE or length > BYTES_FROM_ONE
             result, refusal = _run(signed.envelope, envelope_id(data), entry, context, view, in_force, over)
+            view.settle()
             results.append(result)
             refusals.append(refusal)
         results_root = tree_root([leaf_hash(encode(result)) for result in results])

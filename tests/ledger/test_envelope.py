@@ -191,3 +191,28 @@ def test_what_is_remembered_is_bounded_and_a_failure_is_not_remembered(world: An
             check_signature(good, world.signer("hospital-2").key)
         with pytest.raises(VerificationError):
             check_signature(msgspec.structs.replace(good, envelope=envelope(nonce=5)), key)
+
+
+def test_what_a_stranger_sent_is_not_kept(world: Any) -> None:
+    """Opened, an envelope may take many times its length: only authentic ones stay, and only short ones."""
+    envelope_module.forget()
+    strange = world.envelope("hospital-1", RevokeGrant("g"), signer=world.signer("insurer"))
+    with pytest.raises(VerificationError):
+        world.machine.authenticate(strange)
+    long = world.envelope("researcher", Release(bytes(16), 1, (2**62,) * 8000, bytes(32)))
+    short = world.envelope("hospital-1", RevokeGrant("g"))
+    world.machine.authenticate(long)
+    first = world.machine.authenticate(short)
+    assert open_envelope(strange) is not open_envelope(strange)
+    assert open_envelope(long) is not open_envelope(long)
+    assert open_envelope(short) is first
+
+
+def test_the_name_of_an_unknown_op_is_looked_for_in_short_envelopes_only(world: Any) -> None:
+    many = msgspec.msgpack.encode(["ledger.signed_envelope", ["x"] * 6 + [[["no.op"], {}] + [{}] * 100_000]])
+    with pytest.raises(DecodeError) as caught:
+        open_envelope(many)
+    assert caught.value.code == "wire.not_canonical"
+    with pytest.raises(DecodeError) as caught:
+        open_envelope(msgspec.msgpack.encode(["ledger.signed_envelope", ["x"] * 6 + [[["no.op"]]]]))
+    assert caught.value.code == "ledger.unknown_op"

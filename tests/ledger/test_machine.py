@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -10,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ledger.machine as machine_module
-from ledger.contracts import AnchorGrant, RevokeGrant, VoteSuspension
+from ledger.contracts import AnchorGrant, RevokeGrant, VoteBudget, VoteSuspension
 from ledger.contracts.contract import state_key
+from ledger.contracts.datasets import population, population_key
 from ledger.contracts.grants import GrantState, grant_key
 from ledger.envelope import envelope_id, open_envelope
 from ledger.machine import CLOCK_KEY, Account, Block, BlockHeader, Clock, Machine, StateView
@@ -322,3 +324,33 @@ def test_ops_of_one_envelope_and_of_many_do_the_same(
         assert [op.code for op in result.ops] == codes
         assert [op.events for op in result.ops] == [single.events for single in each]
         assert list(one.machine.state.items(b"grants/")) == list(many.machine.state.items(b"grants/"))
+
+
+def test_a_value_that_is_written_over_and_over_is_kept_once(world: Any) -> None:
+    """One organisation may write a large value thousands of times in one block: no copy of it stays behind."""
+    world.population()
+    view = world.machine.view()
+    names = tuple(f"{'d' * 50}-{number}" for number in range(1000))
+    view.put(population_key("heart"), msgspec.structs.replace(population(view, "heart"), datasets=names))
+    world.machine.state = view.tree()
+    nonce = world.machine.next_nonce("hospital-1")
+    votes = [
+        world.envelope("hospital-1", *(VoteBudget("heart", 1 + vote) for vote in range(256)), nonce=nonce + number)
+        for number in range(8)
+    ]
+    tracemalloc.start()
+    outcome = world.block(*votes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert all(result.accepted for result in outcome.results)
+    assert peak < 16 * 1024 * 1024  # 2,048 copies of 53 kB would be 109 MB
+
+
+def test_what_is_settled_stays() -> None:
+    view = StateView(StateTree())
+    view.put(b"k", Account(1))
+    view.settle()
+    mark = view.mark()
+    view.put(b"k", Account(2))
+    view.undo(mark)
+    assert dict(view.tree().items()) == {b"k": encode(Account(1))}
