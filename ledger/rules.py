@@ -16,14 +16,32 @@ from wire.errors import Unavailable
 InForce = Mapping[type[Wire], Contract]
 """Op type -> the contract that runs it, in the version in force. An op that is not in it is not in force."""
 
+FROM_GENESIS = (
+    "organisations",
+    "datasets",
+    "grants",
+    "access",
+    "queries",
+    "bills",
+    "models",
+    "corrections",
+    "versions",
+)
+"""The contracts that hold from genesis, in version 1. No name is ever added: what comes later is voted for."""
+
 
 class Rules:
     """All versions of all contracts that this program knows."""
 
     def __init__(self, contracts: Sequence[Contract]) -> None:
-        """ValueError if two have one name and version, or a version drops an op of the one before."""
+        """ValueError if two have one name and version, or a version drops an op of the one before.
+
+        So too if a contract that came later has a version 1: it would hold from genesis.
+        """
         self._versions: dict[str, dict[int, Contract]] = {}
         for contract in sorted(contracts, key=lambda contract: (contract.name, contract.version)):
+            if contract.version == 1 and contract.name not in FROM_GENESIS:
+                raise ValueError(f"{contract.name} came after genesis: its first version is 2 or higher")
             known = self._versions.setdefault(contract.name, {})
             if contract.version in known:
                 raise ValueError(f"{contract.name} has two versions {contract.version}")

@@ -3,10 +3,13 @@
 Nothing on the ledger is overwritten. A correction names the fact (its contract, its state key, the height at
 which it was written), says why, and commits to what should stand instead; the parties concerned hold the
 opening. The contract itself looks up who is *liable*: the organisation that signed the fact. It corrects
-its own facts; a regulator may correct anybody's, and the liable signer is named all the same. Whoever
-reads a fact reads its corrections beside it (`of`): the latest one counts.
+its own facts; a regulator may correct anybody's, and the liable signer is named all the same. Once a regulator
+has, only a regulator corrects that fact again. Whoever reads a fact reads its corrections beside it (`of`): the
+latest one counts. They are of the fact as that height wrote it: an earlier epoch of a grant keeps its own, and the
+next one begins without.
 
-State keys: ``corrections/<key in hex>`` -> Corrected; ``corrections/<key in hex>/<number>`` -> Correction.
+State keys: ``corrections/<key in hex>/<fact height>`` -> Corrected;
+``corrections/<key in hex>/<fact height>/<number>`` -> Correction.
 """
 
 from __future__ import annotations
@@ -50,10 +53,12 @@ class Correct(Wire, frozen=True, tag="corrections.correct"):
 
 
 class Corrected(Wire, frozen=True, tag="corrections.corrected"):
-    """A fact with corrections: how many."""
+    """A fact with corrections: how many. by_regulator: whether the latest is a regulator's."""
 
     key: FactKey
+    fact_height: Height
     corrections: Number
+    by_regulator: bool
 
 
 class Correction(Wire, frozen=True, tag="corrections.correction"):
@@ -70,60 +75,68 @@ class Correction(Wire, frozen=True, tag="corrections.correction"):
     time: Instant
 
 
-def corrected_key(key: bytes) -> bytes:
-    """State key of the number of corrections of the fact under `key`."""
-    return state_key(NAME, key)
+def corrected_key(key: bytes, height: int) -> bytes:
+    """State key of how often the fact that block `height` wrote under `key` was corrected."""
+    return state_key(NAME, key, height)
 
 
-def correction_key(key: bytes, number: int) -> bytes:
+def correction_key(key: bytes, height: int, number: int) -> bytes:
     """State key of one correction."""
-    return state_key(NAME, key, number)
+    return state_key(NAME, key, height, number)
 
 
-def of(view: View, key: bytes) -> tuple[Correction, ...]:
-    """The corrections of the fact under state key `key`, in order; the last one counts."""
-    corrected = view.get(corrected_key(key), Corrected)
+def of(view: View, key: bytes, height: int) -> tuple[Correction, ...]:
+    """The corrections of the fact that block `height` wrote under state key `key`, in order; the last one counts."""
+    corrected = view.get(corrected_key(key, height), Corrected)
     count = corrected.corrections if corrected else 0
-    found = (view.get(correction_key(key, number), Correction) for number in range(1, count + 1))
+    found = (view.get(correction_key(key, height, number), Correction) for number in range(1, count + 1))
     return tuple(correction for correction in found if correction is not None)
 
 
-def signer_of(view: View, key: bytes) -> tuple[str, int] | None:
-    """Who signed the fact under `key`, and at which height; None where there is no fact that can be corrected."""
+def signer_of(view: View, key: bytes, height: int) -> str | None:
+    """Who signed the fact that block `height` wrote under `key`; None where no such fact can be corrected."""
+    signed = _signed(view, key)
+    return signed[0] if signed is not None and height in signed[1] else None
+
+
+def _signed(view: View, key: bytes) -> tuple[str, tuple[int, ...]] | None:
+    """Who signed the fact under `key`, and at which heights: of each of its epochs, where it has them."""
     match key.split(b"/"):
         case [b"bills", _]:
             bill = view.get(key, BillState)
-            return (bill.hospital, bill.height) if bill else None
+            return (bill.hospital, (bill.height,)) if bill else None
         case [b"datasets", b"dataset", _]:
             dataset = view.get(key, DatasetState)
-            return (dataset.owner, dataset.height) if dataset else None
+            return (dataset.owner, (dataset.height,)) if dataset else None
         case [b"grants", _]:
             grant = view.get(key, GrantState)
-            return (grant.issuer, grant.height) if grant else None
+            return (grant.issuer, (*(past.height for past in grant.past), grant.height)) if grant else None
         case [b"access", _, _]:
             batch = view.get(key, BatchState)
-            return (batch.organisation, batch.height) if batch else None
+            return (batch.organisation, (batch.height,)) if batch else None
         case [b"models", _]:
             model = view.get(key, ModelState)
-            return (model.owner, model.height) if model else None
+            return (model.owner, (model.height,)) if model else None
         case [b"queries", b"query", _]:
             asked = view.get(key, QueryState)
-            return (asked.researcher, asked.height) if asked else None
+            return (asked.researcher, (asked.height,)) if asked else None
         case [b"queries", b"release", _, _]:
             released = view.get(key, ReleaseState)
-            return (query(view, released.query).researcher, released.height) if released else None
+            return (query(view, released.query).researcher, (released.height,)) if released else None
     return None
 
 
 def correct(op: Correct, sender: str, context: Context, view: View) -> tuple[Event, ...]:
     """Record a correction beside the fact."""
-    fact = signer_of(view, op.key) if op.key.startswith(state_key(op.contract, "")) else None
-    if fact is None or fact[1] != op.height:
+    liable = signer_of(view, op.key, op.height) if op.key.startswith(state_key(op.contract, "")) else None
+    if liable is None:
         raise Refused("corrections.no_fact", contract=op.contract, height=op.height)
-    liable = fact[0]
-    if sender != liable and "regulator" not in member(view, sender).roles:
+    regulator = "regulator" in member(view, sender).roles
+    if sender != liable and not regulator:
         raise Refused("corrections.not_liable", organisation=sender, liable=liable)
-    corrected = view.get(corrected_key(op.key), Corrected)
+    corrected = view.get(corrected_key(op.key, op.height), Corrected)
+    if corrected is not None and corrected.by_regulator and not regulator:
+        raise Refused("corrections.by_regulator", organisation=sender)
     number = corrected.corrections + 1 if corrected else 1
     correction = Correction(
         key=op.key,
@@ -136,8 +149,8 @@ def correct(op: Correct, sender: str, context: Context, view: View) -> tuple[Eve
         height=context.height,
         time=context.time,
     )
-    view.put(correction_key(op.key, number), correction)
-    view.put(corrected_key(op.key), Corrected(op.key, number))
+    view.put(correction_key(op.key, op.height, number), correction)
+    view.put(corrected_key(op.key, op.height), Corrected(op.key, op.height, number, by_regulator=regulator))
     return (Event("corrections.corrected", liable, (op.height, number)),)
 
 

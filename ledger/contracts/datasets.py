@@ -1,11 +1,14 @@
 """`datasets`: populations with one privacy budget each, the datasets in them, the owners' votes.
 
-Order: a population is registered, hospitals register their datasets in it, every owner votes an
-amount of budget. The budget is in force once all owners voted the same amount, whoever registered the
-population among them: nobody can close it by being the first to join. From then on only an
-owner may add datasets, so that nobody can undo an agreement by joining it. A later unanimous vote
-changes the amount. What was spent or reserved stays with the population for good: a table that is
-registered again under another name inherits it.
+A population names its *owners* when it is registered, for good: they alone register tables in it and vote its
+budget, each as it likes, before or after its tables stand. The budget is in force once all of them voted the same
+amount; who is no member any more, or suspended, is not waited for. A later unanimous vote changes the amount. So
+nobody who was not named can hold up a budget, close a population or fill it; each owner has an equal share of its
+room. Whoever registers the population need not be an owner of it, and being named binds nobody who does not vote.
+
+What was spent or reserved stays with the population for good: a table that is registered again in it, under
+another name, inherits that. In another population the same records have another budget: who is asked to own one
+compares the two.
 
 A table that changed is *superseded*: its owner registers the new version under a new name, in the same
 population, so that it inherits what was spent. A table that is to be asked no more is *retired*. Either
@@ -27,7 +30,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from ledger.contracts.contract import Context, Contract, Event, Ids, Nano, View, state_key
-from ledger.contracts.membership import is_member, require_role
+from ledger.contracts.membership import MemberState, member_key, require_role
 from wire.canonical import Wire
 from wire.dates import Instant
 from wire.errors import BudgetExhausted, Refused
@@ -37,11 +40,13 @@ from wire.keyset import Height
 NAME = "datasets"
 OWNERS = ("hospital", "pharmacy", "insurer", "agency")
 MOST_DATASETS = 1000
-"""Most datasets of one population."""
+"""Most current datasets of one population, in equal shares of its owners."""
 
 Bound = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 ColumnName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}\Z")]
 Category = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+Owners = Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, max_length=1000)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
 
 class Column(Wire, frozen=True, tag="datasets.column"):
@@ -59,13 +64,15 @@ class RegisterPopulation(Wire, frozen=True, tag="datasets.register_population"):
     """A named set of datasets with one privacy budget. By a data owner.
 
     unit: what the budget protects. rows_per_person: cap on the rows of one person at one site (1 for
-    unit "row"). colluders: sites assumed to pool what they know, in the noise.
+    unit "row"). colluders: sites assumed to pool what they know, in the noise. owners: distinct members that
+    are data owners, the sender among them or not.
     """
 
     population: Name
     unit: Literal["row", "person"]
     rows_per_person: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
     colluders: Annotated[int, msgspec.Meta(ge=0, le=1000)]
+    owners: Owners
 
 
 Columns = Annotated[tuple[Column, ...], msgspec.Meta(min_length=1, max_length=256)]
@@ -115,9 +122,6 @@ class Vote(Wire, frozen=True, tag="datasets.vote"):
     rho_nano: Nano
 
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
-
-
 class Provider(Wire, frozen=True, tag="datasets.provider"):
     """An owner with current tables in a population. tables: how many."""
 
@@ -126,9 +130,10 @@ class Provider(Wire, frozen=True, tag="datasets.provider"):
 
 
 class PopulationState(Wire, frozen=True, tag="datasets.population"):
-    """A population now. budget: in force, 0 for none; reserved, spent: nano-rho; owners, votes: in order of arrival.
+    """A population now. budget: in force, 0 for none; reserved, spent: nano-rho; votes: in order of arrival.
 
-    datasets: its current tables; owners: of all it ever had; providers: those of them with a current table.
+    datasets: its current tables; providers: owners with a current table; changes: how often a table of it was
+    superseded or retired.
     """
 
     population: Name
@@ -136,17 +141,22 @@ class PopulationState(Wire, frozen=True, tag="datasets.population"):
     rows_per_person: int
     colluders: int
     registered_by: Name
+    owners: Owners
     datasets: Ids
-    owners: Ids
     providers: tuple[Provider, ...]
+    changes: Count
     votes: tuple[Vote, ...]
     budget: Count
     reserved: Count
     spent: Count
 
+    def tables(self, owner: str) -> int:
+        """How many current tables `owner` has here."""
+        return sum(entry.tables for entry in self.providers if entry.owner == owner)
+
     def provides(self, owner: str) -> bool:
         """Whether `owner` has a current table here."""
-        return any(entry.owner == owner for entry in self.providers)
+        return self.tables(owner) > 0
 
     @property
     def available(self) -> int:
@@ -180,9 +190,9 @@ class DatasetState(Wire, frozen=True, tag="datasets.dataset"):
 
 
 class Changed(Wire, frozen=True, tag="datasets.changed"):
-    """Height at which an owner last superseded or retired a table of a population."""
+    """The latest of a population's changes that is of this owner's tables: its number, from 1."""
 
-    height: Height
+    change: Count
 
 
 def population_key(population: str) -> bytes:
@@ -221,21 +231,26 @@ def current_dataset(view: View, name: str) -> DatasetState:
 
 
 def register_population(op: RegisterPopulation, sender: str, context: Context, view: View) -> tuple[Event, ...]:
-    """Open a population without datasets or budget."""
+    """Open a population of the named owners, without datasets or budget."""
     require_role(view, sender, *OWNERS)
     if view.get(population_key(op.population), PopulationState) is not None:
         raise Refused("datasets.population_exists", population=op.population)
     if op.unit == "row" and op.rows_per_person != 1:
         raise Refused("datasets.row_unit", population=op.population)
+    for at, owner in enumerate(op.owners):
+        if owner in op.owners[:at]:
+            raise Refused("datasets.owner_twice", population=op.population, organisation=owner)
+        require_role(view, owner, *OWNERS)
     state = PopulationState(
         population=op.population,
         unit=op.unit,
         rows_per_person=op.rows_per_person,
         colluders=op.colluders,
         registered_by=sender,
+        owners=op.owners,
         datasets=(),
-        owners=(),
         providers=(),
+        changes=0,
         votes=(),
         budget=0,
         reserved=0,
@@ -293,31 +308,27 @@ def _table(
 
 
 def register_dataset(op: RegisterDataset, sender: str, context: Context, view: View) -> tuple[Event, ...]:
-    """Add a dataset of the sender to a population."""
+    """Add a dataset of the sender, one of its owners, to a population."""
     require_role(view, sender, *OWNERS)
     state = population(view, op.population)
     if view.get(dataset_key(op.dataset), DatasetState) is not None:
         raise Refused("datasets.dataset_exists", dataset=op.dataset)
-    if state.budget and sender not in state.owners:
-        raise Refused("datasets.population_closed", population=op.population)
-    if len(state.datasets) >= MOST_DATASETS:
-        raise Refused("datasets.too_many", population=op.population, limit=MOST_DATASETS)
+    if sender not in state.owners:
+        raise Refused("datasets.not_owner", organisation=sender, population=op.population)
+    share = MOST_DATASETS // len(state.owners)
+    if state.tables(sender) >= share:
+        raise Refused("datasets.too_many", population=op.population, organisation=sender, limit=share)
     _check_table(op.dataset, op.columns, op.row_class)
     dataset = _table(op, op.dataset, op.population, sender, context.height)
     view.put(dataset_key(op.dataset), dataset)
-    state = msgspec.structs.replace(
-        state,
-        datasets=(*state.datasets, op.dataset),
-        owners=state.owners if sender in state.owners else (*state.owners, sender),
-        providers=_counted(state, sender, 1),
-    )
+    state = msgspec.structs.replace(state, datasets=(*state.datasets, op.dataset), providers=_counted(state, sender, 1))
     view.put(population_key(op.population), state)
     return (Event("datasets.dataset", op.dataset, (op.row_class,)),)
 
 
 def _counted(state: PopulationState, owner: str, more: int) -> tuple[Provider, ...]:
     """The population's providers when `owner` has `more` tables (-1: one less)."""
-    tables = more + sum(entry.tables for entry in state.providers if entry.owner == owner)
+    tables = more + state.tables(owner)
     others = tuple(entry for entry in state.providers if entry.owner != owner)
     return (*others, Provider(owner, tables)) if tables else others
 
@@ -342,8 +353,7 @@ def supersede_dataset(op: SupersedeDataset, sender: str, context: Context, view:
     view.put(dataset_key(op.dataset), msgspec.structs.replace(old, superseded_by=op.successor))
     state = population(view, old.population)
     tables = tuple(op.successor if name == op.dataset else name for name in state.datasets)
-    view.put(population_key(old.population), msgspec.structs.replace(state, datasets=tables))
-    view.put(changed_key(old.population, sender), Changed(context.height))
+    _change(msgspec.structs.replace(state, datasets=tables), sender, view)
     return (Event("datasets.superseded", op.dataset), Event("datasets.dataset", op.successor, (op.row_class,)))
 
 
@@ -353,35 +363,44 @@ def retire_dataset(op: RetireDataset, sender: str, context: Context, view: View)
     view.put(dataset_key(op.dataset), msgspec.structs.replace(old, retired_at=context.time))
     state = population(view, old.population)
     tables = tuple(name for name in state.datasets if name != op.dataset)
-    state = msgspec.structs.replace(state, datasets=tables, providers=_counted(state, sender, -1))
-    view.put(population_key(old.population), state)
-    view.put(changed_key(old.population, sender), Changed(context.height))
+    _change(msgspec.structs.replace(state, datasets=tables, providers=_counted(state, sender, -1)), sender, view)
     return (Event("datasets.retired", op.dataset),)
 
 
-def changed_since(view: View, population: str, owner: str, height: int) -> bool:
-    """Whether `owner` superseded or retired a table of the population in block `height` or later."""
+def _change(state: PopulationState, owner: str, view: View) -> None:
+    """Put the population in its new state, changed once more: by `owner`."""
+    change = state.changes + 1
+    view.put(population_key(state.population), msgspec.structs.replace(state, changes=change))
+    view.put(changed_key(state.population, owner), Changed(change))
+
+
+def changed_since(view: View, population: str, owner: str, changes: int) -> bool:
+    """Whether `owner` superseded or retired a table of the population after its first `changes` changes."""
     changed = view.get(changed_key(population, owner), Changed)
-    return changed is not None and changed.height >= height
+    return changed is not None and changed.change > changes
 
 
 def vote_budget(op: VoteBudget, sender: str, context: Context, view: View) -> tuple[Event, ...]:
-    """Record the sender's vote; an amount that all owners voted, the founder among them, comes into force.
+    """Record the sender's vote; an amount that all owners voted comes into force.
 
-    An owner that is no member any more has no vote.
+    An owner that is suspended, or no member any more, is not waited for.
     """
     state = population(view, op.population)
     if sender not in state.owners:
         raise Refused("datasets.not_owner", organisation=sender, population=op.population)
     votes = (*(vote for vote in state.votes if vote.owner != sender), Vote(sender, op.rho_nano))
     amounts = {vote.owner: vote.rho_nano for vote in votes}
-    agreed = all(amounts.get(owner) == op.rho_nano for owner in state.owners if is_member(view, owner))
-    agreed = agreed and state.registered_by in state.owners
+    agreed = all(amounts.get(owner) == op.rho_nano for owner in state.owners if _awaited(view, owner))
     state = msgspec.structs.replace(state, votes=votes, budget=op.rho_nano if agreed else state.budget)
     view.put(population_key(op.population), state)
     if agreed:
         return (Event("datasets.budget", op.population, (op.rho_nano,)),)
     return (Event("datasets.vote", op.population, (op.rho_nano,)),)
+
+
+def _awaited(view: View, owner: str) -> bool:
+    state = view.get(member_key(owner), MemberState)
+    return state is not None and not state.suspended
 
 
 def check_available(view: View, name: str, rho_nano: int) -> PopulationState:

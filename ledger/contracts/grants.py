@@ -60,7 +60,7 @@ class RenewGrant(Wire, frozen=True, tag="grants.renew"):
 
 
 class PastEpoch(Wire, frozen=True, tag="grants.past_epoch"):
-    """An earlier epoch of a grant. height: of anchoring; revoked_at: time of the block that ended it."""
+    """An earlier epoch of a grant. height: of anchoring; revoked_at, revoked_height: of the block that ended it."""
 
     epoch: Epoch
     commitment: Hash
@@ -68,12 +68,14 @@ class PastEpoch(Wire, frozen=True, tag="grants.past_epoch"):
     expires: Instant
     height: Height
     revoked_at: Instant
+    revoked_height: Height
 
 
 class GrantState(Wire, frozen=True, tag="grants.grant"):
-    """A grant now. revoked_at: time of the block that revoked it for good, or None; height: of anchoring this epoch.
+    """A grant now. height: of anchoring this epoch; past: its earlier epochs, all revoked, in order.
 
-    past: its earlier epochs, all revoked, in order.
+    revoked_at, revoked_height: of the block that revoked it for good, or None. Blocks may have equal times: what
+    was first is told by heights.
     """
 
     grant: Name
@@ -84,12 +86,16 @@ class GrantState(Wire, frozen=True, tag="grants.grant"):
     epoch: Epoch
     height: Height
     revoked_at: Instant | None
+    revoked_height: Height | None
     past: Annotated[tuple[PastEpoch, ...], msgspec.Meta(max_length=MOST_EPOCHS)]
 
-    def as_of(self, at: Instant) -> GrantState:
-        """The grant in the epoch that was its latest at the instant `at`, ms UTC: what an earlier use is judged by."""
+    def as_of(self, height: Height) -> GrantState:
+        """The grant in the epoch that was its latest after block `height`: what an earlier use is judged by.
+
+        Before it was anchored at all: in its first epoch.
+        """
         for number, past in enumerate(self.past):
-            if past.revoked_at > at:
+            if past.revoked_height > height:
                 return GrantState(
                     grant=self.grant,
                     issuer=self.issuer,
@@ -99,6 +105,7 @@ class GrantState(Wire, frozen=True, tag="grants.grant"):
                     epoch=past.epoch,
                     height=past.height,
                     revoked_at=past.revoked_at,
+                    revoked_height=past.revoked_height,
                     past=self.past[:number],
                 )
         return self
@@ -128,7 +135,16 @@ def anchor(op: AnchorGrant, sender: str, context: Context, view: View) -> tuple[
         raise Refused("grants.exists", grant=op.grant)
     _check_period(op, context)
     state = GrantState(
-        op.grant, sender, op.commitment, op.not_before, op.expires, op.epoch, context.height, revoked_at=None, past=()
+        grant=op.grant,
+        issuer=sender,
+        commitment=op.commitment,
+        not_before=op.not_before,
+        expires=op.expires,
+        epoch=op.epoch,
+        height=context.height,
+        revoked_at=None,
+        revoked_height=None,
+        past=(),
     )
     view.put(grant_key(op.grant), state)
     return (Event("grants.anchored", op.grant, (op.epoch,)),)
@@ -155,7 +171,13 @@ def renew(op: RenewGrant, sender: str, context: Context, view: View) -> tuple[Ev
         raise Refused("grants.too_many_epochs", grant=op.grant, limit=MOST_EPOCHS)
     _check_period(op, context)
     ended = PastEpoch(
-        state.epoch, state.commitment, state.not_before, state.expires, state.height, revoked_at=context.time
+        epoch=state.epoch,
+        commitment=state.commitment,
+        not_before=state.not_before,
+        expires=state.expires,
+        height=state.height,
+        revoked_at=context.time,
+        revoked_height=context.height,
     )
     state = msgspec.structs.replace(
         state,
@@ -173,7 +195,8 @@ def renew(op: RenewGrant, sender: str, context: Context, view: View) -> tuple[Ev
 def revoke(op: RevokeGrant, sender: str, context: Context, view: View) -> tuple[Event, ...]:
     """Revoke a grant for good."""
     state = _of_issuer(view, op.grant, sender)
-    view.put(grant_key(op.grant), msgspec.structs.replace(state, revoked_at=context.time))
+    state = msgspec.structs.replace(state, revoked_at=context.time, revoked_height=context.height)
+    view.put(grant_key(op.grant), state)
     return (Event("grants.revoked", op.grant, (state.epoch,)),)
 
 

@@ -1,7 +1,8 @@
 """`organisations`: how members join, leave, change their keys, and are suspended.
 
 Genesis writes the members (`membership` holds them). Everything after is agreed on the ledger: re-executing members
-that are not suspended vote, and k of them decide.
+that are not suspended vote, and k of them decide. Who counts may change while a vote is open (suspension and the way
+back, members that leave): whoever voted already votes again, and the votes are counted anew.
 
 * *Joining*: the applicant makes an `Application` (name, roles, tier, keys, each key's signature that it is held);
   members vote for exactly that application.
@@ -144,8 +145,10 @@ def vote_suspension(op: VoteSuspension, sender: str, context: Context, view: Vie
         raise Refused("organisations.own_case", organisation=sender)
     if target.suspended == op.suspended:
         raise Refused("organisations.no_change", organisation=op.organisation)
-    voters = _counted(ballot_key(op.organisation), sender, view)
+    voters, again = _counted(ballot_key(op.organisation), sender, view)
     if not enough(view, voters):
+        if again:
+            raise Refused("organisations.voted", organisation=sender)
         view.put(ballot_key(op.organisation), Ballot(voters))
         return (Event("organisations.voted", op.organisation, (len(voters),)),)
     view.delete(ballot_key(op.organisation))
@@ -153,12 +156,11 @@ def vote_suspension(op: VoteSuspension, sender: str, context: Context, view: Vie
     return (Event("organisations.suspended" if op.suspended else "organisations.restored", op.organisation),)
 
 
-def _counted(key: bytes, sender: str, view: View) -> Ids:
-    """The voters of an open ballot, with the sender. Raises Refused if it voted before."""
+def _counted(key: bytes, sender: str, view: View) -> tuple[Ids, bool]:
+    """The voters of an open ballot, with the sender, and whether it had voted before."""
     ballot = view.get(key, Ballot) or Ballot(())
-    if sender in ballot.voters:
-        raise Refused("organisations.voted", organisation=sender)
-    return (*ballot.voters, sender)
+    again = sender in ballot.voters
+    return (ballot.voters if again else (*ballot.voters, sender)), again
 
 
 def vote_admission(op: VoteAdmission, sender: str, context: Context, view: View) -> tuple[Event, ...]:
@@ -170,11 +172,11 @@ def vote_admission(op: VoteAdmission, sender: str, context: Context, view: View)
     chosen = digest(APPLICATION, encode(op.application))
     ballot = view.get(admission_key(name), Admission) or Admission(())
     mine = AdmissionVote(sender, chosen)
-    if mine in ballot.votes:
-        raise Refused("organisations.voted", organisation=sender)
     votes = (*(vote for vote in ballot.votes if vote.voter != sender), mine)
     alike = tuple(vote.voter for vote in votes if vote.application == chosen)
     if not enough(view, alike):
+        if mine in ballot.votes:
+            raise Refused("organisations.voted", organisation=sender)
         view.put(admission_key(name), Admission(votes))
         return (Event("organisations.voted", name, (len(alike),)),)
     view.delete(admission_key(name))
@@ -237,8 +239,10 @@ def vote_removal(op: VoteRemoval, sender: str, context: Context, view: View) -> 
     if op.organisation == sender:
         raise Refused("organisations.own_case", organisation=sender)
     _check_leaving(op.organisation, view)
-    voters = _counted(removal_key(op.organisation), sender, view)
+    voters, again = _counted(removal_key(op.organisation), sender, view)
     if not enough(view, voters):
+        if again:
+            raise Refused("organisations.voted", organisation=sender)
         view.put(removal_key(op.organisation), Ballot(voters))
         return (Event("organisations.voted", op.organisation, (len(voters),)),)
     return _leaves(op.organisation, context, view)

@@ -108,7 +108,7 @@ Status = Literal["proposed", "reserved", "spent", "released", "closed"]
 
 
 class QueryState(Wire, frozen=True, tag="queries.query"):
-    """A query now. approvals: in order of arrival; height: of the proposal.
+    """A query now. approvals: in order of arrival; height: of the proposal; changes: of the population's tables, then.
 
     budget_before: what the population had available just before this query was reserved, 0 until then.
     """
@@ -123,6 +123,7 @@ class QueryState(Wire, frozen=True, tag="queries.query"):
     status: Status
     approvals: Ids
     height: Height
+    changes: datasets.Count
     budget_before: datasets.Count
 
 
@@ -214,6 +215,7 @@ def propose(op: ProposeQuery, sender: str, context: Context, view: View) -> tupl
             status="proposed",
             approvals=(),
             height=context.height,
+            changes=state.changes,
             budget_before=0,
         ),
     )
@@ -344,7 +346,7 @@ def _of_researcher(view: View, handle: bytes, sender: str) -> QueryState:
 
 def _check_tables(view: View, state: QueryState, site: str) -> None:
     """Refuse to go on with a query about tables that `site` has superseded or retired since it was proposed."""
-    if datasets.changed_since(view, state.population, site, state.height):
+    if datasets.changed_since(view, state.population, site, state.changes):
         raise Refused("queries.superseded", query=state.query.hex(), organisation=site)
 
 

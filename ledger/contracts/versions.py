@@ -3,11 +3,13 @@
 The members run one program; what it does must change for all of them at the same block. So each new
 behaviour is a further version of its contract, kept beside the old one, and holds from the height for
 which k re-executing members that are not suspended voted: the same contract, version and height. Version 1
-of a contract holds from genesis. A contract that came later starts with a higher version and takes no op until then.
+of a contract holds from genesis and is never voted for. A contract that came later starts with a higher version and
+takes no op until then.
 
 The vote does not ask whether the program of the one who replays it knows the version: every program counts it
 alike. One that does not know a version stops before the first block that needs it, and never diverges. So
-update before you vote, and vote for a height that leaves the others time.
+update before you vote, and vote for a height that leaves the others time. An agreed switch cannot be taken back, so
+it may be at most `LONGEST_NOTICE` blocks ahead.
 
 State keys: ``versions/schedule`` -> Schedule; ``versions/ballot/<contract>`` -> Ballot.
 """
@@ -28,6 +30,8 @@ from wire.keyset import Height
 NAME = "versions"
 MOST_SWITCHES = 1000
 """Most switches of one ledger, of all contracts together."""
+LONGEST_NOTICE = 1_000_000
+"""Blocks by which a switch may be agreed ahead."""
 
 Version = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 
@@ -92,21 +96,23 @@ def vote(op: VoteVersion, sender: str, context: Context, view: View) -> tuple[Ev
     require_vote(view, sender)
     agreed = switches(view)
     latest = max((switch for switch in agreed if switch.contract == op.contract), key=_height, default=None)
-    version, height = (latest.version, latest.from_height) if latest else (0, 0)
+    version, height = (latest.version, latest.from_height) if latest else (1, 0)
     if op.version <= version:
         raise Refused("versions.not_newer", contract=op.contract, version=op.version, agreed=version)
     if op.from_height <= max(height, context.height):
         raise Refused("versions.too_early", contract=op.contract, height=op.from_height)
+    if op.from_height > context.height + LONGEST_NOTICE:
+        raise Refused("versions.too_far", contract=op.contract, height=op.from_height, notice=LONGEST_NOTICE)
     if len(agreed) >= MOST_SWITCHES:
         raise Refused("versions.too_many", limit=MOST_SWITCHES)
     ballot = view.get(ballot_key(op.contract), Ballot) or Ballot(())
     mine = VersionVote(sender, op.version, op.from_height)
-    if mine in ballot.votes:
-        raise Refused("versions.voted", organisation=sender, contract=op.contract)
     votes = (*(other for other in ballot.votes if other.voter != sender), mine)
     wanted = (op.version, op.from_height)
     alike = tuple(other.voter for other in votes if (other.version, other.from_height) == wanted)
     if not enough(view, alike):
+        if mine in ballot.votes:
+            raise Refused("versions.voted", organisation=sender, contract=op.contract)
         view.put(ballot_key(op.contract), Ballot(votes))
         return (Event("versions.voted", op.contract, (op.version, op.from_height, len(alike))),)
     view.delete(ballot_key(op.contract))

@@ -27,6 +27,8 @@ class JoinFacts(msgspec.Struct, frozen=True):
     sequencer: str
     k: int
     cosigners: int
+    population: str
+    budget_nano: int
 
 
 class SiteFacts(msgspec.Struct, frozen=True):
@@ -51,7 +53,6 @@ class LoadFacts(msgspec.Struct, frozen=True):
     unit: str
     population: str
     sites: list[SiteFacts]
-    budget_nano: int
 
 
 class GrantFacts(msgspec.Struct, frozen=True):

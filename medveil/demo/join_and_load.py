@@ -1,4 +1,4 @@
-"""Steps 1 and 2: the consortium is founded; each hospital loads its table and joins the population."""
+"""Steps 1 and 2: the consortium is founded and agrees on a privacy budget; each hospital loads its table."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def founders(sites: int) -> list[Founder]:
     ]
 
 
-def join(play: Play) -> JoinFacts:
-    """Say who joined, and by which rule history becomes final."""
+async def join(play: Play) -> JoinFacts:
+    """Say who joined, and by which rule history becomes final; then the hospitals vote their budget."""
     consortium = play.consortium
     trust = consortium.trust
     facts = JoinFacts(
@@ -53,17 +53,22 @@ def join(play: Play) -> JoinFacts:
         sequencer=trust.sequencer,
         k=trust.k,
         cosigners=len(trust.latest.re_executing),
+        population=play.layout.population,
+        budget_nano=BUDGET_NANO,
     )
+    hospitals = consortium.with_role("hospital")
+    await _vote(play.layout, hospitals)
     say = play.narrator.say
     say(f"{len(trust.members)} organisations made their keys and founded chain {trust.chain}:")
     say(", ".join(member.organisation for member in trust.members) + ".")
     say(f"Genesis {facts.genesis[:16]}…; {facts.sequencer} orders blocks; a block is final once {facts.k} of")
     say(f"{facts.cosigners} organisations replayed and cosigned it. Trust file: consortium.json.")
+    say(f"The {len(hospitals)} hospitals own population {facts.population}; all voted it a privacy budget of rho 1.")
     return facts
 
 
 async def load(play: Play, sources: Sequence[Source]) -> LoadFacts:
-    """Clean, encrypt and register each hospital's table; then every owner votes the budget."""
+    """Clean, encrypt and register each hospital's table."""
     layout = play.layout
     hospitals = play.consortium.with_role("hospital")
     rows = sum(table.num_rows for _, _, table in sources)
@@ -72,7 +77,8 @@ async def load(play: Play, sources: Sequence[Source]) -> LoadFacts:
         for hospital, (source, _, table) in zip(hospitals, sources, strict=True):
             site_facts.append(_load_one(play, hospital, source, table))
             done(table.num_rows)
-    await _register(play, hospitals)
+    for hospital in hospitals:
+        await hospital.submit(_registration(layout, play.sites[hospital.name]))
     facts = LoadFacts(
         title=layout.study.label.title if layout.study else layout.name,
         source=layout.about.title,
@@ -80,7 +86,6 @@ async def load(play: Play, sources: Sequence[Source]) -> LoadFacts:
         unit=_unit(layout),
         population=layout.population,
         sites=site_facts,
-        budget_nano=BUDGET_NANO,
     )
     _tell(play, facts)
     return facts
@@ -117,19 +122,17 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-async def _register(play: Play, hospitals: Sequence[Organisation]) -> None:
-    """Population, datasets and votes on the ledger: declarations only, and one salted commitment a table."""
-    layout = play.layout
-    await hospitals[0].submit(
-        RegisterPopulation(layout.population, layout.unit, layout.rows_per_person, layout.colluders)
-    )
-    for hospital in hospitals:
-        await hospital.submit(_registration(layout, play.sites[hospital.name]))
+async def _vote(layout: Layout, hospitals: Sequence[Organisation]) -> None:
+    """A population of all hospitals, and its budget, which is in force once each of them has voted it."""
+    owners = tuple(hospital.name for hospital in hospitals)
+    population = RegisterPopulation(layout.population, layout.unit, layout.rows_per_person, layout.colluders, owners)
+    await hospitals[0].submit(population)
     for hospital in hospitals:
         await hospital.submit(VoteBudget(layout.population, BUDGET_NANO))
 
 
 def _registration(layout: Layout, site: Site) -> RegisterDataset:
+    """A table as the ledger has it: declarations, and one salted commitment."""
     table = site.prepared.table
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
@@ -169,4 +172,3 @@ def _tell(play: Play, facts: LoadFacts) -> None:
         numbers=(1, 2, 3, 4, 5),
     )
     say(f"Each record is encrypted under its own key. Privacy unit: {facts.unit}.")
-    say(f"All owners voted population {facts.population} a privacy budget of rho 1.")

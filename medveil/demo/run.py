@@ -75,7 +75,7 @@ async def _play(folder: Path, sources: Sequence[Source], narrator: Narrator) -> 
                 local_consortium(folder, CHAIN, founding, BUREAU, ZONE, rand, now)
             )
             play = Play(consortium, narrator, folder, layout)
-            joined = join(play)
+            joined = await join(play)
         with narrator.step("Load"):
             loaded = await load(play, sources)
         with narrator.step("Grant"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -149,28 +150,32 @@ class Case:
         """Check that the grant a use names stood on the ledger, of this owner, when it was used.
 
         When: as the owner's own clock says, within what the ledger knows for itself (the grant was
-        anchored before the use, up to clock skew, and before the batch that tells of it).
+        anchored before the use, up to clock skew, and before the batch that tells of it). Blocks of just that time
+        may have come before or after: one of the two must do.
         """
-        said, at = use.intent.use, use.intent.time
+        said, times = use.intent.use, self.history.times
         state = self.machine.get(grants.grant_key(said.grant), grants.GrantState) if said.grant else None
-        state = None if state is None else state.as_of(at)
-        if (
-            state is None
-            or state.issuer != use.owner
-            or not state.not_before <= at < state.expires
-            or (state.revoked_at is not None and state.revoked_at <= at)
-            or state.height >= use.anchored.height
-            or self.history.times[state.height] > at + SKEW
-        ):
+        heights = (bisect(times, use.intent.time) - 1 for bisect in (bisect_left, bisect_right))
+        if state is None or state.issuer != use.owner or not any(self._stood(use, state, height) for height in heights):
             raise self.no_such_grant(use)
 
+    def _stood(self, use: Use, state: grants.GrantState, height: int) -> bool:
+        """Whether the grant stood at the time that the use states, if that was after block `height`."""
+        state, at = state.as_of(height), use.intent.time
+        return (
+            state.not_before <= at < state.expires
+            and (state.revoked_height is None or state.revoked_height > height)
+            and state.height < use.anchored.height
+            and self.history.times[state.height] <= at + SKEW
+        )
+
     def check_grant_at_approval(self, use: Use, query: bytes) -> None:
-        """Check that the grant of a query's use stood when the site approved, by the ledger's own blocks."""
+        """Check that the grant of a query's use stood before the block in which the site approved."""
         state = self.machine.get(grants.grant_key(use.intent.use.grant), grants.GrantState)
         height = self.history.approved[query, use.owner]
-        state = None if state is None else state.as_of(self.history.times[height])
-        revoked = None if state is None else state.revoked_at
-        if state is None or state.height >= height or (revoked is not None and revoked < self.history.times[height]):
+        state = None if state is None else state.as_of(height - 1)
+        revoked = None if state is None else state.revoked_height
+        if state is None or state.height >= height or (revoked is not None and revoked < height):
             raise self.no_such_grant(use)
 
     def no_such_grant(self, use: Use) -> VerificationError:

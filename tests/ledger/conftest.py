@@ -206,7 +206,7 @@ class World:
 
     def population(self, rho_nano: int = 1_000_000, name: str = "heart") -> None:
         """A population of all hospitals with a budget in force."""
-        self.act("hospital-1", RegisterPopulation(name, "row", 1, 1))
+        self.act("hospital-1", RegisterPopulation(name, "row", 1, 1, HOSPITALS))
         self.block(*(self.envelope(hospital, self.dataset(f"{name}-{hospital}", name)) for hospital in HOSPITALS))
         self.block(*(self.envelope(hospital, VoteBudget(name, rho_nano)) for hospital in HOSPITALS))
 

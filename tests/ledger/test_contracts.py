@@ -68,6 +68,20 @@ def test_votes_of_the_suspended_do_not_count(world: Any) -> None:
     assert world.act("regulator", VoteSuspension("hospital-1", True)) == ("organisations.suspended",)
 
 
+def test_a_ballot_is_counted_anew_when_a_vote_is_repeated(world: Any) -> None:
+    """All may have voted while some were suspended: once they are back, nobody else is left to decide it."""
+    world.act("insurer", VoteSuspension("bureau", True))
+    others = ("bureau", "hospital-1", "hospital-2", "hospital-3", "hospital-4", "regulator")
+    for voter in others:
+        world.act(voter, VoteSuspension("insurer", True))
+    for voter in others[1:]:
+        assert world.act(voter, VoteSuspension("bureau", True)) == ("organisations.voted",)
+    assert world.refused("regulator", VoteSuspension("bureau", True)).code == "organisations.voted"
+    for voter in others:
+        world.act(voter, VoteSuspension("insurer", False))
+    assert world.act("regulator", VoteSuspension("bureau", True)) == ("organisations.suspended",)
+
+
 def test_votes_that_are_refused(world: Any, make_world: Callable[[], Any]) -> None:
     world.act("bureau", VoteSuspension("hospital-1", True))
     for sender, op, code in (
@@ -90,8 +104,17 @@ def test_votes_that_are_refused(world: Any, make_world: Callable[[], Any]) -> No
 # --- datasets ------------------------------------------------------------------------------------
 
 
+HOSPITALS = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
+
+
+def register(population: str = "heart", owners: tuple[str, ...] = HOSPITALS, **change: Any) -> RegisterPopulation:
+    """Registers a population of the hospitals."""
+    fields = {"population": population, "unit": "row", "rows_per_person": 1, "colluders": 1, "owners": owners}
+    return RegisterPopulation(**(fields | change))
+
+
 def test_a_population_comes_into_force_by_equal_votes_of_all_owners(world: Any) -> None:
-    world.act("hospital-1", RegisterPopulation("heart", "row", 1, 1))
+    world.act("hospital-1", register())
     for hospital in world.hospitals:
         assert world.act(hospital, world.dataset(f"heart-{hospital}")) == ("datasets.dataset",)
     for hospital in world.hospitals[:3]:
@@ -113,29 +136,49 @@ def test_a_budget_changes_by_unanimous_vote_only(world: Any) -> None:
         assert world.machine.get(population_key("heart"), PopulationState).budget == (50 if number == 3 else 100)
 
 
-def test_a_budget_in_force_closes_the_population_to_new_owners(world: Any) -> None:
-    world.population()
-    assert world.refused("insurer", world.dataset("late")).code == "datasets.population_closed"
-    world.act("hospital-1", world.dataset("more"))
-    assert world.machine.get(population_key("heart"), PopulationState).budget == 1_000_000
+def test_only_the_named_owners_register_tables_and_vote(world: Any) -> None:
+    """Nobody else closes a population, holds its budget up or fills it."""
+    world.act("insurer", register())  # whoever registers it need not own any of it
+    for outsider in ("insurer", "researcher"):
+        assert world.refused(outsider, VoteBudget("heart", 7)).code == "datasets.not_owner"
+    assert world.refused("insurer", world.dataset("late")).code == "datasets.not_owner"
+    for site in world.hospitals[:3]:
+        assert world.act(site, VoteBudget("heart", 7)) == ("datasets.vote",)  # before any table is there
+    assert world.act("hospital-4", VoteBudget("heart", 7)) == ("datasets.budget",)
+    world.act("hospital-1", world.dataset("first"))
+    state = world.machine.get(population_key("heart"), PopulationState)
+    assert (state.registered_by, state.owners, state.budget) == ("insurer", world.hospitals, 7)
 
 
-def test_nobody_closes_a_population_by_being_the_first_to_join(world: Any) -> None:
-    world.act("hospital-1", RegisterPopulation("heart", "row", 1, 1))
-    assert world.act("hospital-4", world.dataset("first"), VoteBudget("heart", 7)) == (
-        "datasets.dataset",
-        "datasets.vote",
-    )
-    world.act("hospital-1", world.dataset("second"))
-    assert world.machine.get(population_key("heart"), PopulationState).budget == 0
-    assert world.act("hospital-1", VoteBudget("heart", 7)) == ("datasets.budget",)
+def test_a_suspended_owner_is_not_waited_for(world: Any) -> None:
+    world.act("hospital-1", register())
+    for voter in ("bureau", "hospital-1", "hospital-2", "hospital-3", "insurer", "researcher"):
+        world.act(voter, VoteSuspension("hospital-4", True))
+    for site in world.hospitals[:2]:
+        assert world.act(site, VoteBudget("heart", 7)) == ("datasets.vote",)
+    assert world.act("hospital-3", VoteBudget("heart", 7)) == ("datasets.budget",)
+    for voter in ("bureau", "hospital-1", "hospital-2", "hospital-3", "insurer", "researcher"):
+        world.act(voter, VoteSuspension("hospital-4", False))
+    for site in world.hospitals[:3]:
+        assert world.act(site, VoteBudget("heart", 8)) == ("datasets.vote",)
+    assert world.machine.get(population_key("heart"), PopulationState).budget == 7
+
+
+def test_each_owner_has_its_share_of_a_population(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.contracts.datasets.MOST_DATASETS", 9)
+    world.act("hospital-1", register())
+    world.act("hospital-1", world.dataset("a"), world.dataset("b"))
+    refusal = world.refused("hospital-1", world.dataset("c"))
+    assert (refusal.code, refusal.facts["limit"]) == ("datasets.too_many", 2)
+    world.act("hospital-2", world.dataset("c"))
+    world.act("hospital-1", RetireDataset("a"), world.dataset("d"))
 
 
 def test_declared_values_are_compared_in_linear_time(world: Any) -> None:
     """The largest declaration that an envelope can hold takes every replica a moment, and not a second."""
     values = tuple(f"{number:03}" for number in range(1000))
     columns = tuple(Column(f"c{number}", "category", 0, 0, 1, values) for number in range(256))
-    world.act("hospital-1", RegisterPopulation("heart", "row", 1, 1))
+    world.act("hospital-1", register())
     started = time.process_time()
     world.act("hospital-1", world.dataset("wide", columns=columns))
     assert time.process_time() - started < 0.5
@@ -236,7 +279,7 @@ def column(*fields: Any) -> dict[str, Any]:
     ],
 )
 def test_datasets_that_are_refused(world: Any, fault: str, sender: str, change: dict[str, Any], code: str) -> None:
-    world.act("hospital-2", RegisterPopulation("heart", "person", 5, 1))
+    world.act("hospital-2", register(unit="person", rows_per_person=5))
     world.act("hospital-2", world.dataset("taken"))
     assert world.refused(sender, world.dataset(**({"name": change.pop("dataset", "fresh")} | change))).code == code
 
@@ -244,9 +287,12 @@ def test_datasets_that_are_refused(world: Any, fault: str, sender: str, change: 
 def test_populations_and_votes_that_are_refused(world: Any) -> None:
     world.population()
     for sender, op, code in (
-        ("hospital-2", RegisterPopulation("heart", "row", 1, 1), "datasets.population_exists"),
-        ("researcher", RegisterPopulation("other", "row", 1, 1), "organisations.role"),
-        ("hospital-2", RegisterPopulation("other", "row", 2, 1), "datasets.row_unit"),
+        ("hospital-2", register(), "datasets.population_exists"),
+        ("researcher", register("other"), "organisations.role"),
+        ("hospital-2", register("other", rows_per_person=2), "datasets.row_unit"),
+        ("hospital-2", register("other", ("hospital-1", "insurer", "hospital-1")), "datasets.owner_twice"),
+        ("hospital-2", register("other", ("hospital-1", "researcher")), "organisations.role"),
+        ("hospital-2", register("other", ("hospital-1", "nobody")), "organisations.unknown"),
         ("researcher", VoteBudget("heart", 1), "datasets.not_owner"),
         ("hospital-1", VoteBudget("none", 1), "datasets.unknown_population"),
     ):
@@ -262,7 +308,8 @@ def test_a_grant_and_its_revocation(world: Any) -> None:
     assert (state.issuer, state.epoch, state.height, state.revoked_at) == ("hospital-1", 3, 1, None)
     assert world.refused("hospital-2", RevokeGrant("g")).code == "grants.not_issuer"
     world.act("hospital-1", RevokeGrant("g"))
-    assert world.machine.get(grant_key("g"), GrantState).revoked_at == world.time
+    state = world.machine.get(grant_key("g"), GrantState)
+    assert (state.revoked_at, state.revoked_height) == (world.time, world.machine.height)
     assert world.refused("hospital-1", RevokeGrant("g")).code == "grants.revoked"
     again = AnchorGrant("g", bytes(32), world.start, world.start + 10**9, 4)
     assert world.refused("hospital-1", again).code == "grants.exists"
@@ -277,8 +324,9 @@ def test_a_grant_is_revoked_by_epoch(world: Any, named: Callable[..., bytes]) ->
     assert (state.epoch, state.commitment, state.height, state.revoked_at) == (7, named("new terms"), 2, None)
     (past,) = state.past
     assert (past.epoch, past.commitment, past.height, past.revoked_at) == (3, named("terms"), 1, world.time)
-    assert state.as_of(world.time) is state
-    before = state.as_of(world.time - 1)
+    assert past.revoked_height == 2 and state.as_of(2) is state
+    before = state.as_of(1)
+    assert before.revoked_height == 2
     assert (before.epoch, before.commitment, before.revoked_at, before.past) == (3, named("terms"), world.time, ())
     assert [before.status(at) for at in (world.time - 1, world.time)] == ["in-force", "revoked"]
     for sender, op, code in (

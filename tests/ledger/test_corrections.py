@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger.contracts import AnchorAccess, AnchorGrant, Correct, RegisterBill, RegisterModel, corrections
+from ledger.contracts import AnchorAccess, AnchorGrant, Correct, RegisterBill, RegisterModel, RenewGrant, corrections
 from ledger.contracts.access import batch_key, chain_key
 from ledger.contracts.bills import BillState, bill_key
 from ledger.contracts.datasets import dataset_key, population_key
@@ -39,7 +39,7 @@ def test_a_correction_stands_beside_the_fact(billed: Any) -> None:
     assert billed.act("regulator", correction(key, 1, reason="withdrawn")) == ("corrections.corrected",)
     assert billed.machine.state.get(key) == fact
     assert billed.machine.get(key, BillState).height == 1
-    first, second = corrections.of(billed.machine.view(), key)
+    first, second = corrections.of(billed.machine.view(), key, 1)
     assert (first.number, first.liable, first.by, first.fact_height, first.height) == (
         1,
         "hospital-1",
@@ -54,7 +54,34 @@ def test_a_correction_stands_beside_the_fact(billed: Any) -> None:
         "withdrawn",
         billed.time,
     )
-    assert corrections.of(billed.machine.view(), bill_key(b"x" * 16)) == ()
+    assert corrections.of(billed.machine.view(), bill_key(b"x" * 16), 1) == ()
+    assert corrections.of(billed.machine.view(), key, 2) == ()
+
+
+def test_after_a_regulator_only_a_regulator_corrects(billed: Any) -> None:
+    """Who is liable does not have the last word."""
+    key = bill_key(BILL)
+    billed.act("regulator", correction(key, 1, reason="withdrawn"))
+    assert billed.refused("hospital-1", correction(key, 1)).code == "corrections.by_regulator"
+    billed.act("regulator", correction(key, 1))
+    assert [one.by for one in corrections.of(billed.machine.view(), key, 1)] == ["regulator"] * 2
+
+
+def test_a_correction_is_of_one_epoch_of_a_grant(world: Any) -> None:
+    """It does not outlive the epoch it is about, and an epoch that is past can still be corrected."""
+    start, end, key = world.start, world.start + 10**9, grant_key("g")
+    world.act("hospital-1", AnchorGrant("g", bytes(32), start, end, 0))
+    world.act("regulator", correction(key, 1))
+    world.act("hospital-1", RenewGrant("g", b"n" * 32, start, end, 1))
+    view = world.machine.view()
+    assert len(corrections.of(view, key, 1)) == 1 and corrections.of(view, key, 3) == ()
+    world.act("hospital-1", correction(key, 3))
+    world.act("regulator", correction(key, 1, reason="withdrawn"))
+    assert world.refused("hospital-1", correction(key, 1)).code == "corrections.by_regulator"
+    assert world.refused("hospital-1", correction(key, 2)).code == "corrections.no_fact"
+    view = world.machine.view()
+    assert [one.reason for one in corrections.of(view, key, 1)] == ["wrong-value", "withdrawn"]
+    assert [(one.by, one.fact_height) for one in corrections.of(view, key, 3)] == [("hospital-1", 3)]
 
 
 @pytest.mark.parametrize(
@@ -80,25 +107,18 @@ def test_the_liable_signer_of_every_kind_of_fact(world: Any, named: Callable[...
     review = world.signer("regulator").sign(MODEL_REVIEW, named("m"))
     world.act("bureau", RegisterModel("m", named("m"), "regulator", review))
     view, height = world.machine.view(), world.machine.height
-    assert [
-        corrections.signer_of(view, key)
-        for key in (
-            dataset_key("heart-hospital-4"),
-            query_key(b"q" * 16),
-            grant_key("g"),
-            batch_key("hospital-3", 1),
-            model_key("m"),
-        )
-    ] == [
-        ("hospital-4", 2),
-        ("researcher", height - 3),
-        ("hospital-2", height - 2),
-        ("hospital-3", height - 1),
-        ("bureau", height),
-    ]
+    for key, signer, written in (
+        (dataset_key("heart-hospital-4"), "hospital-4", 2),
+        (query_key(b"q" * 16), "researcher", height - 3),
+        (grant_key("g"), "hospital-2", height - 2),
+        (batch_key("hospital-3", 1), "hospital-3", height - 1),
+        (model_key("m"), "bureau", height),
+    ):
+        assert corrections.signer_of(view, key, written) == signer
+        assert corrections.signer_of(view, key, written + 1) is None
     # agreed by many or kept by the machine: amended by the ops that made them
     for key in (population_key("heart"), member_key("bureau"), chain_key("hospital-3"), b"machine/clock", b""):
-        assert corrections.signer_of(view, key) is None
+        assert not any(corrections.signer_of(view, key, at) for at in range(height + 1))
 
 
 def test_a_released_sum_is_corrected_by_its_researcher(world: Any) -> None:
@@ -106,4 +126,4 @@ def test_a_released_sum_is_corrected_by_its_researcher(world: Any) -> None:
     world.act("researcher", world.proposal())
     view = world.machine.view()
     view.put(release_key(b"q" * 16, 1), ReleaseState(b"q" * 16, 1, (1,), bytes(32), 9))
-    assert corrections.signer_of(view, release_key(b"q" * 16, 1)) == ("researcher", 9)
+    assert corrections.signer_of(view, release_key(b"q" * 16, 1), 9) == "researcher"

@@ -230,9 +230,37 @@ def test_proposals_that_are_refused(
 
 
 def test_no_budget_in_force(world: Any) -> None:
-    world.act("hospital-1", RegisterPopulation("heart", "row", 1, 1))
+    world.act("hospital-1", RegisterPopulation("heart", "row", 1, 1, world.hospitals))
     world.act("hospital-1", world.dataset("d"))
     assert world.refused("researcher", world.proposal()).code == "datasets.no_budget"
+
+
+def test_a_budget_without_tables_answers_no_query(world: Any) -> None:
+    world.act("hospital-1", RegisterPopulation("heart", "row", 1, 1, world.hospitals))
+    for number, site in enumerate(world.hospitals):
+        world.act(site, VoteBudget("heart", 10**6))
+        if number < 3:
+            world.act(site, world.dataset(f"heart-{site}"))
+    assert world.refused("researcher", world.proposal()).code == "datasets.no_table"
+    world.act("hospital-4", world.dataset("heart-hospital-4"))
+    assert world.act("researcher", world.proposal()) == ("queries.proposed",)
+
+
+def test_a_table_superseded_before_the_proposal_does_not_spoil_it_and_one_after_it_does(world: Any) -> None:
+    """Also in one block: what counts is the order, not the height."""
+    world.population()
+    new = world.dataset("heart-new")
+    supersede = SupersedeDataset(
+        "heart-hospital-1", "heart-new", new.schema_hash, new.columns, new.row_class, new.commitment
+    )
+    outcome = world.block(
+        world.envelope("hospital-1", supersede),
+        world.envelope("researcher", world.proposal()),
+        world.envelope("hospital-2", RetireDataset("heart-hospital-2"), world.dataset("heart-again")),
+    )
+    assert all(result.accepted for result in outcome.results)
+    assert world.act("hospital-1", ApproveQuery(Q)) == ("queries.approved",)
+    assert world.refused("hospital-2", ApproveQuery(Q)).code == "queries.superseded"
 
 
 def test_the_order_of_a_phase(reserved: Any) -> None:

@@ -71,7 +71,7 @@ async def lived(world: Any, engine: EmbeddedEngine) -> None:
         await send(world, engine, "hospital-1", grant(world, f"a{number}"))
         await asyncio.gather(
             send(world, engine, "hospital-2", grant(world, f"b{number}"), RevokeGrant(f"b{number}")),
-            send(world, engine, "hospital-3", RegisterPopulation(f"p{number}", "row", 1, 1)),
+            send(world, engine, "hospital-3", RegisterPopulation(f"p{number}", "row", 1, 1, ("hospital-3",))),
         )
         await send(world, engine, "insurer", RevokeGrant("none"))
 
@@ -194,7 +194,7 @@ def test_a_subscription_resumes(world: Any, tmp_path: Path, selection: Selection
         for number in range(4):
             await send(world, engine, "hospital-1", grant(world, f"c{number}"))
             await send(world, engine, "hospital-2", grant(world, f"d{number}"), RevokeGrant(f"d{number}"))
-            await send(world, engine, "hospital-3", RegisterPopulation(f"q{number}", "row", 1, 1))
+            await send(world, engine, "hospital-3", RegisterPopulation(f"q{number}", "row", 1, 1, ("hospital-3",)))
             await send(world, engine, "insurer", RevokeGrant("none"))
 
     run(test)

@@ -16,7 +16,7 @@ from ledger.contracts.grants import GrantState, grant_key
 from ledger.contracts.versions import Ballot, Schedule, Switch, ballot_key, schedule_key
 from ledger.engines import waiting
 from ledger.machine import Account, Machine
-from ledger.rules import Rules
+from ledger.rules import FROM_GENESIS, Rules
 from wire.errors import Refused, Unavailable, VerificationError
 
 VOTERS = ("bureau", "hospital-1", "hospital-2", "hospital-3", "hospital-4", "insurer")
@@ -124,6 +124,9 @@ def test_votes_that_are_refused(newer: Any, make_world: Callable[[], Any]) -> No
     newer.act("bureau", VoteVersion("bills", 2, 50))
     for op, code in (
         (VoteVersion("grants", 1, 50), "versions.not_newer"),
+        (VoteVersion("models", 1, 50), "versions.not_newer"),
+        (VoteVersion("tomorrow", 1, 50), "versions.not_newer"),
+        (VoteVersion("tomorrow", 2, 2**62), "versions.too_far"),
         (VoteVersion("grants", 2, 50), "versions.not_newer"),
         (VoteVersion("grants", 3, 20), "versions.too_early"),
         (VoteVersion("models", 2, newer.machine.height + 1), "versions.too_early"),
@@ -168,6 +171,33 @@ def test_an_op_that_no_version_in_force_has_is_not_authentic(world: Any) -> None
     assert world.machine.height == 13
     world.act("hospital-1", RevokeGrant("g"))
     world.act("hospital-1", RegisterBill(b"b" * 16, bytes(48), "CNY"))
+
+
+def test_a_vote_that_became_enough_is_counted_anew_when_it_is_repeated(world: Any) -> None:
+    """Suspended members come back: then all may have voted, and nobody's vote would be left to decide."""
+    world.act("insurer", VoteVersion("grants", 2, 100))
+    for voter in (*VOTERS[:5], "regulator"):
+        world.act(voter, VoteSuspension("insurer", True))
+    for voter in VOTERS[:5]:
+        assert world.act(voter, VoteVersion("grants", 2, 100)) == ("versions.voted",)
+    assert world.refused("bureau", VoteVersion("grants", 2, 100)).code == "versions.voted"
+    for voter in (*VOTERS[:5], "regulator"):
+        world.act(voter, VoteSuspension("insurer", False))
+    assert world.act("bureau", VoteVersion("grants", 2, 100)) == ("versions.agreed",)
+
+
+def test_a_switch_is_agreed_at_most_a_million_blocks_ahead(world: Any) -> None:
+    agree(world, height=world.machine.height + 1_000_001)
+    assert world.refused("bureau", VoteVersion("bills", 2, world.machine.height + 1_000_002)).code == (
+        "versions.too_far"
+    )
+
+
+def test_a_contract_that_came_later_has_no_version_one() -> None:
+    assert {contract.name for contract in CONTRACTS} == set(FROM_GENESIS)
+    with pytest.raises(ValueError, match="tomorrow"):
+        Rules((*CONTRACTS, Contract("tomorrow", 1, {})))
+    Rules((*CONTRACTS, Contract("tomorrow", 2, {})))
 
 
 def test_a_version_never_drops_an_op_and_stands_once() -> None:

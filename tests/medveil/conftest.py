@@ -178,7 +178,7 @@ class World:
     async def load(self) -> None:
         """Tables into the vaults, declarations and votes onto the ledger."""
         columns = tuple(Column(c.name, c.kind, c.low, c.high, c.scale, c.values) for c in LAYOUT.columns)
-        await self.sites[0].submit(RegisterPopulation("stays", "row", 1, 1))
+        await self.sites[0].submit(RegisterPopulation("stays", "row", 1, 1, HOSPITALS))
         for number, site in enumerate(self.sites, start=1):
             table = rows(number)
             site.vault.ingest(f"stays-{site.name}", table, schema_hash=schema_hash(LAYOUT))
