@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ledger.faults import Fault, no_fault
 from ledger.head_memory import HeadMemory
-from ledger.machine import Block, Machine
+from ledger.machine import Block, BlockHeader, Machine
 from ledger.snapshots import LedgerSnapshot, verify_snapshot
 from ledger.split_view import SplitView, find_split
 from ledger.trees.log import Log
@@ -56,6 +56,10 @@ class Replica:
         """Raises VerificationError if `signer` has not the cosign key of the member it is, or `snapshot` is wrong."""
         self.machine = Machine(founding) if snapshot is None else verify_snapshot(snapshot, trust_of(founding))
         self.organisation = organisation
+        self.start = self.machine.height
+        """Height it started from: 0, or that of its snapshot."""
+        self.refused: Note | None = None
+        """The last head that it refused without evidence of a split view; the sequencer signed it."""
         self.split_view: SplitView | None = None
         """Evidence that the sequencer showed this member two histories; it cosigns nothing any more."""
         self._report = report
@@ -69,6 +73,11 @@ class Replica:
     def height(self) -> int:
         """Height it has replayed."""
         return self.machine.height
+
+    @property
+    def cosigned(self) -> Note | None:
+        """The last head that it cosigned, as far as it remembers."""
+        return self._cosigned
 
     def follow(self, blocks: Sequence[Block], note: Note) -> SignatureLine | None:
         """Replay `blocks` (those it already has are skipped) and cosign `note`, which must be their head.
@@ -89,13 +98,14 @@ class Replica:
             signer = self._own_signer(self.machine.trust.latest)
         except BaseException:
             self.machine.rewind(mark)
-            if not signed:
-                self._check_note(note, known)
-            self._look_for_split(blocks, note)
+            self.look_for_split([block.header for block in blocks], note)
+            self.refused = note
             raise
         if signer is None or (self._cosigned is not None and note.checkpoint.size < self._cosigned.checkpoint.size):
             return None
-        line = cosign_checkpoint(signer, self.organisation, note, max(self._clock(), 0) // 1000)
+        # Never much later than the block: whoever cosigns an old head now does not say that nothing has changed since.
+        time = max(0, min(self._clock(), self.machine.time + FUTURE))
+        line = cosign_checkpoint(signer, self.organisation, note, time // 1000)
         self._remember(note.with_line(line))
         return line
 
@@ -133,15 +143,20 @@ class Replica:
             if before.size <= log.size and log.root(before.size) != before.root:
                 raise VerificationError("ledger.fork", organisation=self.organisation, size=before.size)
 
-    def _look_for_split(self, blocks: Sequence[Block], note: Note) -> None:
-        """Report, and raise, if the refused `note` contradicts the head that was cosigned last."""
+    def look_for_split(self, headers: Sequence[BlockHeader], note: Note) -> None:
+        """Report, and raise, if `note`, which was refused or shown, contradicts the head that was cosigned last.
+
+        headers: of the history under it, in a row, as far as there are any. Raises VerificationError also if
+        the sequencer did not sign it.
+        """
+        self._check_note(note, self.machine.trust)
         if self._cosigned is None:
             return
         split = find_split(self._cosigned, note, self.machine.log)
-        if split is None and blocks and blocks[0].header.height <= self.machine.log.size:
-            shown = Log.of(self.machine.log.leaf(index) for index in range(blocks[0].header.height))
-            for block in blocks:  # the history that it was shown, as far as its headers go
-                shown.append(encode(block.header))
+        if split is None and headers and headers[0].height <= self.machine.log.size:
+            shown = Log.of(self.machine.log.leaf(index) for index in range(headers[0].height))
+            for header in headers:  # the history that it was shown, as far as its headers go
+                shown.append(encode(header))
             split = find_split(self._cosigned, note, shown)
         if split is None:
             return

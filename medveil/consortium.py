@@ -61,12 +61,13 @@ async def local_consortium(
     zone: str,
     rand: Rand,
     clock: Clock,
+    steady: Clock | None = None,
 ) -> AsyncIterator[LocalConsortium]:
     """Found a consortium in `folder` and run it: ``consortium.json`` and ``sites/<organisation>/``.
 
     Every member re-executes, and k is the least that the rule allows. Each organisation's passphrase is
-    drawn here and kept beside its files (mode 600): one person plays all of them. Raises Unavailable
-    where the disk refuses.
+    drawn here and kept beside its files (mode 600): one person plays all of them. steady: against what the
+    sequencer's clock is watched, see `EmbeddedEngine.open`. Raises Unavailable where the disk refuses.
     """
     organisations = {
         founder.name: _create(folder / "sites" / founder.name, founder, rand, clock) for founder in founders
@@ -83,7 +84,7 @@ async def local_consortium(
     write_trust(folder / "consortium.json", trust)
     post = InMemoryPost()
     first = organisations[sequencer]
-    engine = await EmbeddedEngine.open(first.folder / "ledger.sqlite", founding, first.cosigner, clock)
+    engine = await EmbeddedEngine.open(first.folder / "ledger.sqlite", founding, first.cosigner, clock, steady=steady)
     failed: Exception | None = None
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -18,28 +18,29 @@ history refuse it.
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Literal, overload
 
 from filelock import FileLock, Timeout
 
 from ledger.contracts.membership import changes_at, changes_key, keys_at
+from ledger.engines.clock import WatchedClock
 from ledger.engines.engine import EVERYTHING, START, Cursor, Head, TxId
+from ledger.engines.history import PAGE, History
 from ledger.engines.store import Store
 from ledger.engines.waiting import GROUP_COMMIT, GroupCommit, Waiting
 from ledger.envelope import envelope_id
-from ledger.export import EXPORT, LedgerExport
+from ledger.export import LedgerExport
 from ledger.faults import Fault, no_fault
 from ledger.handovers import check_members, extend
-from ledger.machine import Block, BlockHeader, Executed, Machine, Result, check_usable
+from ledger.machine import Block, Executed, Machine, Result, check_usable
 from ledger.reading import Entry, Selection
-from ledger.receipts import PROVEN_VALUE, RECEIPT, ProvenValue, Receipt
-from ledger.snapshots import LedgerSnapshot, take_snapshot, verify_snapshot
-from ledger.trees.log import Log
-from ledger.trees.state import StateTree
-from wire.canonical import LARGEST, encode
+from ledger.receipts import ProvenValue, Receipt
+from ledger.snapshots import LedgerSnapshot, verify_snapshot
 from wire.checkpoint import Note, SignatureLine, sign_checkpoint, trust_of, verify_checkpoint
 from wire.checkpoint.note import verify_cosignature
 from wire.errors import MedveilError, Refused, Unavailable, VerificationError
@@ -50,19 +51,8 @@ REMEMBERED = 10_000
 """Refusals whose facts are kept in memory; older ones keep their code only."""
 MOST_ENTRIES = 1000
 """Most envelopes of one answer to `entries`."""
-KEPT = 4
-"""Blocks that are kept in memory, decoded, for the receipts of their envelopes."""
-
-
-class _Readable:
-    """A block, its results, and the tree over them."""
-
-    def __init__(self, block: Block, results: tuple[Result, ...]) -> None:
-        self.block = block
-        self.results = results
-        self.tree = Log()
-        for result in results:
-            self.tree.append(encode(result))
+IDLE = 0.05
+"""Seconds without anything to write after which the last final head is written by itself; it comes with each block."""
 
 
 class EmbeddedEngine:
@@ -77,10 +67,12 @@ class EmbeddedEngine:
         group: GroupCommit = GROUP_COMMIT,
         fault: Fault = no_fault,
         snapshot: LedgerSnapshot | None = None,
+        steady: Callable[[], int] | None = None,
     ) -> None:
+        path = Path(os.path.realpath(path))  # the lock is that of the file, whatever link leads to it
         self._trust = trust_of(founding)  # with the members of the next block, once they are handed over
-        self._handovers: tuple[ProvenValue, ...] = ()
-        self._founding, self._signer, self._clock = founding, signer, clock
+        self._founding, self._signer = founding, signer
+        self._clock = clock if steady is None else WatchedClock(clock, steady)
         self._fault = fault
         self._lock = FileLock(path.with_name(path.name + ".lock"))
         try:
@@ -94,11 +86,8 @@ class EmbeddedEngine:
         except BaseException:
             self._lock.release()
             raise
-        self._machine = Machine(founding)
-        self._origin = self._machine.header  # what the stored blocks follow
-        self._states: dict[int, StateTree] = {}  # by height, from the last final one on
-        self._heads: dict[int, Note] = {}  # by size: signed, with cosignatures, above the last final one
-        self._final: Note | None = None
+        self._history = History(self._store, founding, Machine(founding))
+        self._stored: Note | None = None  # the last final head on disk
         self._refusals: OrderedDict[TxId, Refused] = OrderedDict()
         self._waiting = Waiting(group)
         self._failure: MedveilError | None = None
@@ -106,7 +95,7 @@ class EmbeddedEngine:
         self._work = asyncio.Event()  # something waits, or the engine closes: for the writer
         self._executed = asyncio.Condition()  # for subscribers
         self._finality = asyncio.Condition()  # for those who wait for a receipt
-        self._blocks: OrderedDict[int, _Readable] = OrderedDict()  # the latest that receipts were asked of
+        self._replaying = threading.Lock()  # while a thread reads the store to open it
         self._writer: asyncio.Task[None] | None = None
 
     @classmethod
@@ -120,12 +109,14 @@ class EmbeddedEngine:
         group: GroupCommit = GROUP_COMMIT,
         fault: Fault = no_fault,
         snapshot: LedgerSnapshot | None = None,
+        steady: Callable[[], int] | None = None,
     ) -> EmbeddedEngine:
         """Open or create the ledger at `path` and replay it.
 
         signer: the sequencer's cosign key, or a keyring with the one to come too; clock: ms UTC; group: when a
         block is closed; fault: see `ledger.faults`; snapshot: what a new ledger starts from (a lost one, restored;
-        it must be the newest, see the module).
+        it must be the newest, see the module); steady: a clock that nobody sets, in ms, against which `clock` is
+        watched (`ledger.engines.clock`), or None.
 
         Raises Unavailable (locked by another process, disk), DecodeError (damaged, newer or another consortium's
         data), VerificationError naming the height of a block that does not replay.
@@ -134,10 +125,11 @@ class EmbeddedEngine:
             await asyncio.to_thread(verify_snapshot, snapshot, trust_of(founding))
         elif not path.exists():
             _key_of_sequencer(signer, trust_of(founding).latest.member(founding.sequencer).keys, founding)
-        engine = cls(path, founding, signer, clock, group, fault, snapshot)
+        engine = cls(path, founding, signer, clock, group, fault, snapshot, steady)
         try:
             await asyncio.to_thread(engine._replay)
         except BaseException:
+            engine._closing = True  # whoever is cancelled leaves a thread behind: it stops, and only then is released
             engine._release()
             raise
         engine._writer = asyncio.create_task(engine._write())
@@ -152,42 +144,54 @@ class EmbeddedEngine:
     @property
     def machine(self) -> Machine:
         """The sequencer's own machine, at the latest executed block: for reading."""
-        return self._machine
+        return self._history.machine
 
     # --- opening ---------------------------------------------------------------------------------
 
     def _replay(self) -> None:
-        final = self._store.final()
-        snapshot = self._store.origin()
+        with self._replaying:
+            self._open_history()
+
+    def _open_history(self) -> None:
+        self._check_open()
+        final, snapshot = self._store.final(), self._store.origin()
         if snapshot is not None:
-            self._machine = verify_snapshot(snapshot, self._trust)
-            self._origin = self._machine.header
-        first = self._origin.height + 1
-        self._states[first - 1] = self._machine.state
-        for height in range(first, self._store.height() + 1):
-            block, note = self._store.block(height)
-            if block.header.height != height:
-                raise VerificationError("ledger.block_differs", height=height)
-            outcome = self._machine.replay(block)
-            head = note.checkpoint
+            self._history = History(self._store, self._founding, verify_snapshot(snapshot, self._trust))
+        machine, first = self.machine, self.machine.height + 1
+        shown = 0 if final is None else final.checkpoint.size - 1
+        for block, note in self._stored_blocks(first):
+            outcome = machine.replay(block)
+            height, head = block.header.height, note.checkpoint
             same = (head.size, head.root) == (outcome.size, outcome.log_root)
             same = same and self._store.results(height) == outcome.results
             if not same or any(self._store.place(r.envelope) != (height, r.entry) for r in outcome.results):
                 raise VerificationError("ledger.block_differs", height=height)
-            self._adopted(outcome.size, note, outcome.results, outcome.refusals)
-        self._store.check_index(self._store.block(height)[0] for height in range(first, self._machine.height + 1))
-        self._handovers = (*(snapshot.handovers if snapshot else ()), *self._store.handovers())
-        self._trust = extend(self._trust, self._handovers)
-        check_members(self._trust, self._machine.trust, self._machine.height)
-        keys = keys_at(self._machine.view(), self._founding.sequencer, self._machine.height + 1)
+            self._adopted(note, outcome.results, outcome.refusals)
+            if height <= shown:
+                self._history.forget(height)
+        self._store.check_index(block for block, _ in self._stored_blocks(first))
+        self._history.handovers = (*(snapshot.handovers if snapshot else ()), *self._store.handovers())
+        self._trust = extend(self._trust, self._history.handovers)
+        check_members(self._trust, machine.trust, machine.height)
+        keys = keys_at(machine.view(), self._founding.sequencer, machine.height + 1)
         assert keys is not None  # the sequencer stays
         _key_of_sequencer(self._signer, keys, self._founding)
         if final is not None:
-            log, head = self._machine.log, final.checkpoint
+            log, head = machine.log, final.checkpoint
             verify_checkpoint(final.format(), self._trust)
             if not max(first, 2) <= head.size <= log.size or log.root(head.size) != head.root:
-                raise VerificationError("ledger.export_head", height=self._machine.height, size=head.size)
-            self._make_final(final)
+                raise VerificationError("ledger.export_head", height=machine.height, size=head.size)
+            self._history.make_final(final)
+            self._stored = final
+
+    def _stored_blocks(self, first: int) -> Iterator[tuple[Block, Note]]:
+        """All stored blocks from height `first` on. Raises Unavailable if nobody wants them any more."""
+        for height in range(first, self._store.height() + 1):
+            self._check_open()
+            block, note = self._store.block(height)
+            if block.header.height != height:
+                raise VerificationError("ledger.block_differs", height=height)
+            yield block, note
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -197,12 +201,14 @@ class EmbeddedEngine:
         tx = envelope_id(envelope)
         if tx in self._waiting or self._store.place(tx) is not None:
             return tx
-        view = self._machine.next_view()
-        signed = self._machine.authenticate(envelope, view)
+        self._clock()  # no block is made while it is wrong
+        machine = self.machine
+        view = machine.next_view()
+        signed = machine.authenticate(envelope, view)
         sender = signed.envelope.sender
-        self._waiting.check_room(sender, envelope)
-        nonce = self._machine.next_nonce(sender) + self._waiting.of(sender)
-        check_usable(signed.envelope, self._machine.height + 1, view, nonce)
+        self._waiting.check_room(sender, envelope, machine.height - self._history.final_height)
+        nonce = machine.next_nonce(sender) + self._waiting.of(sender)
+        check_usable(signed.envelope, machine.height + 1, view, nonce)
         self._waiting.add(tx, sender, envelope)
         self._fault("submitted")
         self._work.set()
@@ -210,41 +216,69 @@ class EmbeddedEngine:
 
     async def _write(self) -> None:
         """The one writer: what waits becomes the next block, until the engine closes."""
-        while True:
-            await self._work.wait()
-            if not self._waiting:
-                return  # closing
-            try:
-                if not await self._handed_over():
+        try:
+            while True:
+                self._work.clear()
+                if self._waiting:
+                    if await self._handed_over() and await self._is_timely():
+                        await self._waiting.gather()
+                        await self._next_block()
+                elif self._history.final is not self._stored:  # it comes with the next block, if there is one soon
+                    if self._closing or await self._is_idle():
+                        final = self._history.final
+                        await asyncio.to_thread(self._store.put_final, final)
+                        self._stored = final
+                elif self._closing:
                     return
-                await self._waiting.gather()
-                await self._next_block()
-            except MedveilError as error:
-                await self._fail(error)
-                return
-            except BaseException:
-                await self._fail(Unavailable("ledger.stopped"))
-                raise
+                else:
+                    await self._work.wait()
+        except MedveilError as error:
+            await self._fail(error)
+        except BaseException:
+            await self._fail(Unavailable("ledger.stopped"))
+            raise
+
+    async def _is_idle(self) -> bool:
+        """Whether nothing happens for a while."""
+        try:
+            async with asyncio.timeout(IDLE):
+                await self._work.wait()
+        except TimeoutError:
+            return True
+        return False
 
     async def _handed_over(self) -> bool:
         """See to it that the members before vouch for those of the next block, if they change; False when closing.
 
         Until k of them have cosigned the head so far there is no next block: `ledger.handovers`.
         """
-        height = self._machine.height + 1
-        if self._trust.latest.from_height == height or changes_at(self._machine.view(), height) is None:
+        height = self.machine.height + 1
+        if self._trust.latest.from_height == height or changes_at(self.machine.view(), height) is None:
             return True
         async with self._finality:
-            while self._final_height + 1 != height:
+            while self._history.final_height + 1 != height:
                 if self._closing:
                     self._waiting.clear()
                     return False
                 await self._finality.wait()
-        handover = self._proven(changes_key(height))
+        handover = self._history.proven(changes_key(height))
         self._trust = extend(self._trust, (handover,))
         await asyncio.to_thread(self._store.put_handover, height, handover)
-        self._handovers = (*self._handovers, handover)
+        self._history.handovers = (*self._history.handovers, handover)
         return True
+
+    async def _is_timely(self) -> bool:
+        """Wait until the clock is right, if it is watched and jumped; False when closing."""
+        while True:
+            try:
+                self._clock()
+            except Unavailable:
+                if self._closing:
+                    self._waiting.clear()
+                    return False
+                await asyncio.sleep(IDLE)
+            else:
+                return True
 
     async def _fail(self, error: MedveilError) -> None:
         self._failure = error
@@ -261,7 +295,9 @@ class EmbeddedEngine:
         signer = _key_of_sequencer(self._signer, keys, self._founding)
         note = sign_checkpoint(signer, self._trust.origin, executed.outcome.size, executed.outcome.log_root)
         # Durable before anybody sees it: the sequencer never signs two heads of one size that were shown.
-        await asyncio.to_thread(self._store.append, block, executed.outcome.results, note, self._final)
+        final = self._history.final
+        await asyncio.to_thread(self._store.append, block, executed.outcome.results, note, final)
+        self._stored = final
         self._adopt(executed, note)
         self._fault("shown")
         async with self._executed:
@@ -269,35 +305,27 @@ class EmbeddedEngine:
 
     async def _execute(self, batch: list[bytes]) -> Executed | None:
         """Work out the next block, without what was authentic when it came and no longer is; None if nothing is."""
-        time = max(self._clock(), self._machine.time)
+        machine = self.machine
+        time = max(self._clock(), machine.time)
         while batch:
             try:
-                return self._machine.execute(self._machine.height + 1, time, batch)
+                return machine.execute(machine.height + 1, time, batch)
             except VerificationError as error:
                 if error.code != "ledger.bad_entry":
                     raise
                 data = batch.pop(int(error.facts["entry"]))
-                self._forget(envelope_id(data))
+                self._waiting.remove(envelope_id(data))
                 await self._announce()
         return None
 
-    def _forget(self, tx: TxId) -> None:
-        """An envelope does not wait any more."""
-        self._waiting.remove(tx)
-        if not self._waiting and not self._closing:
-            self._work.clear()
-
     def _adopt(self, executed: Executed, note: Note) -> None:
-        outcome = self._machine.adopt(executed)
+        outcome = self.machine.adopt(executed)
         for result in outcome.results:
-            self._forget(result.envelope)
-        self._adopted(outcome.size, note, outcome.results, outcome.refusals)
+            self._waiting.remove(result.envelope)
+        self._adopted(note, outcome.results, outcome.refusals)
 
-    def _adopted(
-        self, size: int, note: Note, results: tuple[Result, ...], refusals: tuple[Refused | None, ...]
-    ) -> None:
-        self._states[size - 1] = self._machine.state
-        self._heads[size] = note
+    def _adopted(self, note: Note, results: tuple[Result, ...], refusals: tuple[Refused | None, ...]) -> None:
+        self._history.executed(note)
         for result, refusal in zip(results, refusals, strict=True):
             if refusal is not None:
                 self._refusals[result.envelope] = refusal
@@ -308,9 +336,9 @@ class EmbeddedEngine:
         """See `Engine.add_cosignature`. One of a head below the last final one, or after closing, changes nothing."""
         if self._released:
             return
-        note = self._heads.get(size)
+        note = self._history.head(size)
         if note is None:
-            if 1 < size <= self._machine.log.size:
+            if 1 < size <= self.machine.log.size:
                 return
             raise Refused("ledger.unknown_head", size=size)
         members = self._trust.at(size - 1)
@@ -318,19 +346,15 @@ class EmbeddedEngine:
         verify_cosignature(member.keys.cosign.key, note, line)
         if any(other.name == line.name for other in note.lines):
             return
-        note = self._heads[size] = note.with_line(line)
+        note = note.with_line(line)
+        self._history.cosigned(note)
         counted = sum(members.member(other.name).re_executes for other in note.lines[1:])
         if counted >= members.k:
-            self._make_final(note)
+            self._history.make_final(note)
+            self._work.set()
             self._fault("final")
             async with self._finality:
                 self._finality.notify_all()
-
-    def _make_final(self, note: Note) -> None:
-        size = note.checkpoint.size
-        self._final = note
-        self._heads = {other: head for other, head in self._heads.items() if other > size} | {size: note}
-        self._states = {height: state for height, state in self._states.items() if height >= size - 1}
 
     async def _announce(self) -> None:
         """Wake whoever waits for anything."""
@@ -339,10 +363,6 @@ class EmbeddedEngine:
                 condition.notify_all()
 
     # --- reading ---------------------------------------------------------------------------------
-
-    @property
-    def _final_height(self) -> int:
-        return self._final.checkpoint.size - 1 if self._final else self._origin.height
 
     async def wait(self, tx: TxId, timeout: float) -> Receipt:
         """See `Engine.wait`."""
@@ -353,34 +373,11 @@ class EmbeddedEngine:
                     place = self._store.place(tx)
                     if place is None and tx not in self._waiting:
                         raise Refused("ledger.unknown_envelope", envelope=tx.hex())
-                    if place is not None and place[0] <= self._final_height:
-                        return self._receipt(*place)
+                    if place is not None and place[0] <= self._history.final_height:
+                        return self._history.receipt(*place)
                     await self._finality.wait()
         except TimeoutError:
             raise Unavailable("ledger.timeout", retry_after=1, envelope=tx.hex()) from None
-
-    def _receipt(self, height: int, entry: int) -> Receipt:
-        note = self._final
-        assert note is not None  # the caller found the block final
-        block = self._readable(height)
-        return Receipt(
-            header=RECEIPT,
-            envelope=block.block.envelopes[entry],
-            result=block.results[entry],
-            result_path=block.tree.inclusion_proof(entry),
-            block=block.block.header,
-            block_path=self._machine.log.inclusion_proof(height, note.checkpoint.size),
-            note=note.format(),
-        )
-
-    def _readable(self, height: int) -> _Readable:
-        """A stored block with the tree over its results. All envelopes of a block are asked for at once."""
-        found = self._blocks.get(height)
-        if found is None:
-            found = self._blocks[height] = _Readable(self._store.block(height)[0], self._store.results(height))
-            if len(self._blocks) > KEPT:
-                self._blocks.popitem(last=False)
-        return found
 
     async def refusal(self, tx: TxId) -> Refused | None:
         """See `Engine.refusal`."""
@@ -389,7 +386,7 @@ class EmbeddedEngine:
         if place is None:
             raise Refused("ledger.unknown_envelope", envelope=tx.hex())
         height, entry = place
-        result = self._readable(height).results[entry]
+        result = self._history.results(height)[entry]
         if result.accepted:
             return None
         return self._refusals.get(tx) or Refused(result.code)
@@ -397,7 +394,7 @@ class EmbeddedEngine:
     async def next_nonce(self, organisation: str) -> int:
         """See `Engine.next_nonce`."""
         self._check_open()
-        return self._machine.next_nonce(organisation) + self._waiting.of(organisation)
+        return self.machine.next_nonce(organisation) + self._waiting.of(organisation)
 
     @overload
     async def query(self, key: bytes, prove: Literal[False] = False) -> bytes | None: ...
@@ -406,47 +403,23 @@ class EmbeddedEngine:
     async def query(self, key: bytes, prove: bool = False) -> bytes | ProvenValue | None:
         """See `Engine.query`."""
         self._check_open()
-        if not prove:
-            return self._states[self._final_height].get(key)
-        return self._proven(key)
-
-    def _proven(self, key: bytes) -> ProvenValue:
-        """A value of the last final head, or its absence, with the proof."""
-        note = self._final
-        if note is None:
-            raise Unavailable("ledger.not_final", retry_after=1)
-        height = self._final_height
-        state = self._states[height]
-        return ProvenValue(
-            header=PROVEN_VALUE,
-            key=key,
-            value=state.get(key),
-            proof=state.prove(key),
-            block=self._header(height),
-            block_path=self._machine.log.inclusion_proof(height, note.checkpoint.size),
-            note=note.format(),
-        )
-
-    def _header(self, height: int) -> BlockHeader:
-        for known in (self._machine.header, self._origin):
-            if known.height == height:
-                return known
-        return self._store.block(height)[0].header
+        return self._history.proven(key) if prove else self._history.value(key)
 
     async def head(self) -> Head:
         """See `Engine.head`."""
         self._check_open()
-        return Head(self._machine.height, self._final_height, self._final.format() if self._final else None)
+        history = self._history
+        return Head(history.machine.height, history.final_height, history.final.format() if history.final else None)
 
     async def subscribe(self, cursor: int) -> AsyncIterator[tuple[Block, Note]]:
         """See `Engine.subscribe`. Ends when the engine closes; raises Unavailable if it failed.
 
         Raises Refused for a height at or below that of the snapshot that this ledger started from.
         """
-        self._check_kept(cursor)
+        self._history.check_kept(cursor)
         while True:
             async with self._executed:
-                while self._machine.height < cursor and not self._released and self._failure is None:
+                while self.machine.height < cursor and not self._released and self._failure is None:
                     await self._executed.wait()
             if self._released:
                 return
@@ -461,34 +434,18 @@ class EmbeddedEngine:
         Refused also for a ledger that started from a snapshot: it has no blocks from before.
         """
         self._check_open()
-        self._check_kept(1)
-        note = self._final
-        if note is None:
-            raise Unavailable("ledger.not_final", retry_after=1)
-        blocks = tuple(self._store.block(height)[0] for height in range(1, note.checkpoint.size))
-        export = LedgerExport(EXPORT, self._founding, blocks, self._handovers, note.format())
-        length = len(encode(export))
-        if length > LARGEST:
-            raise Refused("ledger.export_too_large", length=length, limit=LARGEST)
-        return export
+        return self._history.export()
 
     async def handovers(self, after: int = 0) -> tuple[ProvenValue, ...]:
         """See `Engine.handovers`."""
         self._check_open()
         heights = (change.from_height for change in self._trust.changes)
-        return tuple(one for height, one in zip(heights, self._handovers, strict=True) if height > after)
+        return tuple(one for height, one in zip(heights, self._history.handovers, strict=True) if height > after)
 
     async def snapshot(self) -> LedgerSnapshot:
         """The state at the last final head, for others to start from. Raises Unavailable while nothing is final."""
         self._check_open()
-        note = self._final
-        if note is None:
-            raise Unavailable("ledger.not_final", retry_after=1)
-        height = self._final_height
-        # The tree is immutable and the log only grows: this may take its time beside the blocks that follow.
-        block, state = self._header(height), self._states[height]
-        log, handovers = self._machine.log, self._handovers
-        return await asyncio.to_thread(take_snapshot, self._founding, block, state, log, handovers, note)
+        return await asyncio.to_thread(self._history.snapshot())
 
     async def entries(
         self, selection: Selection = EVERYTHING, after: Cursor = START, limit: int = 100
@@ -497,42 +454,41 @@ class EmbeddedEngine:
         self._check_open()
         if not 1 <= limit <= MOST_ENTRIES:
             raise ValueError(f"limit is 1..{MOST_ENTRIES}")
-        if after.height < self._origin.height:
-            self._check_kept(after.height + 1)
+        history = self._history
+        if after.height < history.origin.height:
+            history.check_kept(after.height + 1)
         found: list[Entry] = []
-        height, last = after.height, self._final_height
-        while len(found) < limit:
-            heights = self._store.heights(selection, height, last, limit)
-            for height in heights:
-                block, results = self._store.block(height)[0], self._store.results(height)
-                found += (entry for entry in selection.entries(block, results) if Cursor.of(entry) > after)
-                if len(found) >= limit:
-                    break
-            if len(heights) < limit:
+        for number, some in enumerate(history.search(selection, after), 1):
+            found += some
+            if len(found) >= limit:
                 break
-            height += 1
+            if number % PAGE == 0:  # others have their turn
+                await asyncio.sleep(0)
+                self._check_open()
         return tuple(found[:limit])
 
     async def watch(self, selection: Selection = EVERYTHING, after: Cursor = START) -> AsyncIterator[Entry]:
         """See `Engine.watch`. Raises Unavailable if the engine failed."""
-        while not self._released:
-            seen = self._final_height
-            found = await self.entries(selection, after, MOST_ENTRIES)
+        history = self._history
+        while not self._closing:
+            seen = history.final_height
+            try:
+                found = await self.entries(selection, after, MOST_ENTRIES)
+            except Unavailable as error:
+                if error.code == "ledger.closed":
+                    return
+                raise
             for entry in found:
                 yield entry
                 after = Cursor.of(entry)
             if found:
                 continue
-            if selection.until is not None and self._header(seen).time >= selection.until:
+            if selection.until is not None and history.header(seen).time >= selection.until:
                 return
             after = max(after, Cursor(seen))
             async with self._finality:
-                while self._final_height == seen and not self._released and self._failure is None:
+                while history.final_height == seen and not self._closing and self._failure is None:
                     await self._finality.wait()
-
-    def _check_kept(self, height: int) -> None:
-        if height <= self._origin.height:
-            raise Refused("ledger.before_snapshot", height=height, first=self._origin.height + 1)
 
     # --- closing ---------------------------------------------------------------------------------
 
@@ -556,8 +512,6 @@ class EmbeddedEngine:
         try:
             if self._writer is not None:
                 await self._writer
-            if self._failure is None:
-                self._store.put_final(self._final)
         finally:
             self._release()
             await self._announce()
@@ -565,7 +519,8 @@ class EmbeddedEngine:
     def _release(self) -> None:
         self._released = True
         try:
-            self._store.close()
+            with self._replaying:
+                self._store.close()
         finally:
             self._lock.release()
 

@@ -14,7 +14,6 @@ from ledger.export import LedgerExport
 from ledger.machine import MOST_ENVELOPES, Block
 from ledger.reading import Entry, Selection
 from ledger.receipts import ProvenValue, Receipt
-from ledger.replicas import Replica
 from ledger.snapshots import LedgerSnapshot
 from wire.canonical import Wire, decode
 from wire.checkpoint import Note, SignatureLine
@@ -135,15 +134,3 @@ async def read(engine: Engine, key: bytes, kind: type[T]) -> T | None:
     """The final value of a state key as a struct."""
     value = await engine.query(key)
     return None if value is None else decode(kind, value)
-
-
-async def attend(engine: Engine, replica: Replica) -> None:
-    """Let a replica follow the engine and cosign for as long as the engine is open.
-
-    Returns when the engine closes. Raises what `Replica.follow` raises: then this member has stopped
-    cosigning, and somebody should look into it.
-    """
-    async for block, note in engine.subscribe(replica.height + 1):
-        line = replica.follow((block,), note)
-        if line is not None:
-            await engine.add_cosignature(note.checkpoint.size, line)

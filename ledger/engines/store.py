@@ -16,16 +16,19 @@ from typing import TypeVar
 
 from ledger.engines.migration import DATA_VERSION, activity, create, index, migrate
 from ledger.faults import Fault, no_fault
-from ledger.machine import Block, Result
+from ledger.machine import Block, Machine, Result
 from ledger.reading import Selection
 from ledger.receipts import ProvenValue
 from ledger.snapshots import LedgerSnapshot
-from wire.canonical import Wire, decode, encode
+from wire.canonical import LARGEST, Wire, decode, encode
 from wire.checkpoint import Note, parse_note
-from wire.errors import DecodeError, MedveilError, Refused, Unavailable
+from wire.errors import DecodeError, MedveilError, Refused, Unavailable, VerificationError
 from wire.keyset import Founding
 
 R = TypeVar("R")
+
+_INTEGERS = 2**63
+"""SQLite's integers: from minus this on, below it."""
 
 APPLICATION_ID = 0x6D76_6C31  # "mvl1"
 
@@ -85,9 +88,11 @@ class Store:
             raise DecodeError("ledger.other_data", path=str(self._path), chain=founding.chain)
         elif version < DATA_VERSION:
             try:
+                if version == 1:
+                    _check_replays(db, founding)
                 migrate(db, self._path, version, self._fault)
-            except DecodeError:
-                raise DecodeError("ledger.damaged", path=str(self._path)) from None
+            except (DecodeError, VerificationError, TypeError, AttributeError):
+                raise DecodeError("ledger.old_data", path=str(self._path), version=version) from None
         if origin is not None and db.execute("SELECT snapshot FROM origin").fetchall() != [(encode(origin),)]:
             raise Refused("ledger.not_new", path=str(self._path))
 
@@ -96,20 +101,28 @@ class Store:
         """Turn SQLite's errors into ours."""
         try:
             yield
-        except (sqlite3.OperationalError, OSError):
-            raise Unavailable("ledger.storage", path=str(self._path)) from None
-        except (sqlite3.Error, sqlite3.Warning):
+        except (sqlite3.Error, sqlite3.Warning, OSError) as error:
+            # An OperationalError is the disk's, except where a table or a column is missing.
+            missing = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+            if isinstance(error, sqlite3.OperationalError | OSError) and not missing:
+                raise Unavailable("ledger.storage", path=str(self._path)) from None
             raise DecodeError("ledger.damaged", path=str(self._path)) from None
 
     def append(self, block: Block, results: Sequence[Result], note: Note, final: Note | None) -> None:
-        """Write a block durably, with the head over it and the last final head so far. Raises Unavailable."""
+        """Write a block durably, with the head over it and the last final head so far. Raises Unavailable.
+
+        Refused if it could not be read again: a row is longer than anything that `decode` takes.
+        """
         height = block.header.height
+        row = (height, encode(block), encode(Results(tuple(results))), note.format())
+        length = max(map(len, row[1:]))
+        if length > LARGEST:
+            raise Refused("ledger.block_too_large", height=height, length=length, limit=LARGEST)
         with self._turn, self._guarded():
             db = self._writer
             db.execute("BEGIN IMMEDIATE")
             try:
                 self._fault("block:begun")
-                row = (height, encode(block), encode(Results(tuple(results))), note.format())
                 db.execute("INSERT INTO blocks VALUES (?, ?, ?, ?)", row)
                 self._fault("block:block")
                 db.executemany(
@@ -132,8 +145,8 @@ class Store:
             self._writer.execute("INSERT OR REPLACE INTO final VALUES (1, ?)", (final.format(),))
 
     def put_final(self, final: Note | None) -> None:
-        """Write the last final head."""
-        with self._guarded():
+        """Write the last final head, durably. Raises Unavailable."""
+        with self._turn, self._guarded():
             self._put_final(final)
             self._fault("final:committed")
 
@@ -190,13 +203,16 @@ class Store:
         """Heights in first..last, in order, of at most `most` blocks that may hold what `selection` asks for."""
         words = [f"sender/{selection.organisation}"] if selection.organisation else []
         words += [f"kind/{selection.kind}"] if selection.kind else []
+        if not all(map(_is_text, words)):
+            return []
+        first, last = _integer(first), _integer(last)
         with self._guarded():
             one = self._reader.execute
             if selection.since is not None:  # the time of blocks never goes back
-                (low,) = one("SELECT min(height) FROM times WHERE time >= ?", (selection.since,)).fetchone()
+                (low,) = one("SELECT min(height) FROM times WHERE time >= ?", (_integer(selection.since),)).fetchone()
                 first = max(first, last + 1 if low is None else low)
             if selection.until is not None:
-                (high,) = one("SELECT max(height) FROM times WHERE time < ?", (selection.until,)).fetchone()
+                (high,) = one("SELECT max(height) FROM times WHERE time < ?", (_integer(selection.until),)).fetchone()
                 last = min(last, 0 if high is None else high)
             tables = ["activity"] * len(words) or ["blocks"]
             source = " JOIN ".join(f"{table} AS t{n}" for n, table in enumerate(tables))
@@ -226,7 +242,7 @@ class Store:
     def _decoded(self, decoded: Callable[[], R]) -> R:
         try:
             return decoded()
-        except (MedveilError, TypeError):
+        except (MedveilError, TypeError, AttributeError):  # garbage, or a value of another type
             raise DecodeError("ledger.damaged", path=str(self._path)) from None
 
     def close(self) -> None:
@@ -234,3 +250,31 @@ class Store:
         with self._turn, self._guarded():
             self._reader.close()
             self._writer.close()
+
+
+def _integer(value: int) -> int:
+    """The integer of SQLite that is nearest to `value`."""
+    return max(-_INTEGERS, min(value, _INTEGERS - 1))
+
+
+def _is_text(word: str) -> bool:
+    """Whether `word` has an encoding: not if it holds half a pair of surrogates."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_replays(db: sqlite3.Connection, founding: Founding) -> None:
+    """Check that data of version 1 is what this program would have written, before anything is changed.
+
+    Raises DecodeError or VerificationError; TypeError or AttributeError for values of another type.
+    """
+    machine = Machine(founding)
+    for block, results, note in db.execute("SELECT block, results, note FROM blocks ORDER BY height"):
+        outcome = machine.replay(decode(Block, block))
+        head = parse_note(note).checkpoint
+        same = (head.size, head.root) == (outcome.size, outcome.log_root)
+        if not same or decode(Results, results).results != outcome.results:
+            raise VerificationError("ledger.block_differs", height=outcome.header.height)

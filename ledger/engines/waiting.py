@@ -14,6 +14,8 @@ MOST_WAITING = 1024
 """Most envelopes of one organisation that may wait for a block: its quota."""
 WAITING_BYTES = 16 * 1024 * 1024
 """Most bytes of them."""
+BLOCK_BYTES = 16 * 1024 * 1024
+"""Most bytes of envelopes in a block: with their results, which can be three times as long, it stays readable."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,20 @@ class GroupCommit:
     delay: seconds, 0 for none beyond the turn of the event loop: while one block is written, the next one
     gathers anyway, so that a delay pays only where a flush costs far more than here. envelopes (1..10,000),
     size (bytes): what fills a block; a single larger envelope still gets its block. A full block is the
-    longest time for which the engine answers nobody.
+    longest time for which the engine answers nobody. size is at most 16 MiB. not_final: blocks that may wait for
+    cosignatures, their states in memory; with so many, nothing new is accepted.
     """
 
     delay: float = 0.0
     envelopes: int = 1000
-    size: int = 16 * 1024 * 1024
+    size: int = BLOCK_BYTES
+    not_final: int = 1000
 
     def __post_init__(self) -> None:
         """Raises ValueError for values that make no sense."""
-        if not 0 <= self.delay <= 10 or not 1 <= self.envelopes <= MOST_ENVELOPES or self.size < 1:
-            raise ValueError("group commit: delay 0..10 s, 1..10,000 envelopes, at least 1 byte")
+        sizes = 1 <= self.envelopes <= MOST_ENVELOPES and 1 <= self.size <= BLOCK_BYTES and self.not_final >= 1
+        if not 0 <= self.delay <= 10 or not sizes:
+            raise ValueError("group commit: delay 0..10 s, 1..10,000 envelopes, 1 byte to 16 MiB, not_final >= 1")
 
 
 GROUP_COMMIT = GroupCommit()
@@ -62,8 +67,10 @@ class Waiting:
         """How many envelopes of `sender` wait."""
         return self._counts[sender]
 
-    def check_room(self, sender: str, envelope: bytes) -> None:
-        """Raises Unavailable if `sender` has used its quota up."""
+    def check_room(self, sender: str, envelope: bytes, not_final: int) -> None:
+        """Raises Unavailable if `sender` has used its quota up, or so many blocks are not final."""
+        if not_final >= self._group.not_final:
+            raise Unavailable("ledger.not_final_yet", retry_after=1, blocks=not_final)
         if self._counts[sender] >= MOST_WAITING or self._lengths[sender] + len(envelope) > WAITING_BYTES:
             raise Unavailable("ledger.busy", retry_after=1, organisation=sender)
 

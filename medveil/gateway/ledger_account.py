@@ -12,14 +12,14 @@ from typing import Protocol, TypeVar
 
 from ledger.contracts import Op
 from ledger.contracts.membership import keys_at
-from ledger.engines import Engine
+from ledger.engines import Engine, followed
 from ledger.envelope import VERSION, Envelope, envelope_id, sign_envelope
 from ledger.handovers import extend
 from ledger.machine import Account, Mark, StateView, account_key
 from ledger.receipts import Receipt, verify_receipt
 from ledger.replicas import Replica
 from wire.canonical import Wire, decode
-from wire.checkpoint import TrustFile, verify_checkpoint
+from wire.checkpoint import Checkpoint, TrustFile, verify_checkpoint
 from wire.errors import QuorumNotMet, Refused, Unavailable, VerificationError
 from wire.signing import Keyring, Signer
 
@@ -101,6 +101,7 @@ class LedgerAccount:
         self._trust = trust
         self._final = FinalState(replica.machine.mark())  # genesis, or what was replayed from home
         self._replayed: dict[int, Mark] = {}  # by log size, above the final one
+        self._ahead: Checkpoint | None = None  # final, and larger than what the replica has replayed
         self._changed = asyncio.Condition()
         self._writing = asyncio.Lock()
 
@@ -181,20 +182,54 @@ class LedgerAccount:
 
         Raises what the replica raises: then this organisation has stopped cosigning.
         """
-        async for block, note in self._engine.subscribe(self.replica.height + 1):
-            line = self.replica.follow((block,), note)
-            machine = self.replica.machine
-            self._replayed[machine.log.size] = machine.mark()
+        shown: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
+        # Apart, so that nobody waits for others to make final what they, too, may be waiting for.
+        tasks = (asyncio.ensure_future(self._follow(shown)), asyncio.ensure_future(self._learn(shown)))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
+
+    async def _follow(self, shown: asyncio.Queue[tuple[int, bytes] | None]) -> None:
+        """Replay and cosign; `shown` gets the height and one envelope's id of each block, and None at the end."""
+        machine = self.replica.machine
+        async for block, note, line in followed(self._engine, self.replica):
+            if self._ahead is None or machine.log.size >= self._ahead.size:
+                self._replayed[machine.log.size] = machine.mark()
             if line is not None:
                 await self._engine.add_cosignature(note.checkpoint.size, line)
-            if block.envelopes and (final := await self._final_note(block.envelopes[0])) is not None:
-                await self.finalised(final)
+            if block.envelopes:
+                shown.put_nowait((block.header.height, envelope_id(block.envelopes[0])))
+            if self._ahead is not None and self._ahead.size <= machine.log.size:
+                ahead, self._ahead = self._ahead, None
+                await self._reached(ahead)
+            await asyncio.sleep(0)  # however much there is to catch up with
+        shown.put_nowait(None)
+
+    async def _learn(self, shown: asyncio.Queue[tuple[int, bytes] | None]) -> None:
+        """Learn which of the `shown` blocks are final."""
+        while (block := await shown.get()) is not None:
+            height, envelope = block
+            if height <= self.state.height or (self._ahead is not None and height < self._ahead.size):
+                continue
+            note = await self._final_note(envelope)
+            if note is None:
+                return
+            await self.finalised(note)
 
     async def _final_note(self, envelope: bytes) -> bytes | None:
-        """The checkpoint that made an envelope's block final, however long it takes; None if the engine closed."""
+        """The checkpoint that made an envelope's block final, however long it takes; None if the engine closed.
+
+        envelope: its id.
+        """
         while True:
             try:
-                return (await self._engine.wait(envelope_id(envelope), self.patience)).note
+                return (await self._engine.wait(envelope, self.patience)).note
             except Unavailable as error:
                 if error.code == "ledger.closed":
                     return None
@@ -204,10 +239,14 @@ class LedgerAccount:
     async def finalised(self, note: bytes) -> None:
         """A checkpoint that k cosigners signed: wakes those who wait. Raises if it does not hold."""
         checkpoint = await self._believe(lambda trust: verify_checkpoint(note, trust))
-        log = self.replica.machine.log
-        if checkpoint.size > log.size:
-            return  # the replica will come there
-        if log.root(checkpoint.size) != checkpoint.root:
+        if checkpoint.size <= self.replica.machine.log.size:
+            await self._reached(checkpoint)
+        elif self._ahead is None or checkpoint.size > self._ahead.size:
+            self._ahead = checkpoint  # the replica will come there
+
+    async def _reached(self, checkpoint: Checkpoint) -> None:
+        """The replica has replayed what is final."""
+        if self.replica.machine.log.root(checkpoint.size) != checkpoint.root:
             raise VerificationError("ledger.fork", organisation=self.organisation, size=checkpoint.size)
         async with self._changed:
             mark = self._replayed.get(checkpoint.size)

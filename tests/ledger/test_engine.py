@@ -526,7 +526,7 @@ def test_a_replica_from_genesis_catches_up(world: Any, tmp_path: Path) -> None:
 
 
 def test_an_export_that_one_file_cannot_hold(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.engines.embedded.LARGEST", 100)
+    monkeypatch.setattr("ledger.engines.history.LARGEST", 100)
 
     async def test() -> None:
         async with running(world, tmp_path) as engine:

@@ -100,6 +100,32 @@ def test_damaged_old_data_stays_as_it_was(world: Any, version_1: Old, tmp_path: 
     assert version(path) == 1
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE blocks SET block = 'text' WHERE height = 3",
+        "UPDATE blocks SET block = 5 WHERE height = 3",
+        "UPDATE blocks SET note = 'text' WHERE height = 3",
+        "UPDATE blocks SET results = (SELECT results FROM blocks WHERE height = 2) WHERE height = 3",
+        "UPDATE blocks SET block = (SELECT block FROM blocks WHERE height = 2) WHERE height = 3",
+        "UPDATE blocks SET note = (SELECT note FROM blocks WHERE height = 2) WHERE height = 3",
+    ],
+)
+def test_old_data_that_does_not_replay_says_so_and_stays(
+    world: Any, version_1: Old, tmp_path: Path, statement: str
+) -> None:
+    """Damaged, or of a time when this version was encoded otherwise."""
+    path = tmp_path / "ledger.sqlite"
+    version_1(grown(world), path)
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute(statement)
+    db.close()
+    with pytest.raises(DecodeError) as caught:
+        open_and_close(world, path)
+    assert caught.value.code == "ledger.old_data" and caught.value.facts["version"] == 1
+    assert version(path) == 1 and not (tmp_path / "ledger.sqlite.version-1").exists()
+
+
 def test_another_consortiums_old_data_is_not_touched(
     world: Any, make_world: Callable[[], Any], version_1: Old, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def test_it_replays_and_cosigns(world: Any) -> None:
     follower = replica(world)
     line = follower.follow(world.blocks, head(world))
     assert line is not None and line.name == "insurer" and line.time == world.time // 1000
+    assert follower.cosigned is not None and follower.cosigned.lines[-1] == line
     verify_cosignature(world.signer("insurer", "cosign").key, head(world), line)
     assert follower.height == 3 and follower.machine.log.root() == world.machine.log.root()
     assert follower.follow(world.blocks, head(world)) == line
@@ -166,6 +168,69 @@ def test_damaged_memory(world: Any, tmp_path: Path) -> None:
     memory.mkdir()
     with pytest.raises(Unavailable):
         replica(world, memory=memory)
+
+
+def test_an_old_head_never_looks_fresh(world: Any) -> None:
+    """A replica that has forgotten what it signed cosigns old heads again on its way; not with the time of today."""
+    grown(world)
+    for late in (FUTURE - 1000, FUTURE, FUTURE + 1000, 10**12):
+        again = Replica(
+            world.founding, "insurer", world.signer("insurer", "cosign"), lambda late=late: world.time + late
+        )
+        line = again.follow(world.blocks, head(world))
+        assert line is not None and line.time == (world.time + min(late, FUTURE)) // 1000
+
+
+def test_two_replicas_with_one_memory_sign_one_history(
+    world: Any, make_world: Callable[[], Any], tmp_path: Path
+) -> None:
+    """A second process by mistake: whoever comes later does not sign, and nobody is convicted."""
+    memory = tmp_path / "cosigned.note"
+    other = grown(make_world(), 3, "other")
+    one, two = replica(world, memory=memory), replica(world, memory=memory)
+    assert one.follow(grown(world).blocks, head(world)) is not None
+    three = replica(world, memory=memory)
+    grown(world, 1, "h")
+    assert one.follow(world.blocks, head(world)) is not None
+    for late, history in ((two, other), (three, world)):  # also in the same history: one of the two has to stop
+        with pytest.raises(Unavailable) as caught:
+            late.follow(history.blocks, head(history))
+        assert caught.value.code == "ledger.other_replica" and late.cosigned in (None, three.cosigned)
+    grown(world, 1, "i")
+    assert one.follow(world.blocks, head(world)) is not None
+    assert [note.checkpoint.size for note in HeadMemory(memory).recall()] == [6, 5]
+
+
+def test_memory_that_is_being_written_is_left_alone(world: Any, tmp_path: Path) -> None:
+    memory = tmp_path / "cosigned.note"
+    second = list[str]()
+
+    def meanwhile(boundary: str) -> None:
+        if boundary == "memory:made":
+            with pytest.raises(Unavailable) as caught:
+                replica(world, memory=memory).follow(world.blocks, head(world))
+            second.append(caught.value.code)
+
+    follower = replica(world, memory=memory, fault=meanwhile)
+    assert follower.follow(grown(world).blocks, head(world)) is not None
+    assert second == ["ledger.other_replica"]
+
+
+def test_a_disk_that_takes_a_part_only(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = tmp_path / "cosigned.note"
+    follower = replica(world, memory=memory)
+    assert follower.follow(grown(world).blocks, head(world)) is not None
+    pwrite = os.pwrite
+    grown(world, 1, "h")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda file, data, at: pwrite(file, data[:100], at))
+        for _ in range(12):
+            with pytest.raises(Unavailable) as caught:
+                follower.follow(world.blocks, head(world))
+            assert caught.value.code == "ledger.storage"
+    assert follower.cosigned is not None and follower.cosigned.checkpoint.size == 4
+    assert follower.follow(world.blocks, head(world)) is not None  # the disk is well again
+    assert [note.checkpoint.size for note in HeadMemory(memory).recall()] == [5, 4]
 
 
 def test_anothers_memory(world: Any, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +15,18 @@ import msgspec
 import pytest
 
 from ledger.contracts import AnchorAccess, AnchorGrant, ProposeQuery, RegisterBill, VoteBudget, grants
+from ledger.engines import EmbeddedEngine
 from ledger.machine import Block, Machine
 from ledger.replicas import Replica
 from medveil.gateway.accounting import anchor_audit
 from medveil.gateway.ledger_account import LedgerAccount
 from privacy.audit import Use
-from wire.checkpoint import cosign_checkpoint, sign_checkpoint
+from wire.checkpoint import cosign_checkpoint, parse_note, sign_checkpoint, trust_of
+from wire.checkpoint.membership import needed_cosigners
 from wire.errors import BudgetExhausted, MedveilError, Refused, Unavailable, VerificationError
+from wire.keyset import Founding, KeySet, Member, SealingKey, SignatureKey
+from wire.sealing import SealKey
+from wire.signing import Signer
 
 Play = Callable[[Callable[[Any], Any]], Any]
 
@@ -284,6 +291,118 @@ def test_a_patient_follower_outlasts_a_pause(play: Play) -> None:
         world.impatient(20)
         await world.bureau.account.until(lambda state: anchored(state, "slow") or None, "the grant")
         await world.insurer.submit(anchoring(world, "quick"))
+
+    play(story)
+
+
+class Far(EmbeddedEngine):
+    """An engine whose members are some way off: their cosignatures take a while."""
+
+    delay = 0.1
+
+    async def add_cosignature(self, size: int, line: Any) -> None:
+        await asyncio.sleep(self.delay)
+        await super().add_cosignature(size, line)
+
+
+class Members:
+    """A ledger of four, some way from each other; the processes of all can die at once, or one by one restart."""
+
+    names = ("bureau", "hospital", "insurer", "regulator")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.signers = {name: Signer(secrets.token_bytes(32)) for name in self.names}
+        self.cosigners = {name: Signer(secrets.token_bytes(32)) for name in self.names}
+        founders = tuple(self._member(name) for name in self.names)
+        self.founding = Founding("chain", founders, "bureau", needed_cosigners(len(founders)), "UTC", self.now())
+
+    def _member(self, name: str) -> Member:
+        keys = [self.signers[name], self.cosigners[name], *(Signer(secrets.token_bytes(32)) for _ in "ht")]
+        seal = SealingKey(SealKey(1, secrets.token_bytes(32)), 0)
+        return Member(name, (name,), KeySet(*(SignatureKey(key.key, 0) for key in keys), seal), True)
+
+    @staticmethod
+    def now() -> int:
+        return 1_800_000_000_000
+
+    async def start(self, memories: Callable[[str], Path]) -> None:
+        self.engine = await Far.open(self.folder / "l", self.founding, self.cosigners["bureau"], self.now)
+        self.accounts = {}
+        for name in self.names:
+            replica = Replica(self.founding, name, self.cosigners[name], self.now, memories(name))
+            trust = trust_of(self.founding)
+            self.accounts[name] = LedgerAccount(name, self.signers[name], self.engine, replica, trust, 2)
+        self.tasks = [asyncio.create_task(account.attend()) for account in self.accounts.values()]
+
+    async def end(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await self.engine.close()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("lag", ["none", "some"])
+def test_a_ledger_whose_processes_all_died_goes_on(tmp_path: Path, lag: str) -> None:
+    """Its file knows an older final head than all members remember; with `some`, not all remember the same one."""
+
+    async def story() -> None:
+        members = Members(tmp_path / "now")
+        members.folder.mkdir()
+        await members.start(lambda name: members.folder / name)
+        early = {}
+
+        async def writes(number: int) -> None:
+            await members.accounts[members.names[number % 4]].submit(
+                AnchorGrant(f"g{number}", bytes(32), 0, members.now() + 1, 0)
+            )
+
+        writing = []
+        for number in range(12):
+            writing.append(asyncio.create_task(writes(number)))
+            await asyncio.sleep(0.017)
+            if number == 8 and lag == "some":
+                early = {name: (members.folder / name).read_bytes() for name in members.names[:2]}
+        await asyncio.gather(*writing)
+        height = members.engine.machine.height
+        db = sqlite3.connect(members.folder / "l")
+        (final,) = db.execute("SELECT note FROM final").fetchone()
+        shutil.copytree(members.folder, tmp_path / "then", ignore=shutil.ignore_patterns("*.lock"))  # what the disk has
+        db.close()
+        await members.end()
+        members.folder = tmp_path / "then"
+        assert parse_note(final).checkpoint.size <= height
+        for name, memory in early.items():
+            (members.folder / name).write_bytes(memory)
+        await members.start(lambda name: members.folder / name)
+        for name in members.names:
+            await members.accounts[name].until(lambda state: state.height >= height or None, "all of it", 10)
+        await members.accounts["hospital"].submit(AnchorGrant("new", bytes(32), 0, members.now() + 1, 0))
+        await members.end()
+
+    asyncio.run(story())
+
+
+def test_catching_up_keeps_no_state_of_before_the_final_head(play: Play) -> None:
+    async def story(world: Any) -> None:
+        for number in range(6):
+            await world.bureau.submit(anchoring(world, f"g{number}"))
+        await world.regulator.account.caught_up()
+        height = world.regulator.account.state.height
+        account = watcher(world, world.consortium.engine)
+        held = []
+        follow = account.replica.follow
+
+        def counting(blocks: Any, note: Any) -> Any:
+            held.append(len(account._replayed))
+            return follow(blocks, note)
+
+        account.replica.follow = counting  # type: ignore[method-assign]
+        attending = asyncio.create_task(account.attend())
+        await account.until(lambda state: True if state.height >= height else None, "all of it", 20)
+        assert len(held) == height > 6 and max(held) <= 3 and len(account._replayed) <= 1
+        attending.cancel()
+        await asyncio.gather(attending, return_exceptions=True)
 
     play(story)
 
