@@ -31,6 +31,7 @@ from wire.canonical import encode
 from wire.checkpoint import TrustFile, parse_note, read_trust, trust_of, verify_checkpoint
 from wire.dates import format_instant, instant_of
 from wire.errors import Refused, Unavailable
+from wire.identifiers import check_name
 
 _PIPED_WIDTH = 160
 """Columns of a table where there is no terminal to ask."""
@@ -40,7 +41,8 @@ _PIPED_WIDTH = 160
 class History:
     """An export that replayed to its roots. entries: those selected; the counts are of all history.
 
-    cosigners: who signed the head besides the sequencer; time: instant that k of them had reached.
+    cosigners: the members that re-execute blocks and signed the head, which count; others: members that signed it
+    and do not count; time: instant that k of the cosigners had reached.
     """
 
     path: str
@@ -56,6 +58,7 @@ class History:
     size: int
     time: int
     cosigners: tuple[str, ...]
+    others: tuple[str, ...]
     entries: tuple[Entry, ...]
 
     @property
@@ -67,7 +70,7 @@ class History:
 def read_export(path: Path) -> LedgerExport:
     """The export at `path`, not yet verified. Raises Unavailable, DecodeError, Refused (another kind of file)."""
     try:
-        data = path.read_bytes()
+        data = evidence.read_file(path)
     except OSError:
         raise Unavailable("wire.unreadable", file=str(path)) from None
     from medveil.verification.kinds import register_all
@@ -86,6 +89,8 @@ def read_history(path: Path, trust: Path | None = None, selection: Selection | N
     Refused for an organisation or a kind of op that nobody knows, where nothing selected would mislead.
     """
     kinds = known_kinds()
+    if selection is not None and selection.organisation:
+        check_name(selection.organisation, "organisation")
     if selection is not None and selection.kind and selection.kind not in kinds:
         contract = selection.kind.partition(".")[0]
         near = [
@@ -111,6 +116,8 @@ def read_history(path: Path, trust: Path | None = None, selection: Selection | N
         member(machine.view(), selection.organisation)
     known = extend(pinned, export.handovers).until(machine.height)
     checkpoint = verify_checkpoint(export.note, known)
+    signed = [line.name for line in parse_note(export.note).lines if line.name != pinned.origin]
+    counted = known.at(checkpoint.size - 1).re_executing
     return History(
         path=str(path),
         pinned=trust is not None,
@@ -124,7 +131,8 @@ def read_history(path: Path, trust: Path | None = None, selection: Selection | N
         log_root=checkpoint.root,
         size=checkpoint.size,
         time=checkpoint.time,
-        cosigners=tuple(line.name for line in parse_note(export.note).lines if line.name != pinned.origin),
+        cosigners=tuple(name for name in signed if name in counted),
+        others=tuple(name for name in signed if name not in counted),
         entries=tuple(picked),
     )
 
@@ -157,10 +165,13 @@ def write_snapshot(path: Path, trust: Path | None, out: Path) -> LedgerSnapshot:
 def instant(text: str, zone: str) -> int:
     """The instant that an ISO 8601 date or time names; without an offset of its own it is in `zone`.
 
-    Raises ValueError if it is neither.
+    Raises ValueError if it is neither, for a zone that this machine does not know, and beyond the years 1 to 9999.
     """
-    moment = datetime.fromisoformat(text)
-    return instant_of(moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(zone)))
+    try:
+        moment = datetime.fromisoformat(text)
+        return instant_of(moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(zone)))
+    except (KeyError, OverflowError, OSError):  # of a zone: not known; of a folder's name; of a time: out of range
+        raise ValueError(f"no instant: {text!r} in {zone!r}") from None
 
 
 # --- the screen --------------------------------------------------------------------------------------
@@ -187,6 +198,7 @@ def _facts(history: History) -> dict[str, object]:
         "log_size": history.size,
         "cosigned_at": format_instant(history.time),
         "cosigners": list(history.cosigners),
+        "others_who_signed": list(history.others),
         "needed_cosigners": history.trust.k,
     }
 
@@ -221,6 +233,7 @@ def show_verified(history: History, as_json: bool) -> None:
         return
     console = _console()
     took = history.envelopes - history.refused
+    others = f"; also signed by {', '.join(history.others)}, which do not replay and do not count"
     for line in (
         f"blocks replayed from genesis, each to the header it states ({history.blocks})",
         f"envelopes signed by their senders, for this chain ({history.envelopes}, {history.ops} ops)",
@@ -228,7 +241,8 @@ def show_verified(history: History, as_json: bool) -> None:
         f"log root {history.log_root.hex()} over {history.size} headers",
         f"state root {history.state_root.hex()} over {history.keys} keys",
         f"head signed by the sequencer, reached by {format_instant(history.time)}",
-        f"head cosigned by {len(history.cosigners)}, needed {history.trust.k}: {', '.join(history.cosigners)}",
+        f"head cosigned by {len(history.cosigners)}, needed {history.trust.k}: {', '.join(history.cosigners)}"
+        + (others if history.others else ""),
     ):
         console.print(Text(f"  ok  {line}"), soft_wrap=True)
     _say_verdict(console, history)

@@ -35,7 +35,7 @@ def update_trust(path: Path, files: Sequence[Path], out: Path | None = None) -> 
     found: list[ProvenValue] = []
     for file in files:
         try:
-            data = file.read_bytes()
+            data = evidence.read_file(file)
         except OSError:
             raise Unavailable("wire.unreadable", file=str(file)) from None
         struct = evidence.read(data)

@@ -9,7 +9,9 @@ signed by the exporting organisation, so that a changed, added, removed or renam
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +21,7 @@ import msgspec
 from wire import canonical
 from wire.canonical import Wire
 from wire.domains import MANIFEST
-from wire.errors import DecodeError, Unavailable, VerificationError
+from wire.errors import DecodeError, Refused, Unavailable, VerificationError
 from wire.identifiers import NAME_PATTERN, Name
 from wire.signing import Signature, Signer, VerifyKey, verify
 
@@ -63,24 +65,56 @@ def kinds() -> tuple[tuple[str, int], ...]:
     return tuple(sorted(_kinds))
 
 
+def read_file(path: Path, limit: int = canonical.LARGEST) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes, none of them read if it is longer.
+
+    A pipe or a device, which may have no end or never begin, is refused before it is read. Raises OSError, Refused,
+    DecodeError.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise Refused("wire.no_file", file=str(path))
+        if state.st_size > limit:
+            raise DecodeError("wire.too_long", kind="file", length=state.st_size, limit=limit)
+        data = file.read(state.st_size or limit + 1)
+    if len(data) > limit:
+        raise DecodeError("wire.too_long", kind="file", length=len(data), limit=limit)
+    return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # or a pipe that nobody writes to would be waited for
+
+
+_BEGINNING = re.compile(
+    rb"(?:[\x91-\x9f]|\xdc..)(?:[\xa1-\xbf]|\xd9.)[a-z0-9._-]{1,64}(?P<header>\x94\xabwire\.header)", re.DOTALL
+)
+"""How every evidence file begins: an array, the struct's tag, its header. Nothing of a file is decoded before its
+kind is known: what is decoded without a type can take a hundred times its length."""
+
+
 def _header(data: bytes) -> Header:
+    begins = _BEGINNING.match(data)
+    if begins is None:
+        raise DecodeError("wire.not_evidence")
+    at = begins.end()
     try:
-        outer = msgspec.msgpack.decode(data)
-        header = outer[1]
-        if header[0] != "wire.header" or len(header) != 4:
-            raise DecodeError("wire.not_evidence")
-        return msgspec.convert({"kind": header[1], "version": header[2], "suite": header[3]}, _PlainHeader).header()
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, LookupError, TypeError, ValueError):
+        for _ in range(3):  # kind, version, suite
+            at = _end_of_value(data, at)
+        return canonical.decode(Header, data[begins.start("header") : at])
+    except (DecodeError, IndexError):
         raise DecodeError("wire.not_evidence") from None
 
 
-class _PlainHeader(msgspec.Struct):
-    kind: Name
-    version: int
-    suite: int
-
-    def header(self) -> Header:
-        return Header(self.kind, self.version, self.suite)
+def _end_of_value(data: bytes, at: int) -> int:
+    """Where the short text or small number ends that begins at `at`."""
+    first = data[at]
+    if first == 0xD9:
+        return at + 2 + data[at + 1]
+    if first == 0xCC:
+        return at + 2
+    return at + 1 + (first & 0x1F if 0xA0 <= first <= 0xBF else 0)
 
 
 def read(data: bytes) -> Any:
@@ -156,10 +190,10 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Parse ``manifest.json``. Raises Unavailable (no such file), DecodeError (not its one JSON text)."""
+    """Parse ``manifest.json``. Raises Unavailable (no such file), Refused, DecodeError (not its one JSON text)."""
     path = folder / MANIFEST_NAME
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError:
         raise Unavailable("wire.no_manifest", folder=str(folder)) from None
     try:
@@ -196,7 +230,7 @@ def check_manifest(folder: Path, manifest: Manifest, key: VerifyKey) -> None:
         if path.is_symlink() or not path.is_file():
             raise VerificationError("wire.file_changed", file=name)
         try:
-            data = path.read_bytes()
+            data = read_file(path)
         except OSError:
             raise Unavailable("wire.unreadable", file=name) from None
         if len(data) != file.length or hashlib.sha256(data).hexdigest() != file.sha256:

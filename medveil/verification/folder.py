@@ -64,7 +64,7 @@ def verify(
 
 def _read(path: Path, name: str) -> Any:
     try:
-        data = path.read_bytes()
+        data = evidence.read_file(path)
     except OSError:
         raise Unavailable("wire.unreadable", file=name) from None
     return evidence.read(data)

@@ -81,7 +81,7 @@ def show_file(path: Path) -> None:
     if not path.exists():
         raise Unavailable("verify.nothing_there", path=str(path))
     try:
-        data = path.read_bytes()
+        data = evidence.read_file(path)
     except OSError:
         raise Unavailable("wire.unreadable", file=str(path)) from None
     struct = evidence.read(data)

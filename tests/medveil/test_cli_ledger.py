@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ledger.export import LedgerExport
+from ledger.machine import Machine
 from ledger.reading import Selection, kinds_of, known_kinds
 from medveil.cli import app
 from medveil.history import instant, read_history
 from wire.canonical import decode, encode
-from wire.checkpoint import read_trust, trust_of, write_trust
+from wire.checkpoint import cosign_checkpoint, read_trust, sign_checkpoint, trust_of, write_trust
 from wire.dates import format_instant
 from wire.errors import DecodeError, MedveilError, QuorumNotMet, Refused, VerificationError
+from wire.signing import Signer
 
 VECTOR = Path(__file__).resolve().parents[1] / "vectors" / "ledger" / "history.json"
 
@@ -153,14 +157,78 @@ def test_what_nobody_knows_is_refused_and_not_an_empty_list(folder: Path) -> Non
     assert done.exit_code == 2 and "--since" in done.output
 
 
+@pytest.mark.parametrize(
+    "option,value",
+    [
+        ("--since", "0001-01-01T00:00+12:00"),
+        ("--until", "9999-12-31T23:59:59-12:00"),
+        ("--since", "2026-11-22T10:00+99:00"),
+    ],
+)
+def test_times_beyond_the_calendar_are_wrong_usage(folder: Path, option: str, value: str) -> None:
+    done = run(folder, "show", option, value)
+    assert done.exit_code == 2 and option in done.output
+    assert CliRunner().invoke(app, ["verify", str(folder), "--newer-than", value]).exit_code == 2
+
+
+def test_a_name_that_none_can_have_is_said_in_words(folder: Path) -> None:
+    assert refusal(run(folder, "show", "--organisation", "医院")).code == "wire.bad_name"
+
+
+@pytest.mark.parametrize("zone", ["Asia", "Asia/Nowhere", "../etc/passwd", "a" * 5000])
+def test_the_zone_of_an_export_is_not_believed(folder: Path, export: LedgerExport, zone: str) -> None:
+    founding = msgspec.structs.replace(export.founding, zone=zone)
+    (folder / "ledger.evidence").write_bytes(encode(msgspec.structs.replace(export, founding=founding)))
+    done = run(folder, "show", "--since", "2026-11-22", trust=False)
+    assert done.exit_code == 2 or refusal(done).code.startswith("checkpoint.")
+
+
+@pytest.mark.parametrize("verb", ["verify", "show", "snapshot"])
+def test_what_has_no_end_is_refused(folder: Path, verb: str) -> None:
+    (folder / "ledger.evidence").unlink()
+    for target in ("/dev/zero", "pipe"):
+        if target == "pipe":
+            os.mkfifo(folder / "pipe")
+        (folder / "ledger.evidence").symlink_to(target)
+        more = (str(folder / "out"),) if verb == "snapshot" else ()
+        assert refusal(run(folder, verb, *more)).code == "wire.no_file"
+        for other in (["verify"], ["show"], ["trust", "update", str(folder / "consortium.json")]):
+            done = CliRunner().invoke(app, [*other, str(folder / "ledger.evidence")])
+            assert refusal(done).code == "wire.no_file", other
+        (folder / "ledger.evidence").unlink()
+
+
+def test_who_signed_without_replaying_is_told_apart(folder: Path, export: LedgerExport) -> None:
+    others = ("insurer", "regulator")
+    members = tuple(
+        msgspec.structs.replace(member, re_executes=member.organisation not in others)
+        for member in export.founding.members
+    )
+    founding = msgspec.structs.replace(export.founding, members=members, k=4)
+    log = Machine(founding).log
+
+    def cosigner(name: str) -> Signer:  # as tests/ledger/conftest.py derived them
+        return Signer(sha256(f"{name}/cosign".encode()).digest())
+
+    note = sign_checkpoint(cosigner("bureau"), trust_of(founding).origin, log.size, log.root())
+    for name in ("bureau", "hospital-1", "insurer", "hospital-2", "hospital-3", "regulator"):
+        note = note.with_line(cosign_checkpoint(cosigner(name), name, note, 1_800_000_000))
+    path = folder / "ledger.evidence"
+    path.write_bytes(encode(LedgerExport(export.header, founding, (), (), note.format())))
+    history = read_history(path)
+    assert history.others == others
+    assert history.cosigners == ("bureau", "hospital-1", "hospital-2", "hospital-3")
+    done = CliRunner().invoke(app, ["ledger", "verify", str(path)])
+    assert "head cosigned by 4, needed 4: bureau" in done.output
+    assert "also signed by insurer, regulator, which do not replay and do not count" in done.output
+
+
 def test_instants_without_an_offset_are_in_the_consortiums_zone() -> None:
     assert instant("2026-11-22T08:00", "Asia/Shanghai") == instant("2026-11-22T00:00Z", "Asia/Shanghai")
     assert instant("2026-11-22", "UTC") == 1_795_305_600_000
 
 
 def test_a_selection_reads_blocks_with_their_results(export: LedgerExport) -> None:
-    from ledger.machine import Machine
-
     machine = Machine(export.founding)
     for block in export.blocks:
         results = machine.replay(block).results

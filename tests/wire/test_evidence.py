@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import tracemalloc
 from pathlib import Path
 
 import msgspec
@@ -10,8 +12,8 @@ import pytest
 
 from wire import evidence
 from wire.canonical import Wire, encode
-from wire.errors import DecodeError, MedveilError, Unavailable, VerificationError
-from wire.evidence import Header, check_manifest, read, read_manifest, register, to_json, write_manifest
+from wire.errors import DecodeError, MedveilError, Refused, Unavailable, VerificationError
+from wire.evidence import Header, check_manifest, read, read_file, read_manifest, register, to_json, write_manifest
 from wire.signing import Signer
 
 SIGNER = Signer(b"\x07" * 32)
@@ -83,6 +85,48 @@ def test_junk_is_no_evidence(header: Header, data: bytes) -> None:
     with pytest.raises(DecodeError) as caught:
         read(data)
     assert caught.value.code == "wire.not_evidence"
+
+
+def test_a_file_of_no_kind_is_refused_without_decoding_it(header: Header) -> None:
+    """Decoded without a type, these 4 MiB of empty maps would take 300."""
+    maps = b"\xdd" + (4 * 1024 * 1024).to_bytes(4, "big") + b"\x80" * (4 * 1024 * 1024)
+    for data in (maps, b"\x93\xa9test.memo" + encode(Header("test-memo", 1, 1)) + maps):
+        tracemalloc.start()
+        with pytest.raises(DecodeError):
+            read(data)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1024 * 1024
+
+
+@pytest.mark.parametrize("version", [1, 45, 97, 127, 128, 255])
+@pytest.mark.parametrize("kind", ["a", "aa", "a" * 31, "a" * 32, "a" * 64])
+def test_every_header_is_told_from_the_beginning(header: Header, kind: str, version: int) -> None:
+    with pytest.raises(DecodeError) as caught:
+        read(encode(Note(Header(kind, version, version), "text")))
+    assert caught.value.code == "wire.unknown_kind"
+    assert caught.value.facts == {"kind": kind, "version": version, "suite": version}
+
+
+def test_files_are_read_up_to_a_length_and_nothing_else_is(tmp_path: Path) -> None:
+    file, pipe = tmp_path / "file", tmp_path / "pipe"
+    file.write_bytes(b"12345")
+    assert read_file(file, 5) == b"12345"
+    with pytest.raises(DecodeError) as caught:
+        read_file(file, 4)
+    assert (caught.value.code, caught.value.facts["length"]) == ("wire.too_long", 5)
+    with file.open("wb") as sparse:
+        sparse.truncate(2**40)
+    with pytest.raises(DecodeError):
+        read_file(file)
+    os.mkfifo(pipe)  # nobody writes to it: to open it plainly would never end
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(Refused) as refused:
+            read_file(path)
+        assert refused.value.code == "wire.no_file"
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(OSError):
+            read_file(path)
 
 
 def test_registering_is_strict(header: Header) -> None:
