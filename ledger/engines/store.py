@@ -85,6 +85,8 @@ class Store:
             db.execute("COMMIT")
             self._fault("create:committed")
         elif db.execute("SELECT founding FROM genesis").fetchall() != [(encode(founding),)]:
+            if version < DATA_VERSION and not _has_genesis(db):
+                raise DecodeError("ledger.old_data", path=str(self._path), version=version)
             raise DecodeError("ledger.other_data", path=str(self._path), chain=founding.chain)
         elif version < DATA_VERSION:
             try:
@@ -262,6 +264,15 @@ def _is_text(word: str) -> bool:
     try:
         word.encode()
     except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _has_genesis(db: sqlite3.Connection) -> bool:
+    """Whether the file holds anybody's genesis as this program writes it."""
+    try:
+        decode(Founding, *db.execute("SELECT founding FROM genesis").fetchone())
+    except (DecodeError, TypeError):
         return False
     return True
 

@@ -103,6 +103,8 @@ def test_damaged_old_data_stays_as_it_was(world: Any, version_1: Old, tmp_path: 
 @pytest.mark.parametrize(
     "statement",
     [
+        "UPDATE genesis SET founding = x'00'",
+        "DELETE FROM genesis",
         "UPDATE blocks SET block = 'text' WHERE height = 3",
         "UPDATE blocks SET block = 5 WHERE height = 3",
         "UPDATE blocks SET note = 'text' WHERE height = 3",
