@@ -354,10 +354,9 @@ class Machine:
             raise VerificationError("ledger.bad_block", height=height)
         in_force = self.in_force()
         view = self.next_view()
-        opened: list[SignedEnvelope] = []
         for entry, data in enumerate(envelopes):
             try:
-                opened.append(self.authenticate(data, view))
+                self.authenticate(data, view)
             except MedveilError as error:
                 raise VerificationError("ledger.bad_entry", height=height, entry=entry, reason=error.code) from None
         context = Context(self.genesis, height, time)
@@ -365,7 +364,8 @@ class Machine:
         results: list[Result] = []
         refusals: list[Refused | None] = []
         quotas: dict[str, tuple[int, int]] = {}  # envelopes and bytes so far, by sender
-        for entry, (data, signed) in enumerate(zip(envelopes, opened, strict=True)):
+        for entry, data in enumerate(envelopes):
+            signed = open_envelope(data)  # again: a whole block's, opened, may take many times its length
             sender = signed.envelope.sender
             count, length = quotas.get(sender, (0, 0))
             quotas[sender] = count, length = count + 1, length + len(data)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ledger.machine as machine_module
-from ledger.contracts import AnchorGrant, RevokeGrant, VoteBudget, VoteSuspension
+from ledger.contracts import AnchorGrant, Column, RevokeGrant, VoteBudget, VoteSuspension
 from ledger.contracts.contract import state_key
 from ledger.contracts.datasets import population, population_key
 from ledger.contracts.grants import GrantState, grant_key
@@ -354,3 +354,17 @@ def test_what_is_settled_stays() -> None:
     view.put(b"k", Account(2))
     view.undo(mark)
     assert dict(view.tree().items()) == {b"k": encode(Account(1))}
+
+
+def test_a_block_of_long_envelopes_is_not_held_opened(world: Any) -> None:
+    """Opened, what one organisation may put into a block takes many times its length: one envelope at a time does."""
+    values = tuple(f"{number:03}" for number in range(1000))
+    columns = tuple(Column(f"c{number}", "category", 0, 0, 1, values) for number in range(64))
+    declared = world.dataset("d", columns=columns)
+    long = [world.envelope("hospital-1", declared, nonce=nonce) for nonce in range(12)]
+    tracemalloc.start()
+    outcome = world.block(*long)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [result.code for result in outcome.results] == ["datasets.unknown_population"] * 12
+    assert peak < 5 * sum(map(len, long))
