@@ -22,8 +22,11 @@ LARGEST = 64 * 1024 * 1024
 """Longest input that is decoded at all, in bytes."""
 
 
-class Wire(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Base of every struct that travels. A subclass names its tag: ``class X(Wire, frozen=True, tag="part.x")``."""
+class Wire(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Base of every struct that travels. A subclass names its tag: ``class X(Wire, frozen=True, tag="part.x")``.
+
+    Frozen structs of plain values hold no cycles, so the collector need not walk them: a ledger keeps very many.
+    """
 
 
 T = TypeVar("T")

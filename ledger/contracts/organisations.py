@@ -97,11 +97,10 @@ class RotateKeys(Wire, frozen=True, tag="organisations.rotate_keys"):
 
 
 class KeysHeld(Wire, frozen=True, tag="organisations.keys_held"):
-    """What each new key signs, to show that who names it holds it."""
+    """What each new key signs: to show that who names it holds it, and agrees to what it is to be."""
 
     chain: Hash
-    organisation: Name
-    keys: KeySet
+    member: Member
 
 
 class Ballot(Wire, frozen=True, tag="organisations.ballot"):
@@ -128,13 +127,14 @@ def admission_key(organisation: str) -> bytes:
     return state_key(NAME, "admission", organisation)
 
 
-def possession_message(chain: bytes, organisation: str, keys: KeySet) -> bytes:
-    """What each of the four signature keys in `keys` (valid from 0) signs under the domain KEY_POSSESSION.
+def possession_message(chain: bytes, member: Member) -> bytes:
+    """What each of the four signature keys of `member` (valid from 0) signs under the domain KEY_POSSESSION.
 
-    chain: 32-byte hash of genesis. A sealing key cannot sign: who names one that it does not hold cannot
+    chain: 32-byte hash of genesis. Roles and tier are signed too: nobody can be admitted as what it did not ask
+    for. A sealing key cannot sign: who names one that it does not hold cannot
     read what is sealed to it, and a key that another ever named is refused.
     """
-    return encode(KeysHeld(chain, organisation, keys))
+    return encode(KeysHeld(chain, member))
 
 
 def vote_suspension(op: VoteSuspension, sender: str, context: Context, view: View) -> tuple[Event, ...]:
@@ -200,13 +200,14 @@ def _check_application(application: Application, context: Context, view: View) -
         check_member(applicant)
     except DecodeError:
         raise Refused("organisations.bad_application", organisation=name) from None
-    _check_new_keys(name, applicant.keys, None, application.possession, context, view)
+    _check_new_keys(applicant, None, application.possession, context, view)
 
 
 def _check_new_keys(
-    name: str, keys: KeySet, before: KeySet | None, possession: Possession, context: Context, view: View
+    applicant: Member, before: KeySet | None, possession: Possession, context: Context, view: View
 ) -> None:
     """Each new key never used before and valid from 0; each signature key shown to be held. Raises Refused."""
+    name, keys = applicant.organisation, applicant.keys
     named = publics(keys)
     fresh = [public for public in named if before is None or public not in publics(before)]
     if any(named.count(public) > 1 for public in named) or any(
@@ -215,7 +216,7 @@ def _check_new_keys(
         raise Refused("organisations.used_key", organisation=name)
     if any(getattr(keys, use).valid_from for use in KeySet.__struct_fields__):
         raise Refused("organisations.key_height", organisation=name)
-    message = possession_message(context.genesis, name, keys)
+    message = possession_message(context.genesis, applicant)
     for entry, signature in zip(signature_keys(keys), possession, strict=True):
         try:
             verify(entry.key, KEY_POSSESSION, message, signature)
@@ -296,7 +297,8 @@ def rotate_keys(op: RotateKeys, sender: str, context: Context, view: View) -> tu
         check_member(after)
     except DecodeError:
         raise Refused("organisations.bad_application", organisation=sender) from None
-    _check_new_keys(sender, op.keys, state.keys, op.possession, context, view)
+    asked = msgspec.structs.replace(after, keys=op.keys)
+    _check_new_keys(asked, state.keys, op.possession, context, view)
     claim(after, view)
     schedule(height, MembershipChange(sender, after), view)
     return (Event("organisations.rotates", sender, (height,)),)

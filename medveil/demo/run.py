@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from connectors.sources import Source, load_sources
+from ledger.engines.clock import steady
 from medveil import __version__
 from medveil.consortium import local_consortium
 from medveil.demo import audit as auditing
@@ -72,7 +73,7 @@ async def _play(folder: Path, sources: Sequence[Source], narrator: Narrator) -> 
     async with AsyncExitStack() as stack:
         with narrator.step("Join"):
             consortium = await stack.enter_async_context(
-                local_consortium(folder, CHAIN, founding, BUREAU, ZONE, rand, now)
+                local_consortium(folder, CHAIN, founding, BUREAU, ZONE, rand, now, steady=steady)
             )
             play = Play(consortium, narrator, folder, layout)
             joined = await join(play)

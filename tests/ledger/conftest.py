@@ -110,18 +110,18 @@ class World:
         signing = (SignatureKey(self.signer(name, f"{use}-{generation}").key, 0) for use in USES)
         return KeySet(*signing, SealingKey(SealKey(1, named(name, f"seal-{generation}")), 0))
 
-    def _held(self, name: str, keys: KeySet, chain: bytes | None) -> tuple[Signature, ...]:
+    def held(self, applicant: Member, chain: bytes | None = None) -> tuple[Signature, ...]:
         """Possession of the keys that this world can know: by name and generation, or of genesis."""
         ring = Keyring(
             *(
                 self.signer(owner, use + which)
-                for owner in (name, *MEMBERS)
+                for owner in (applicant.organisation, *MEMBERS)
                 for use in USES
                 for which in ("", *(f"-{number}" for number in range(1, 41)))
             )
         )
-        message = possession_message(chain or self.trust.genesis_hash, name, keys)
-        signers = [ring.for_key(entry.key) for entry in signature_keys(keys)]
+        message = possession_message(chain or self.trust.genesis_hash, applicant)
+        signers = [ring.for_key(entry.key) for entry in signature_keys(applicant.keys)]
         return tuple(signer.sign(KEY_POSSESSION, message) for signer in signers if signer is not None)
 
     def application(
@@ -138,7 +138,8 @@ class World:
     ) -> Application:
         """An application with possession shown of whatever keys it names."""
         keys = msgspec.structs.replace(keys or self.keys(name, generation), **(change or {}))
-        return Application(Member(name, roles, keys, re_executes, tier), self._held(name, keys, chain))
+        applicant = Member(name, roles, keys, re_executes, tier)
+        return Application(applicant, self.held(applicant, chain))
 
     def rotation(
         self,
@@ -160,7 +161,13 @@ class World:
             if use not in only
         }
         keys = KeySet(**(old | new | (change or {})))
-        return RotateKeys(keys, from_height, self._held(name, keys, chain))
+        return RotateKeys(keys, from_height, self.held(self.as_now(name, keys), chain))
+
+    def as_now(self, name: str, keys: KeySet) -> Member:
+        """A member as the ledger has it, but for its keys."""
+        state = self.machine.get(member_key(name), MemberState)
+        assert state is not None
+        return Member(name, state.roles, keys, state.re_executes, state.tier)
 
     def act(self, sender: str, *ops: Op, **how: object) -> tuple[str, ...]:
         """One envelope in a block of its own: names of its events. Raises the contract's refusal."""

@@ -91,9 +91,10 @@ async def _work(folder: Path, boundary: str, nth: int) -> None:
             signers = [_signer("researcher", f"{use}-{height}") for use in ("envelope", "cosign", "http", "tls")]
             seal = SealKey(1, sha256(f"seal-{height}".encode()).digest())
             keys = KeySet(*(SignatureKey(signer.key, 0) for signer in signers), SealingKey(seal, 0))
-            message = possession_message(chain, "researcher", keys)
+            applicant = Member("researcher", ("researcher",), keys, True)
+            message = possession_message(chain, applicant)
             held = tuple(signer.sign(KEY_POSSESSION, message) for signer in signers)
-            application = Application(Member("researcher", ("researcher",), keys, True), held)
+            application = Application(applicant, held)
             for name in names:
                 await send(name, _signer(name, "envelope"), VoteAdmission(application))
         await send(

@@ -89,7 +89,7 @@ class Party:
 
     async def rotate(self, name: str) -> None:
         keys = self.world.keys(name, "1")
-        held = self.world._held(name, keys, None)
+        held = self.world.held(self.world.as_now(name, keys))
         await self.send(name, RotateKeys(keys, 0, held))
         self.has_new_keys(name)
 

@@ -110,6 +110,9 @@ def test_only_those_that_re_execute_vote(world: Any) -> None:
         (lambda w, a: replace(a, member=replace(a.member, roles=("king",))), "organisations.bad_application"),
         (lambda w, a: replace(a, member=replace(a.member, roles=())), "organisations.bad_application"),
         (lambda w, a: replace(a, member=replace(a.member, organisation="maker")), "organisations.key_not_held"),
+        (lambda w, a: replace(a, member=replace(a.member, roles=("bureau",))), "organisations.key_not_held"),
+        (lambda w, a: replace(a, member=replace(a.member, tier="national")), "organisations.key_not_held"),
+        (lambda w, a: replace(a, member=replace(a.member, re_executes=False)), "organisations.key_not_held"),
         (lambda w, a: replace(a, possession=a.possession[::-1]), "organisations.key_not_held"),
         (lambda w, a: w.application("pharmacy", chain=bytes(32)), "organisations.key_not_held"),
         (lambda w, a: w.application("insurer"), "organisations.member_already"),
@@ -136,7 +139,7 @@ def test_only_those_that_re_execute_vote(world: Any) -> None:
             "organisations.bad_application",
         ),
     ],
-    ids=range(11),
+    ids=range(14),
 )
 def test_applications_that_are_refused(world: Any, change: Any, code: str) -> None:
     application = change(world, world.application("pharmacy", ("pharmacy",)))

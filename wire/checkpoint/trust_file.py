@@ -153,7 +153,8 @@ def write_trust(path: Path, trust: TrustFile) -> None:
 def read_trust(path: Path) -> TrustFile:
     """The trust file at `path`. Raises Unavailable if it cannot be read, DecodeError if it is not one."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(LONGEST + 1)
     except OSError:
         raise Unavailable("checkpoint.trust_unreadable", path=str(path)) from None
     return parse_trust(data)
