@@ -9,6 +9,9 @@ handed over by the members before. A fault is named by block height and entry.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
 
 from ledger.handovers import check_members, extend
 from ledger.machine import Block, BlockOutcome, Machine
@@ -19,11 +22,14 @@ from wire.errors import VerificationError
 from wire.evidence import Header, register
 from wire.keyset import Founding
 
+Pieces = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+
 
 class LedgerExport(Wire, frozen=True, tag="ledger.export"):
     """Evidence of all history. blocks: from height 1 on, no gap; note: the final checkpoint that covers them all.
 
-    handovers: one for each height at which members or keys changed, in order.
+    handovers: one for each height at which members or keys changed, in order; pieces: how many files hold
+    the blocks, if this one does not (`ledger.pieces`); 0 of an export that is whole.
     """
 
     header: Header
@@ -31,6 +37,7 @@ class LedgerExport(Wire, frozen=True, tag="ledger.export"):
     blocks: tuple[Block, ...]
     handovers: tuple[ProvenValue, ...]
     note: bytes
+    pieces: Pieces = 0
 
 
 EXPORT = register("ledger-export", 1, LedgerExport)
@@ -50,6 +57,8 @@ def verify_export(
     """
     if export.header != EXPORT or encode(export.founding) != trust.genesis:
         raise VerificationError("ledger.other_genesis", chain=trust.chain)
+    if export.pieces:
+        raise VerificationError("ledger.missing_piece", number=1, count=export.pieces)
     known = extend(trust, export.handovers)
     machine = Machine(export.founding)
     for block in export.blocks:

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from ledger.export import Pieces
 from ledger.handovers import check_members, extend
 from ledger.machine import BlockHeader, Machine
 from ledger.receipts import ProvenValue
 from ledger.trees.log import Log
 from ledger.trees.state import StateTree
-from wire.canonical import LARGEST, Wire, encode
+from wire.canonical import Wire, encode
 from wire.checkpoint import Note, TrustFile, leaf_hash, verify_checkpoint
-from wire.errors import Refused, VerificationError
+from wire.errors import VerificationError
 from wire.evidence import Header, register
 from wire.identifiers import Hash
 from wire.keyset import Founding
@@ -38,7 +39,8 @@ class LedgerSnapshot(Wire, frozen=True, tag="ledger.snapshot"):
 
     leaves: the log's leaf hashes from genesis to `block`, 32 bytes each; entries: the whole state in the
     order of keys; handovers: one for each height at which members or keys changed, in order; note: the final
-    checkpoint whose last leaf `block` is.
+    checkpoint whose last leaf `block` is; pieces: how many files hold leaves and entries, if this one does not
+    (`ledger.pieces`); 0 of a snapshot that is whole.
     """
 
     header: Header
@@ -48,6 +50,7 @@ class LedgerSnapshot(Wire, frozen=True, tag="ledger.snapshot"):
     entries: tuple[StateEntry, ...]
     handovers: tuple[ProvenValue, ...]
     note: bytes
+    pieces: Pieces = 0
 
 
 SNAPSHOT = register("ledger-snapshot", 1, LedgerSnapshot)
@@ -61,17 +64,10 @@ def take_snapshot(
     handovers: tuple[ProvenValue, ...],
     note: Note,
 ) -> LedgerSnapshot:
-    """The snapshot of `state` after `block`; `log` reaches at least that far, `note` is the final head over it.
-
-    Raises Refused if one file cannot hold it.
-    """
+    """The snapshot of `state` after `block`; `log` reaches at least that far, `note` is the final head over it."""
     leaves = tuple(log.leaf(index) for index in range(block.height + 1))
     entries = tuple(StateEntry(key, value) for key, value in state.items())
-    snapshot = LedgerSnapshot(SNAPSHOT, founding, block, leaves, entries, handovers, note.format())
-    length = len(encode(snapshot))
-    if length > LARGEST:
-        raise Refused("ledger.snapshot_too_large", length=length, limit=LARGEST)
-    return snapshot
+    return LedgerSnapshot(SNAPSHOT, founding, block, leaves, entries, handovers, note.format())
 
 
 def verify_snapshot(snapshot: LedgerSnapshot, trust: TrustFile) -> Machine:
@@ -81,6 +77,8 @@ def verify_snapshot(snapshot: LedgerSnapshot, trust: TrustFile) -> Machine:
     """
     if snapshot.header != SNAPSHOT or encode(snapshot.founding) != trust.genesis:
         raise VerificationError("ledger.other_genesis", chain=trust.chain)
+    if snapshot.pieces:
+        raise VerificationError("ledger.missing_piece", number=1, count=snapshot.pieces)
     known = extend(trust, snapshot.handovers)
     checkpoint = verify_checkpoint(snapshot.note, known)
     block = snapshot.block

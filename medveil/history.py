@@ -7,8 +7,6 @@ itself, and says so: whoever made it could have made all of it.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,13 +22,12 @@ from ledger.contracts.membership import member
 from ledger.export import LedgerExport, verify_export
 from ledger.handovers import extend
 from ledger.machine import Block, BlockOutcome
+from ledger.pieces import read_whole, write_whole
 from ledger.reading import Entry, Selection, known_kinds
 from ledger.snapshots import LedgerSnapshot, take_snapshot
-from wire import evidence
-from wire.canonical import encode
 from wire.checkpoint import TrustFile, parse_note, read_trust, trust_of, verify_checkpoint
 from wire.dates import format_instant, instant_of
-from wire.errors import Refused, Unavailable
+from wire.errors import Refused
 from wire.identifiers import check_name
 
 _PIPED_WIDTH = 160
@@ -68,15 +65,14 @@ class History:
 
 
 def read_export(path: Path) -> LedgerExport:
-    """The export at `path`, not yet verified. Raises Unavailable, DecodeError, Refused (another kind of file)."""
-    try:
-        data = evidence.read_file(path)
-    except OSError:
-        raise Unavailable("wire.unreadable", file=str(path)) from None
+    """The export at `path`, with its pieces, not yet verified.
+
+    Raises Unavailable, DecodeError, Refused (another kind of file), VerificationError (a piece is missing).
+    """
     from medveil.verification.kinds import register_all
 
     register_all()
-    struct = evidence.read(data)
+    struct = read_whole(path)
     if not isinstance(struct, LedgerExport):
         raise Refused("history.no_export", file=str(path))
     return struct
@@ -138,27 +134,17 @@ def read_history(path: Path, trust: Path | None = None, selection: Selection | N
 
 
 def write_snapshot(path: Path, trust: Path | None, out: Path) -> LedgerSnapshot:
-    """Replay the export at `path` and write the state at its head to `out`, whole or not at all; returns it.
+    """Replay the export at `path` and write the state at its head to `out` (and pieces beside it); returns it.
 
     An engine or a replica starts from it instead of replaying. Raises what `read_export` and
-    `ledger.export.verify_export` raise, Refused if one file cannot hold it, Unavailable if the disk refuses.
+    `ledger.export.verify_export` raise, Unavailable if the disk refuses.
     """
     export = read_export(path)
     machine = verify_export(export, read_trust(trust) if trust is not None else trust_of(export.founding))
     snapshot = take_snapshot(
         export.founding, machine.header, machine.state, machine.log, export.handovers, parse_note(export.note)
     )
-    part = out.with_name(out.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(encode(snapshot))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(out)
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise Unavailable("history.unwritable", file=str(out)) from None
+    write_whole(out, snapshot)
     return snapshot
 
 

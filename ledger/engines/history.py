@@ -18,7 +18,7 @@ from ledger.receipts import PROVEN_VALUE, RECEIPT, ProvenValue, Receipt
 from ledger.snapshots import LedgerSnapshot, take_snapshot
 from ledger.trees.log import Log
 from ledger.trees.state import StateTree
-from wire.canonical import LARGEST, encode
+from wire.canonical import encode
 from wire.checkpoint import Note
 from wire.errors import Refused, Unavailable
 from wire.keyset import Founding
@@ -145,11 +145,7 @@ class History:
         self.check_kept(1)
         note = self.final_note()
         blocks = tuple(self._store.block(height)[0] for height in range(1, note.checkpoint.size))
-        export = LedgerExport(EXPORT, self._founding, blocks, self.handovers, note.format())
-        length = len(encode(export))
-        if length > LARGEST:
-            raise Refused("ledger.export_too_large", length=length, limit=LARGEST)
-        return export
+        return LedgerExport(EXPORT, self._founding, blocks, self.handovers, note.format())
 
     def search(self, selection: Selection, after: Cursor) -> Iterator[list[Entry]]:
         """What is selected of final history after a place, block by block: of each one that is looked at."""

@@ -4,7 +4,8 @@ Version 1: genesis, blocks, envelopes (id -> place), final.
 Version 2: also `activity` (which blocks hold something of a sender, or of a kind of op) and `times`
 (block time -> height), for reading by organisation, kind and time; `origin`: the snapshot that the ledger
 was started from, if it was; its blocks then follow that.
-Version 3: also `handovers`: the evidence for each height at which members or keys changed.
+Version 3: also `handovers`: the evidence for each height at which members or keys changed; `origin_pieces`: the
+rest of a snapshot that one row cannot hold.
 
 Before anything changes, the whole file is copied beside it as ``NAME.version-N``, durably, and the copy
 is checked. Each step is one transaction that also raises the version: a crash leaves the old version or
@@ -40,7 +41,10 @@ CREATE TABLE times (time INTEGER NOT NULL, height INTEGER NOT NULL, PRIMARY KEY 
 CREATE TABLE origin (one INTEGER PRIMARY KEY CHECK (one = 1), snapshot BLOB NOT NULL);
 """
 
-_VERSION_3 = "CREATE TABLE handovers (height INTEGER PRIMARY KEY, evidence BLOB NOT NULL);"
+_VERSION_3 = """
+CREATE TABLE handovers (height INTEGER PRIMARY KEY, evidence BLOB NOT NULL);
+CREATE TABLE origin_pieces (number INTEGER PRIMARY KEY, piece BLOB NOT NULL);
+"""
 
 
 def create(db: sqlite3.Connection) -> None:

@@ -17,6 +17,7 @@ from typing import TypeVar
 from ledger.engines.migration import DATA_VERSION, activity, create, index, migrate
 from ledger.faults import Fault, no_fault
 from ledger.machine import Block, Machine, Result
+from ledger.pieces import LedgerState, join, split
 from ledger.reading import Selection
 from ledger.receipts import ProvenValue
 from ledger.snapshots import LedgerSnapshot
@@ -77,7 +78,11 @@ class Store:
             create(db)
             db.execute("INSERT INTO genesis VALUES (?)", (encode(founding),))
             if origin is not None:
-                db.execute("INSERT INTO origin VALUES (1, ?)", (encode(origin),))
+                main, pieces = split(origin)
+                db.execute("INSERT INTO origin VALUES (1, ?)", (encode(main),))
+                db.executemany(
+                    "INSERT INTO origin_pieces VALUES (?, ?)", [(piece.number, encode(piece)) for piece in pieces]
+                )
                 db.execute("INSERT INTO final VALUES (1, ?)", (origin.note,))
             db.execute(f"PRAGMA application_id={APPLICATION_ID}")
             db.execute(f"PRAGMA user_version={DATA_VERSION}")
@@ -95,7 +100,7 @@ class Store:
                 migrate(db, self._path, version, self._fault)
             except (DecodeError, VerificationError, TypeError, AttributeError):
                 raise DecodeError("ledger.old_data", path=str(self._path), version=version) from None
-        if origin is not None and db.execute("SELECT snapshot FROM origin").fetchall() != [(encode(origin),)]:
+        if origin is not None and _origin(db) != origin:
             raise Refused("ledger.not_new", path=str(self._path))
 
     @contextmanager
@@ -168,8 +173,7 @@ class Store:
     def origin(self) -> LedgerSnapshot | None:
         """The snapshot that the file started from, not verified."""
         with self._guarded():
-            row = self._reader.execute("SELECT snapshot FROM origin").fetchone()
-        return None if row is None else self._decoded(lambda: decode(LedgerSnapshot, row[0]))
+            return self._decoded(lambda: _origin(self._reader))
 
     def final(self) -> Note | None:
         """The last final head that was written."""
@@ -289,3 +293,14 @@ def _check_replays(db: sqlite3.Connection, founding: Founding) -> None:
         same = (head.size, head.root) == (outcome.size, outcome.log_root)
         if not same or decode(Results, results).results != outcome.results:
             raise VerificationError("ledger.block_differs", height=outcome.header.height)
+
+
+def _origin(db: sqlite3.Connection) -> LedgerSnapshot | None:
+    """The snapshot that the file started from. Raises MedveilError, TypeError for one that cannot be read."""
+    row = db.execute("SELECT snapshot FROM origin").fetchone()
+    if row is None:
+        return None
+    pieces = db.execute("SELECT piece FROM origin_pieces ORDER BY number")
+    whole = join(decode(LedgerSnapshot, row[0]), (decode(LedgerState, data) for (data,) in pieces))
+    assert isinstance(whole, LedgerSnapshot)
+    return whole

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from ledger.envelope import open_envelope
-from ledger.export import LedgerExport
+from ledger.export import EXPORT, LedgerExport
+from ledger.pieces import BLOCKS, read_whole, write_whole
 from medveil.demo.facts import AuditFacts, FlowFacts
 from medveil.demo.play import BUREAU, REGULATOR, Play, now
 from medveil.gateway.accounting import anchor_audit
@@ -17,7 +18,7 @@ from mpc.scoring import ScoreModel
 from wire.canonical import Wire, encode
 from wire.dates import format_instant
 from wire.errors import MedveilError, Refused
-from wire.evidence import SUFFIX, Header, read, write_manifest
+from wire.evidence import SUFFIX, Header, write_manifest
 from zkp.bill_limit import Presentation
 
 
@@ -34,8 +35,9 @@ async def export(play: Play, release: Release, presentation: Presentation, model
         path.write_bytes(encode(struct))
         kinds[name + SUFFIX] = header.kind
 
-    ledger = await play.consortium.engine.export()
-    write("ledger", ledger, ledger.header)
+    folder.mkdir(parents=True, exist_ok=True)
+    main, *pieces = write_whole(folder / ("ledger" + SUFFIX), await play.consortium.engine.export())
+    kinds |= {main.name: EXPORT.kind} | {piece.name: BLOCKS.kind for piece in pieces}
     write("releases/query-1", release, release.header)
     write("presentations/bill-1", presentation, presentation.header)
     write(f"models/{model.model}", ModelEvidence(MODEL, model), MODEL)
@@ -56,7 +58,8 @@ def audit(play: Play, folder: Path) -> AuditFacts:
     file, says = _tamper(play, folder, trust)
     blocks = next(check.count for check in report.checks if check.what.startswith("blocks"))
     envelopes = next(check.count for check in report.checks if check.what.startswith("envelopes"))
-    ledger: LedgerExport = read((folder / ("ledger" + SUFFIX)).read_bytes())
+    ledger = read_whole(folder / ("ledger" + SUFFIX))
+    assert isinstance(ledger, LedgerExport)  # it was written as one
     signed = [open_envelope(envelope) for block in ledger.blocks for envelope in block.envelopes]
     facts = AuditFacts(
         checks=[f"{check.what} ({check.count})" for check in report.checks],

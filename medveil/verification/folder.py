@@ -9,6 +9,7 @@ from typing import Any
 from ledger.export import LedgerExport, verify_export
 from ledger.handovers import extend
 from ledger.machine import Machine
+from ledger.pieces import LedgerBlocks, join, read_whole
 from ledger.receipts import ProvenValue, Receipt, check_age, verify_receipt, verify_value
 from ledger.snapshots import LedgerSnapshot, verify_snapshot
 from ledger.split_view import SplitView, verify_split_view
@@ -18,7 +19,7 @@ from medveil.verification.evidence import of
 from medveil.verification.kinds import register_all
 from medveil.verification.report import Check, Report
 from wire import evidence
-from wire.checkpoint import TrustFile, read_trust, trust_of, verify_checkpoint
+from wire.checkpoint import TrustFile, parse_note, read_trust, trust_of, verify_checkpoint
 from wire.errors import MedveilError, Refused, Unavailable, VerificationError
 from wire.evidence import Manifest, check_manifest, read_manifest
 from zkp.groups import BACKENDS
@@ -86,17 +87,27 @@ def _verify_folder(folder: Path, pinned: TrustFile | None, backend: str) -> Repo
     exports = of(files, LedgerExport)
     if len(exports) != 1:
         raise VerificationError("verify.one_ledger", folder=str(folder), count=len(exports))
-    (where, export) = exports[0]
+    (where, main) = exports[0]
+    try:
+        export = join(main, [struct for _, struct in sorted(of(files, LedgerBlocks), key=_number)])
+    except MedveilError as error:
+        raise VerificationError("verify.file_fails", file=where, detail=error.message) from None
+    assert isinstance(export, LedgerExport)
+    files = [(path, struct) for path, struct in files if not isinstance(struct, LedgerBlocks)]
     history = History([export.founding.time])
     try:
         machine = verify_export(export, trust, history.see)
     except MedveilError as error:
         raise VerificationError("verify.file_fails", file=where, detail=error.message) from None
     case = Case(trust, machine, history, backend)
-    case.held("files are as the exporter signed them", evidence.MANIFEST_NAME, len(files))
+    case.held("files are as the exporter signed them", evidence.MANIFEST_NAME, len(manifest.body.files))
     _ledger_held(case, export, where)
     checks.check_files(case, files)
     return _report(str(folder), pinned is not None, manifest.body.exporter, case)
+
+
+def _number(file: tuple[str, LedgerBlocks]) -> int:
+    return file[1].number
 
 
 def _reaches(case: Case, note: bytes, height: int, block_time: int) -> None:
@@ -124,7 +135,7 @@ def _trust_of_folder(folder: Path, manifest: Manifest, pinned: TrustFile | None)
                 export = _read(folder / listed.path, listed.path)
                 trust = pinned if pinned is not None else trust_of(export.founding)
                 with contextlib.suppress(MedveilError):
-                    trust = extend(trust, export.handovers).until(len(export.blocks))
+                    trust = extend(trust, export.handovers).until(parse_note(export.note).checkpoint.size - 1)
                 return trust
             except AttributeError:
                 break
@@ -165,7 +176,7 @@ def _inside(path: Path, name: str, trust: TrustFile) -> str:
 
 
 def _verify_file(path: Path, pinned: TrustFile | None, backend: str, newer_than: int | None) -> Report:
-    struct = _read(path, str(path))
+    struct: Any = read_whole(path)
     if pinned is None:
         if not isinstance(struct, LedgerExport):
             raise Refused("verify.needs_trust", file=str(path))

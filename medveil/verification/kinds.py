@@ -21,6 +21,7 @@ MODEL = register("score-model", 1, ModelEvidence)
 
 _PARTS = (
     "ledger.export",
+    "ledger.pieces",
     "ledger.receipts",
     "ledger.snapshots",
     "ledger.split_view",

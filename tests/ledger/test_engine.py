@@ -523,15 +523,3 @@ def test_a_replica_from_genesis_catches_up(world: Any, tmp_path: Path) -> None:
             assert late.log.root() == engine.machine.log.root()
 
     run(test)
-
-
-def test_an_export_that_one_file_cannot_hold(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.engines.history.LARGEST", 100)
-
-    async def test() -> None:
-        async with running(world, tmp_path) as engine:
-            await send(world, engine, "hospital-1", grant(world))
-            with pytest.raises(Refused):
-                await engine.export()
-
-    run(test)

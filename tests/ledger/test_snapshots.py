@@ -127,13 +127,6 @@ def test_genesis_alone_is_no_snapshot(world: Any) -> None:
         verify_snapshot(snapshot_of(world), world.trust)
 
 
-def test_one_file_must_hold_it(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.snapshots.LARGEST", 100)
-    with pytest.raises(Refused) as caught:
-        snapshot_of(lived(world))
-    assert caught.value.code == "ledger.snapshot_too_large"
-
-
 # --- engine and replicas ---------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ledger.export import LedgerExport, verify_export
+from ledger.pieces import write_whole
 from ledger.snapshots import take_snapshot
 from ledger.split_view import SPLIT_VIEW, SplitView, compare_heads
 from medveil.verification import verify
@@ -93,3 +94,17 @@ def test_nothing_at_the_path(tmp_path: Path) -> None:
     with pytest.raises(Unavailable) as caught:
         verify(tmp_path / "nowhere")
     assert caught.value.code == "verify.nothing_there"
+
+
+def test_an_export_in_pieces(export: LedgerExport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.pieces.PIECE_BYTES", 3000)
+    path = tmp_path / "ledger.evidence"
+    written = write_whole(path, export)
+    assert len(written) > 3
+    assert verify(path, trust_of(export.founding)).height == len(export.blocks)
+    written[2].unlink()
+    with pytest.raises(VerificationError) as caught:
+        verify(path, trust_of(export.founding))
+    assert caught.value.code == "ledger.missing_piece"
+    with pytest.raises(Refused):
+        verify(written[1], trust_of(export.founding))  # a piece alone says nothing

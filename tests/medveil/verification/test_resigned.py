@@ -13,6 +13,7 @@ import pytest
 
 from ledger.export import LedgerExport
 from ledger.machine import Result
+from ledger.pieces import split
 from ledger.receipts import Receipt
 from medveil import verify
 from medveil.verification import checks
@@ -127,6 +128,24 @@ def test_a_ledger_cut_at_an_earlier_head(case: Any, tmp_path: Path) -> None:
     with pytest.raises(VerificationError) as old:
         case.verify(folder, at_least=height + 1)
     assert old.value.code == "verify.too_old"
+
+
+def test_a_ledger_in_pieces(case: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.pieces.PIECE_BYTES", 4000)
+    main, pieces = split(case.structs["ledger.evidence"])
+    named = {f"ledger.{piece.number:04}.evidence": piece for piece in pieces}
+    assert len(named) > 2
+    whole = {**case.structs, "ledger.evidence": main, **named}
+    assert case.verify(case.write(tmp_path / "evidence", whole)).verdict == "verified"
+    for name in named:
+        left = {path: struct for path, struct in whole.items() if path != name}
+        with pytest.raises(VerificationError) as caught:
+            case.verify(case.write(tmp_path / "evidence", left))
+        assert caught.value.facts["file"] == "ledger.evidence"
+    stray = case.write(tmp_path / "evidence", case.structs | {"ledger.0001.evidence": pieces[0]})
+    with pytest.raises(VerificationError) as unasked:  # a piece that the ledger does not ask for
+        case.verify(stray)
+    assert unasked.value.facts["file"] == "ledger.evidence"
 
 
 def test_receipts_of_another_history_are_told_apart(case: Any, other_case: Any, tmp_path: Path) -> None:
