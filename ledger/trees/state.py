@@ -1,20 +1,21 @@
 """The state tree: a bucketed Merkle tree over the current value of every key.
 
 A key's path is SHA-256 of the key. A subtree (all keys whose paths share a prefix) is one *bucket*
-while it has at most 8 keys, and otherwise an *inner* node with the two subtrees one bit deeper. So the
-shape is a pure function of the keys present: not of the order of writes, and not of deleted keys.
-Whoever grinds keys into one bucket only makes a deeper subtree. Leaves, buckets and inner nodes are
-hashed under three domains; none passes for another.
+while it has at most 8 keys, and otherwise an *inner* node with eight subtrees, one for each value of the next
+three bits. So the shape is a pure function of the keys present: not of the order of writes, and not of deleted
+keys. Whoever grinds keys into one bucket only makes a deeper subtree. Leaves, buckets and inner nodes are
+hashed under three domains; none passes for another. An inner node binds all its eight children, in order; one
+without keys is the empty bucket.
 
     leaf   = H(STATE_LEAF, key, value)
     bucket = H(STATE_BUCKET, path_1, leaf_1, path_2, leaf_2, ...)      in the order of paths
-    inner  = H(STATE_INNER, left, right)
+    inner  = H(STATE_INNER, child_0 || child_1 || ... || child_7)      256 bytes as one part
 
 A tree is immutable: `update`, `put` and `delete` return a new one and share what did not change, so a
 snapshot costs nothing and a refused envelope leaves no trace. `update` writes a whole block at once: every
 node on the way to a changed key is made and hashed once, however many keys below it changed. How nodes lie in
 memory is in `ledger.trees.nodes`. A proof holds the bucket's paths and leaf hashes (at most 8 x 64 bytes) and
-one hash a level; it shows a value, or that the key is absent.
+seven hashes a level; it shows a value, or that the key is absent.
 """
 
 from __future__ import annotations
@@ -24,28 +25,38 @@ from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from itertools import pairwise
 from operator import itemgetter
+from typing import Annotated
+
+import msgspec
 
 from ledger.trees.nodes import (
+    ARITY,
+    BITS,
     BUCKET,
+    DEPTH,
     EMPTY,
+    EMPTY_HASH,
     SLOT,
     Node,
-    bucket_hash,
     change,
     find,
+    inner_hash,
     opened,
     record_of,
     records,
     siblings,
+    turn,
     updated,
 )
 from wire.canonical import Wire
-from wire.domains import STATE_BUCKET, STATE_INNER, STATE_LEAF, digest
+from wire.domains import STATE_BUCKET, STATE_LEAF, digest
 from wire.errors import VerificationError
 from wire.identifiers import Hash
 
-DEPTH = 256
-"""Bits of a path."""
+_BESIDE = 32 * (ARITY - 1)
+
+Beside = Annotated[bytes, msgspec.Meta(min_length=_BESIDE, max_length=_BESIDE)]
+"""The hashes of a node's other seven children, joined in order."""
 
 
 class Slot(Wire, frozen=True, tag="ledger.slot"):
@@ -59,16 +70,12 @@ class StateProof(Wire, frozen=True, tag="ledger.state_proof"):
     """slots: the bucket where the key is, or would be; siblings: from the bucket up to the root."""
 
     slots: tuple[Slot, ...]
-    siblings: tuple[Hash, ...]
+    siblings: tuple[Beside, ...]
 
 
 def path_of(key: bytes) -> bytes:
     """Where `key` is in the tree: 32 bytes."""
     return sha256(key).digest()
-
-
-def _bit(path: bytes, depth: int) -> int:
-    return path[depth >> 3] >> (7 - (depth & 7)) & 1
 
 
 class StateTree:
@@ -78,7 +85,7 @@ class StateTree:
 
     def __init__(self) -> None:
         self._node: Node = EMPTY
-        self._root = bucket_hash(b"")
+        self._root = EMPTY_HASH
         self._count = 0
 
     @classmethod
@@ -138,21 +145,26 @@ def verify_state(root: bytes, key: bytes, value: bytes | None, proof: StateProof
     Returns None or raises VerificationError.
     """
     path = path_of(key)
-    depth = len(proof.siblings)
+    levels = len(proof.siblings)
     paths = [slot.path for slot in proof.slots]
-    if depth > DEPTH or len(paths) > BUCKET or any(a >= b for a, b in pairwise(paths)):
+    if levels > DEPTH or len(paths) > BUCKET or any(a >= b for a, b in pairwise(paths)):
         raise VerificationError("ledger.bad_state_proof")
     if any(len(part) != 32 for slot in proof.slots for part in (slot.path, slot.leaf)):
         raise VerificationError("ledger.bad_state_proof")
-    if any(_bit(other, level) != _bit(path, level) for other in paths for level in range(depth)):
+    if any(len(beside) != _BESIDE for beside in proof.siblings):
+        raise VerificationError("ledger.bad_state_proof")
+    if any(_prefix(other, levels) != _prefix(path, levels) for other in paths):
         raise VerificationError("ledger.bad_state_proof")
     found = [slot.leaf for slot in proof.slots if slot.path == path]
     expected = [] if value is None else [digest(STATE_LEAF, key, value)]
     current = digest(STATE_BUCKET, *(part for slot in proof.slots for part in (slot.path, slot.leaf)))
-    for level, sibling in zip(range(depth - 1, -1, -1), proof.siblings, strict=True):
-        if _bit(path, level):
-            current = digest(STATE_INNER, sibling, current)
-        else:
-            current = digest(STATE_INNER, current, sibling)
+    for level, beside in zip(range(levels - 1, -1, -1), proof.siblings, strict=True):
+        before = 32 * turn(path, level)
+        current = inner_hash(beside[:before] + current + beside[before:])
     if found != expected or not hmac.compare_digest(current, root):
         raise VerificationError("ledger.bad_state_proof")
+
+
+def _prefix(path: bytes, levels: int) -> int:
+    """The bits of a path that so many levels go by."""
+    return int.from_bytes(path, "big") >> 256 - BITS * levels

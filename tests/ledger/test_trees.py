@@ -19,7 +19,7 @@ from wire.canonical import decode, encode
 from wire.checkpoint import leaf_hash, tree_root, verify_consistency, verify_inclusion
 from wire.checkpoint import log_proofs as whole
 from wire.domains import STATE_BUCKET, STATE_INNER, STATE_LEAF, digest
-from wire.errors import VerificationError
+from wire.errors import DecodeError, VerificationError
 
 # --- the log -------------------------------------------------------------------------------------
 
@@ -104,11 +104,11 @@ def defined_root(items: dict[bytes, bytes], depth: int = 0, path: Callable[[byte
         slots = sorted((path(key), digest(STATE_LEAF, key, value)) for key, value in items.items())
         return digest(STATE_BUCKET, *(part for slot in slots for part in slot))
 
-    def bit(key: bytes) -> int:
-        return int.from_bytes(path(key), "big") >> (255 - depth) & 1
+    def choice(key: bytes) -> str:
+        return format(int.from_bytes(path(key), "big"), "0256b")[3 * depth : 3 * depth + 3]
 
-    halves = [{key: value for key, value in items.items() if bit(key) == side} for side in (0, 1)]
-    return digest(STATE_INNER, *(defined_root(half, depth + 1, path) for half in halves))
+    parts = [{key: value for key, value in items.items() if choice(key) == format(turn, "03b")} for turn in range(8)]
+    return digest(STATE_INNER, b"".join(defined_root(part, depth + 1, path) for part in parts))
 
 
 KEYS = st.integers(0, 60).map(lambda number: b"key/%d" % number)
@@ -167,33 +167,104 @@ def test_proofs_of_values_and_of_absence(size: int, data: st.DataObject) -> None
             verify_state(tree.root, key, claim, proof)
 
 
+def cut(proof: StateProof) -> list[list[bytes]]:
+    """The hashes of each level, one by one."""
+    return [[beside[at : at + 32] for at in range(0, len(beside), 32)] for beside in proof.siblings]
+
+
+def with_levels(proof: StateProof, levels: list[list[bytes]]) -> StateProof:
+    return msgspec.structs.replace(proof, siblings=tuple(b"".join(level) for level in levels))
+
+
 def test_every_changed_byte_of_a_proof_is_refused() -> None:
+    tree = tree_of({b"key/%d" % number: b"value" for number in range(400)})
+    for key, value in ((b"key/7", b"value"), (b"none/7", None)):
+        proof = tree.prove(key)
+        verify_state(tree.root, key, value, proof)
+        assert len(proof.siblings) >= 2 and proof.slots
+        hashes = [part for slot in proof.slots for part in (slot.path, slot.leaf)] + list(proof.siblings)
+        for which in range(len(hashes)):
+            for at in range(0, len(hashes[which]), 31):
+                parts = list(hashes)
+                parts[which] = parts[which][:at] + bytes([parts[which][at] ^ 1]) + parts[which][at + 1 :]
+                slots = tuple(Slot(*parts[2 * n : 2 * n + 2]) for n in range(len(proof.slots)))
+                with pytest.raises(VerificationError):
+                    verify_state(tree.root, key, value, StateProof(slots, tuple(parts[2 * len(slots) :])))
+        for changed in (
+            msgspec.structs.replace(proof, siblings=()),
+            msgspec.structs.replace(proof, siblings=proof.siblings[1:]),
+            msgspec.structs.replace(proof, siblings=proof.siblings[:-1]),
+            msgspec.structs.replace(proof, siblings=proof.siblings[::-1]),
+            msgspec.structs.replace(proof, siblings=(*proof.siblings, bytes(7 * 32))),
+            msgspec.structs.replace(proof, siblings=(bytes(7 * 32), *proof.siblings)),
+            msgspec.structs.replace(proof, siblings=(bytes(7 * 32),) * 86),
+            msgspec.structs.replace(proof, slots=proof.slots[::-1] if len(proof.slots) > 1 else proof.slots * 2),
+            msgspec.structs.replace(proof, slots=proof.slots[:-1]),
+            msgspec.structs.replace(proof, slots=()),
+            msgspec.structs.replace(proof, slots=proof.slots * 9),
+            msgspec.structs.replace(proof, slots=(Slot(bytes(31), bytes(33)),)),
+        ):
+            with pytest.raises(VerificationError):
+                verify_state(tree.root, key, value, changed)
+        with pytest.raises(VerificationError):
+            verify_state(bytes(32), key, value, proof)
+        with pytest.raises(VerificationError):
+            verify_state(tree.root, b"key/8", b"value", proof)
+
+
+def test_a_sibling_that_is_changed_added_removed_or_moved_is_refused() -> None:
+    tree = tree_of({b"key/%d" % number: b"value" for number in range(400)})
+    proof = tree.prove(b"key/7")
+    levels = cut(proof)
+    assert all(len(level) == 7 for level in levels)
+    for which, level in enumerate(levels):
+        others: list[list[bytes]] = []
+        for at in range(7):
+            others += (
+                [*level[:at], bytes(32), *level[at + 1 :]],
+                [*level[:at], digest(STATE_BUCKET), *level[at + 1 :]],
+                [*level[:at], *level[at + 1 :]],
+                [*level[:at], bytes(32), *level[at:]],
+                [*level[:at], digest(STATE_BUCKET), *level[at:]],
+                *(
+                    [*level[:at], level[to], *level[at + 1 : to], level[at], *level[to + 1 :]]
+                    for to in range(at + 1, 7)
+                ),
+            )
+        tried = [other for other in others if other != level]  # two empty children may change places
+        assert len(tried) > 40
+        for other in tried:
+            with pytest.raises(VerificationError):
+                verify_state(
+                    tree.root, b"key/7", b"value", with_levels(proof, [*levels[:which], other, *levels[which + 1 :]])
+                )
+
+
+def test_a_proof_of_other_lengths_is_not_decoded() -> None:
     tree = tree_of({b"key/%d" % number: b"value" for number in range(40)})
     proof = tree.prove(b"key/7")
-    hashes = [part for slot in proof.slots for part in (slot.path, slot.leaf)] + list(proof.siblings)
-    for which in range(len(hashes)):
-        for at in (0, 31):
-            parts = list(hashes)
-            parts[which] = parts[which][:at] + bytes([parts[which][at] ^ 1]) + parts[which][at + 1 :]
-            slots = tuple(Slot(*parts[2 * n : 2 * n + 2]) for n in range(len(proof.slots)))
-            with pytest.raises(VerificationError):
-                verify_state(tree.root, b"key/7", b"value", StateProof(slots, tuple(parts[2 * len(slots) :])))
-    for changed in (
-        msgspec.structs.replace(proof, siblings=proof.siblings[:-1]),
-        msgspec.structs.replace(proof, siblings=(*proof.siblings, bytes(32))),
-        msgspec.structs.replace(proof, slots=proof.slots[::-1]),
-        msgspec.structs.replace(proof, slots=proof.slots[:-1]),
-        msgspec.structs.replace(proof, slots=()),
-        msgspec.structs.replace(proof, siblings=(bytes(32),) * 257),
-        msgspec.structs.replace(proof, slots=proof.slots * 9),
-        msgspec.structs.replace(proof, slots=(Slot(bytes(31), bytes(33)),)),
-    ):
-        with pytest.raises(VerificationError):
-            verify_state(tree.root, b"key/7", b"value", changed)
-    with pytest.raises(VerificationError):
-        verify_state(bytes(32), b"key/7", b"value", proof)
-    with pytest.raises(VerificationError):
-        verify_state(tree.root, b"key/8", b"value", proof)
+    for beside in (b"", bytes(32), bytes(6 * 32), bytes(7 * 32 - 1), bytes(7 * 32 + 1), bytes(8 * 32)):
+        with pytest.raises(DecodeError):
+            decode(StateProof, encode(msgspec.structs.replace(proof, siblings=(beside,))))
+
+
+def test_an_inner_node_binds_all_eight_children() -> None:
+    """A child without keys is the empty bucket, wherever it is, and is not left out."""
+    items = {b"key/%d" % number: b"v" for number in range(9)}
+    tree = tree_of(items)
+    proof = tree.prove(b"key/0")
+    (level,) = cut(proof)
+    own = sha256(b"key/0").digest()[0] >> 5
+    taken = {sha256(key).digest()[0] >> 5 for key in items}
+    places = [turn for turn in range(8) if turn != own]
+    assert [turn for turn in places if level[places.index(turn)] == digest(STATE_BUCKET)] == [
+        turn for turn in places if turn not in taken
+    ]
+    bucket = digest(STATE_BUCKET, *(part for slot in proof.slots for part in (slot.path, slot.leaf)))
+    children = [*level[:own], bucket, *level[own:]]
+    assert tree.root == digest(STATE_INNER, b"".join(children))
+    fewer = b"".join(child for child in children if child != digest(STATE_BUCKET))
+    assert tree.root not in (digest(STATE_INNER, fewer), digest(STATE_INNER, *children))
 
 
 def test_absence_is_not_shown_by_another_keys_bucket() -> None:
@@ -215,11 +286,61 @@ def test_ground_keys_make_a_deeper_subtree_and_no_more(monkeypatch: pytest.Monke
     tree = tree_of({b"ground" + bytes([number]): b"v" for number in range(BUCKET * 4)})
     key = b"ground" + bytes([5])
     proof = tree.prove(key)
-    assert len(proof.slots) <= BUCKET and 248 <= len(proof.siblings) <= 256
+    assert len(proof.slots) <= BUCKET and 248 / 3 <= len(proof.siblings) <= 85
     verify_state(tree.root, key, b"v", proof)
     for number in range(BUCKET * 4 - 1):
         tree = tree.delete(b"ground" + bytes([number]))
     assert len(tree.prove(key).siblings) == 0 and len(tree) == 1
+
+
+def test_keys_that_part_only_in_their_last_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of one path but for its last four bits go down to the deepest level, and back up as they are removed."""
+
+    def ground(key: bytes) -> bytes:
+        return b"\xff" * 31 + (bytes([0xF0 | key[0]]) if len(key) == 1 else b"\x00")
+
+    monkeypatch.setattr(state_module, "path_of", ground)
+    tree, items = StateTree(), dict[bytes, bytes]()
+    for last in range(16):
+        tree = tree.put(bytes([last]), b"%d" % last)
+        items[bytes([last])] = b"%d" % last
+        assert tree.root == defined_root(items, path=ground)
+    assert len(tree.prove(b"\x05").siblings) == 85  # as deep as any: 84 turns are shared
+    for key in (*items, b"other"):
+        verify_state(tree.root, key, items.get(key), tree.prove(key))
+        with pytest.raises(VerificationError):
+            verify_state(tree.root, key, None if key in items else b"", tree.prove(key))
+    tree = tree.delete(b"\x00").put(b"\x00", b"0")
+    assert tree.root == defined_root(items, path=ground)
+    for last in range(0, 16, 2):
+        tree = tree.delete(bytes([last]))
+        del items[bytes([last])]
+        assert tree.root == defined_root(items, path=ground)
+    assert len(tree.prove(b"\x05").siblings) == 0 and dict(tree.items()) == items
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.dictionaries(st.integers(0, 400), st.none() | st.binary(max_size=2), max_size=200), max_size=5))
+def test_ground_paths_of_many_depths_agree_with_the_definition(batches: list[dict[int, bytes | None]]) -> None:
+    """Paths that share up to 255 bits, in batches of writes and deletions."""
+
+    def ground(key: bytes) -> bytes:
+        number = int.from_bytes(key, "big")
+        return (number % 20 << 13 * (number % 19) | number).to_bytes(32, "big")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(state_module, "path_of", ground)
+        tree, items = StateTree(), dict[bytes, bytes]()
+        for batch in batches:
+            written = {number.to_bytes(2, "big"): value for number, value in batch.items()}
+            written = {key: written[key] for key in {ground(key): key for key in written}.values()}
+            tree = tree.update(written)
+            for key, value in written.items():
+                items.pop(key, None)
+                items |= {} if value is None else {key: value}
+            assert tree.root == defined_root(items, path=ground) and dict(tree.items()) == items
+            for key in list(written)[:5]:
+                verify_state(tree.root, key, items.get(key), tree.prove(key))
 
 
 def test_paths_that_part_late(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,15 +407,16 @@ def test_a_malformed_bucket_shows_nothing_even_under_its_own_root() -> None:
     def root(slots: list[bytes], siblings: tuple[bytes, ...]) -> bytes:
         bucket = digest(STATE_BUCKET, *(part for path in slots for part in (path, bytes(32))))
         for sibling in siblings:
-            pair = (sibling, bucket) if path_of(key)[0] >= 0x80 else (bucket, sibling)
-            bucket = digest(STATE_INNER, *pair)
+            before = 32 * (path_of(key)[0] >> 5)
+            bucket = digest(STATE_INNER, sibling[:before] + bucket + sibling[before:])
         return bucket
 
     for slots, siblings, fine in (
         (paths[:3], (), True),
         ([paths[1], paths[0]], (), False),
         ([paths[0], paths[0]], (), False),
-        (other[:2], (bytes(32),), False),
+        ([], (bytes(7 * 32),), True),
+        (other[:2], (bytes(7 * 32),), False),
     ):
         proof = StateProof(tuple(Slot(path, bytes(32)) for path in slots), siblings)
         if fine:
