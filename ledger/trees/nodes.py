@@ -54,14 +54,14 @@ _PADDED = 264
 """A path's bits, filled up to whole chunks."""
 
 
-class Bucket(msgspec.Struct, gc=False):
+class Bucket(msgspec.Struct, gc=False, tag="bucket"):
     """Up to 8 keys. slots: `SLOT` bytes each, in the order of paths; records: of the same keys, see `Change`."""
 
     slots: bytes
     records: tuple[bytes, ...]
 
 
-class Inner(msgspec.Struct, gc=False):
+class Inner(msgspec.Struct, gc=False, tag="inner"):
     """More than 8 keys: a subtree for each value of the next three bits. hashed: what its hash is taken of, whole."""
 
     hashed: bytes
