@@ -15,7 +15,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
-from ledger.contracts import CONTRACTS, Op
+from ledger.contracts import CONTRACTS, Op, RotateKeys, VoteAdmission
 from wire.canonical import Wire, decode, encode
 from wire.domains import ENVELOPE, ENVELOPE_ID, digest
 from wire.errors import DecodeError, VerificationError
@@ -98,6 +98,8 @@ class _Recent(Generic[V]):
 
 _opened = _Recent[SignedEnvelope](1024 * 1024)  # bytes; opened, they take up to 60 times as much
 _LONGEST_KEPT = 64 * 1024
+_COSTLY = (VoteAdmission, RotateKeys)
+"""Ops that make everybody check four signatures: at most one an envelope, so that a quota of them stays cheap."""
 _authentic = _Recent[bool](32_768)  # signatures
 
 
@@ -133,6 +135,8 @@ def _open(data: bytes) -> SignedEnvelope:
         raise
     if signed.envelope.version != VERSION:
         raise DecodeError("ledger.envelope_version", version=signed.envelope.version)
+    if sum(isinstance(op, _COSTLY) for op in signed.envelope.ops) > 1:
+        raise DecodeError("ledger.costly_ops", organisation=signed.envelope.sender)
     return signed
 
 

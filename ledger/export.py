@@ -13,7 +13,7 @@ from typing import Annotated
 
 import msgspec
 
-from ledger.handovers import check_members, extend
+from ledger.handovers import check_members, extend_by
 from ledger.machine import Block, BlockOutcome, Machine
 from ledger.receipts import ProvenValue
 from wire.canonical import Wire, encode
@@ -59,7 +59,7 @@ def verify_export(
         raise VerificationError("ledger.other_genesis", chain=trust.chain)
     if export.pieces:
         raise VerificationError("ledger.missing_piece", number=1, count=export.pieces)
-    known = extend(trust, export.handovers)
+    known = extend_by(trust, export.handovers, len(export.blocks))
     machine = Machine(export.founding)
     for block in export.blocks:
         outcome = machine.replay(block)

@@ -13,7 +13,7 @@ they sign no other. Heights with changes are chained, so none can be left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ledger.contracts.membership import changes_key
 from ledger.receipts import ProvenValue, verify_value
@@ -53,6 +53,24 @@ def _changes(proven: ProvenValue) -> MembershipChanges:
     if proven.key != changes_key(changes.from_height):
         raise VerificationError("ledger.bad_handover", height=changes.from_height)
     return changes
+
+
+def extend_by(trust: TrustFile, handovers: Sequence[ProvenValue], height: int) -> TrustFile:
+    """`extend` by the handovers of one piece of evidence that reaches block `height`: in order, each once.
+
+    Those that `trust` knows already are checked too; that of the block that follows may be there.
+    Raises VerificationError or QuorumNotMet.
+    """
+    last = 0
+    for proven in handovers:
+        changes = _changes(proven)
+        if not last < changes.from_height <= height + 1:
+            raise VerificationError("ledger.bad_handover", height=changes.from_height)
+        last = changes.from_height
+        if last <= trust.latest.from_height and verify_value(proven, trust).size != last:
+            raise VerificationError("ledger.bad_handover", height=last)
+        trust = extend(trust, (proven,))
+    return trust
 
 
 def check_members(trust: TrustFile, replayed: TrustFile, height: int) -> None:

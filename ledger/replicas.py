@@ -66,8 +66,9 @@ class Replica:
         self._signer = signer
         self._clock = clock
         self._memory = HeadMemory(memory, fault) if memory is not None else None
-        self._own_signer(self.machine.trust.latest)
         self._cosigned = self._recall()
+        if self._cosigned is None:  # else it signs nothing up to there, and need not have a key that is retired
+            self._own_signer(self.machine.trust.latest)
 
     @property
     def height(self) -> int:
@@ -90,18 +91,21 @@ class Replica:
         if self.split_view is not None:
             raise VerificationError("ledger.fork", organisation=self.organisation, size=note.checkpoint.size)
         mark, known = self.machine.mark(), self.machine.trust
-        signed = self._is_signed(note)
+        signed = self._is_signed(note, known)
         try:
             self._replay(blocks, note)
             if not signed or self.machine.trust is not known:  # these blocks change the sequencer's key, perhaps
                 self._check_note(note, self.machine.trust)
-            signer = self._own_signer(self.machine.trust.latest)
+            behind = self._cosigned is not None and note.checkpoint.size < self._cosigned.checkpoint.size
+            signer = None if behind else self._own_signer(self.machine.trust.latest)
         except BaseException:
+            reached = self.machine.trust
             self.machine.rewind(mark)
-            self.look_for_split([block.header for block in blocks], note)
-            self.refused = note
+            if signed or self._is_signed(note, reached):  # by the key of its height, as far as it got
+                self.look_for_split([block.header for block in blocks], note, reached)
+                self.refused = note
             raise
-        if signer is None or (self._cosigned is not None and note.checkpoint.size < self._cosigned.checkpoint.size):
+        if signer is None:
             return None
         # Never much later than the block: whoever cosigns an old head now does not say that nothing has changed since.
         time = max(0, min(self._clock(), self.machine.time + FUTURE))
@@ -119,9 +123,9 @@ class Replica:
             raise VerificationError("ledger.not_cosigner", organisation=self.organisation)
         return signer
 
-    def _is_signed(self, note: Note) -> bool:
+    def _is_signed(self, note: Note, trust: TrustFile) -> bool:
         try:
-            self._check_note(note, self.machine.trust)
+            self._check_note(note, trust)
         except VerificationError as error:
             if error.code in ("checkpoint.bad_signature", "checkpoint.unknown_signer"):
                 return False
@@ -143,13 +147,13 @@ class Replica:
             if before.size <= log.size and log.root(before.size) != before.root:
                 raise VerificationError("ledger.fork", organisation=self.organisation, size=before.size)
 
-    def look_for_split(self, headers: Sequence[BlockHeader], note: Note) -> None:
+    def look_for_split(self, headers: Sequence[BlockHeader], note: Note, trust: TrustFile | None = None) -> None:
         """Report, and raise, if `note`, which was refused or shown, contradicts the head that was cosigned last.
 
         headers: of the history under it, in a row, as far as there are any. Raises VerificationError also if
         the sequencer did not sign it.
         """
-        self._check_note(note, self.machine.trust)
+        self._check_note(note, trust or self.machine.trust)
         if self._cosigned is None:
             return
         split = find_split(self._cosigned, note, self.machine.log)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from ledger.export import Pieces
-from ledger.handovers import check_members, extend
+from ledger.handovers import check_members, extend_by
 from ledger.machine import BlockHeader, Machine
 from ledger.receipts import ProvenValue
 from ledger.trees.log import Log
@@ -79,7 +79,7 @@ def verify_snapshot(snapshot: LedgerSnapshot, trust: TrustFile) -> Machine:
         raise VerificationError("ledger.other_genesis", chain=trust.chain)
     if snapshot.pieces:
         raise VerificationError("ledger.missing_piece", number=1, count=snapshot.pieces)
-    known = extend(trust, snapshot.handovers)
+    known = extend_by(trust, snapshot.handovers, snapshot.block.height)
     checkpoint = verify_checkpoint(snapshot.note, known)
     block = snapshot.block
     log = Log.of(snapshot.leaves)

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import msgspec
 
-from ledger.contracts.contract import Ids, View, state_key
+from ledger.contracts.contract import View, state_key
 from wire.canonical import Wire
 from wire.checkpoint.membership import MOST_MEMBERS, cosigners_of, publics
 from wire.domains import KEY_POSSESSION, digest
@@ -40,6 +40,7 @@ class Consortium(Wire, frozen=True, tag="organisations.consortium"):
 
     genesis: Hash
     founding_k: Annotated[int, msgspec.Meta(ge=1, le=1000)]
+    founding_n: Count
     k: Annotated[int, msgspec.Meta(ge=1, le=1000)]
     sequencer: Name
     zone: str
@@ -58,6 +59,16 @@ class MemberState(Wire, frozen=True, tag="organisations.member"):
     keys: KeySet
     re_executes: bool
     suspended: bool
+
+
+class Seat(Wire, frozen=True, tag="organisations.seat"):
+    """A voter. since: height from which the envelope key is valid that cast the vote."""
+
+    organisation: Name
+    since: Height
+
+
+Seats = Annotated[tuple[Seat, ...], msgspec.Meta(max_length=MOST_MEMBERS)]
 
 
 class KeyUse(Wire, frozen=True, tag="organisations.key_use"):
@@ -102,6 +113,7 @@ def found(founding: Founding, genesis: bytes, view: View) -> None:
     consortium = Consortium(
         genesis=genesis,
         founding_k=founding.k,
+        founding_n=cosigners,
         k=founding.k,
         sequencer=founding.sequencer,
         zone=founding.zone,
@@ -163,10 +175,22 @@ def require_vote(view: View, sender: str) -> None:
         raise Refused("organisations.no_vote", organisation=sender)
 
 
-def enough(view: View, voters: Ids) -> bool:
-    """Whether k of `voters` are members now that re-execute and are not suspended."""
-    states = (view.get(member_key(voter), MemberState) for voter in voters)
-    counted = sum(state is not None and state.re_executes and not state.suspended for state in states)
+def seat(view: View, organisation: str) -> Seat:
+    """The seat with which a member votes. Raises Refused if it is none."""
+    return Seat(organisation, member(view, organisation).keys.envelope.valid_from)
+
+
+def enough(view: View, seats: Seats) -> bool:
+    """Whether k of `seats` are members' now that re-execute and are not suspended.
+
+    A vote counts as long as the key that cast it is the voter's: not after a rotation, nor for a later member of
+    that name.
+    """
+    counted = 0
+    for one in seats:
+        state = view.get(member_key(one.organisation), MemberState)
+        held = state is not None and state.keys.envelope.valid_from == one.since
+        counted += state is not None and held and state.re_executes and not state.suspended
     return counted >= consortium(view).k
 
 
@@ -261,7 +285,7 @@ def begin_block(view: View, height: int) -> None:
             view.delete(key(change.organisation))
     after = msgspec.structs.replace(
         state,
-        k=cosigners_of(state.founding_k, cosigners),
+        k=cosigners_of(state.founding_k, state.founding_n, cosigners),
         members=members,
         cosigners=cosigners,
         latest=height,

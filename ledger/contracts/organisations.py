@@ -19,10 +19,12 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ledger.contracts.contract import Context, Contract, Event, Ids, View, state_key
+from ledger.contracts.contract import Context, Contract, Event, View, state_key
 from ledger.contracts.membership import (
     NAME,
     KeyUse,
+    Seat,
+    Seats,
     ballot_key,
     claim,
     consortium,
@@ -36,6 +38,7 @@ from ledger.contracts.membership import (
     removal_key,
     require_vote,
     schedule,
+    seat,
     unschedule,
 )
 from wire.canonical import Wire, encode
@@ -106,13 +109,13 @@ class KeysHeld(Wire, frozen=True, tag="organisations.keys_held"):
 class Ballot(Wire, frozen=True, tag="organisations.ballot"):
     """Who voted for a change to an organisation, in order."""
 
-    voters: Ids
+    voters: Seats
 
 
 class AdmissionVote(Wire, frozen=True, tag="organisations.admission_vote"):
     """The latest vote of one member on an applicant's name. application: digest of what it voted for."""
 
-    voter: Name
+    voter: Seat
     application: Hash
 
 
@@ -156,11 +159,12 @@ def vote_suspension(op: VoteSuspension, sender: str, context: Context, view: Vie
     return (Event("organisations.suspended" if op.suspended else "organisations.restored", op.organisation),)
 
 
-def _counted(key: bytes, sender: str, view: View) -> tuple[Ids, bool]:
+def _counted(key: bytes, sender: str, view: View) -> tuple[Seats, bool]:
     """The voters of an open ballot, with the sender, and whether it had voted before."""
     ballot = view.get(key, Ballot) or Ballot(())
-    again = sender in ballot.voters
-    return (ballot.voters if again else (*ballot.voters, sender)), again
+    own = seat(view, sender)
+    others = tuple(one for one in ballot.voters if one.organisation != sender)
+    return (ballot.voters, True) if own in ballot.voters else ((*others, own), False)
 
 
 def vote_admission(op: VoteAdmission, sender: str, context: Context, view: View) -> tuple[Event, ...]:
@@ -171,8 +175,8 @@ def vote_admission(op: VoteAdmission, sender: str, context: Context, view: View)
     _check_application(op.application, context, view)
     chosen = digest(APPLICATION, encode(op.application))
     ballot = view.get(admission_key(name), Admission) or Admission(())
-    mine = AdmissionVote(sender, chosen)
-    votes = (*(vote for vote in ballot.votes if vote.voter != sender), mine)
+    mine = AdmissionVote(seat(view, sender), chosen)
+    votes = (*(vote for vote in ballot.votes if vote.voter.organisation != sender), mine)
     alike = tuple(vote.voter for vote in votes if vote.application == chosen)
     if not enough(view, alike):
         if mine in ballot.votes:
@@ -209,7 +213,8 @@ def _check_new_keys(
     """Each new key never used before and valid from 0; each signature key shown to be held. Raises Refused."""
     name, keys = applicant.organisation, applicant.keys
     named = publics(keys)
-    fresh = [public for public in named if before is None or public not in publics(before)]
+    old = publics(before) if before is not None else (None,) * len(named)
+    fresh = [public for public, kept in zip(named, old, strict=True) if public != kept]
     if any(named.count(public) > 1 for public in named) or any(
         view.get(key_use_key(public), KeyUse) for public in fresh
     ):

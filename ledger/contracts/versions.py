@@ -21,7 +21,7 @@ from typing import Annotated
 import msgspec
 
 from ledger.contracts.contract import Context, Contract, Event, View, state_key
-from ledger.contracts.membership import enough, require_vote
+from ledger.contracts.membership import Seat, enough, require_vote, seat
 from wire.canonical import Wire
 from wire.errors import Refused
 from wire.identifiers import Name
@@ -64,7 +64,7 @@ class Schedule(Wire, frozen=True, tag="versions.schedule"):
 class VersionVote(Wire, frozen=True, tag="versions.version_vote"):
     """The latest vote of one member on a contract."""
 
-    voter: Name
+    voter: Seat
     version: Version
     from_height: Height
 
@@ -106,8 +106,8 @@ def vote(op: VoteVersion, sender: str, context: Context, view: View) -> tuple[Ev
     if len(agreed) >= MOST_SWITCHES:
         raise Refused("versions.too_many", limit=MOST_SWITCHES)
     ballot = view.get(ballot_key(op.contract), Ballot) or Ballot(())
-    mine = VersionVote(sender, op.version, op.from_height)
-    votes = (*(other for other in ballot.votes if other.voter != sender), mine)
+    mine = VersionVote(seat(view, sender), op.version, op.from_height)
+    votes = (*(other for other in ballot.votes if other.voter.organisation != sender), mine)
     wanted = (op.version, op.from_height)
     alike = tuple(other.voter for other in votes if (other.version, other.from_height) == wanted)
     if not enough(view, alike):

@@ -220,8 +220,8 @@ class EmbeddedEngine:
             while True:
                 self._work.clear()
                 if self._waiting:
-                    if await self._handed_over() and await self._is_timely():
-                        await self._waiting.gather()
+                    await self._waiting.gather()
+                    if await self._handed_over() and await self._is_timely():  # nothing awaited from here to the clock
                         await self._next_block()
                 elif self._history.final is not self._stored:  # it comes with the next block, if there is one soon
                     if self._closing or await self._is_idle():
@@ -262,9 +262,9 @@ class EmbeddedEngine:
                     return False
                 await self._finality.wait()
         handover = self._history.proven(changes_key(height))
-        self._trust = extend(self._trust, (handover,))
+        trust = extend(self._trust, (handover,))
         await asyncio.to_thread(self._store.put_handover, height, handover)
-        self._history.handovers = (*self._history.handovers, handover)
+        self._trust, self._history.handovers = trust, (*self._history.handovers, handover)  # both at once
         return True
 
     async def _is_timely(self) -> bool:

@@ -145,7 +145,7 @@ class History:
         self.check_kept(1)
         note = self.final_note()
         blocks = tuple(self._store.block(height)[0] for height in range(1, note.checkpoint.size))
-        return LedgerExport(EXPORT, self._founding, blocks, self.handovers, note.format())
+        return LedgerExport(EXPORT, self._founding, blocks, self._handed_over(), note.format())
 
     def search(self, selection: Selection, after: Cursor) -> Iterator[list[Entry]]:
         """What is selected of final history after a place, block by block: of each one that is looked at."""
@@ -171,4 +171,8 @@ class History:
         """
         note, height = self.final_note(), self.final_height
         block, state = self.header(height), self._states[height]
-        return partial(take_snapshot, self._founding, block, state, self.machine.log, self.handovers, note)
+        return partial(take_snapshot, self._founding, block, state, self.machine.log, self._handed_over(), note)
+
+    def _handed_over(self) -> tuple[ProvenValue, ...]:
+        """The handovers up to the last final head: it may be older than the last of them after a restart."""
+        return tuple(one for one in self.handovers if one.block.height <= self.final_height)

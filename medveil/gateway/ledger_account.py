@@ -14,12 +14,12 @@ from ledger.contracts import Op
 from ledger.contracts.membership import keys_at
 from ledger.engines import Engine, followed
 from ledger.envelope import VERSION, Envelope, envelope_id, sign_envelope
-from ledger.handovers import extend
+from ledger.handovers import check_members, extend
 from ledger.machine import Account, Mark, StateView, account_key
 from ledger.receipts import Receipt, verify_receipt
 from ledger.replicas import Replica
-from wire.canonical import Wire, decode
-from wire.checkpoint import Checkpoint, TrustFile, verify_checkpoint
+from wire.canonical import Wire, decode, encode
+from wire.checkpoint import Checkpoint, TrustFile, leaf_hash, verify_checkpoint
 from wire.errors import QuorumNotMet, Refused, Unavailable, VerificationError
 from wire.signing import Keyring, Signer
 
@@ -101,7 +101,9 @@ class LedgerAccount:
         self._trust = trust
         self._final = FinalState(replica.machine.mark())  # genesis, or what was replayed from home
         self._replayed: dict[int, Mark] = {}  # by log size, above the final one
-        self._ahead: Checkpoint | None = None  # final, and larger than what the replica has replayed
+        self._ahead: tuple[Checkpoint, bytes] | None = (
+            None  # seems final, and larger than what the replica has replayed
+        )
         self._changed = asyncio.Condition()
         self._writing = asyncio.Lock()
 
@@ -147,6 +149,9 @@ class LedgerAccount:
             await self._believe(lambda trust: verify_receipt(receipt, trust))
             height = receipt.block.height
             await self.until(lambda state: True if state.height >= height else None, f"block {height}")
+            await self._believe(lambda trust: verify_receipt(receipt, trust))  # by the members as they are known now
+            if self.replica.machine.log.leaf(height) != leaf_hash(encode(receipt.block)):
+                raise VerificationError("ledger.fork", organisation=self.organisation, size=height + 1)
             self.receipts.append(receipt)
         if not receipt.result.accepted:
             # The receipt says that it was refused and by which rule; the engine only adds the facts.
@@ -168,6 +173,11 @@ class LedgerAccount:
 
     async def _believe(self, check: Callable[[TrustFile], T]) -> T:
         """What `check` finds; where it fails, once more with the changes of members that the engine can show."""
+        replayed = self.replica.machine.trust
+        if replayed.latest.from_height > self._trust.latest.from_height:  # the rule of before is none any more
+            known = extend(self._trust, await self._engine.handovers(self._trust.latest.from_height))
+            check_members(known, replayed, replayed.latest.from_height)
+            self._trust = known
         try:
             return check(self._trust)
         except (VerificationError, QuorumNotMet):
@@ -199,15 +209,15 @@ class LedgerAccount:
         """Replay and cosign; `shown` gets the height and one envelope's id of each block, and None at the end."""
         machine = self.replica.machine
         async for block, note, line in followed(self._engine, self.replica):
-            if self._ahead is None or machine.log.size >= self._ahead.size:
+            if self._ahead is None or machine.log.size >= self._ahead[0].size:
                 self._replayed[machine.log.size] = machine.mark()
             if line is not None:
                 await self._engine.add_cosignature(note.checkpoint.size, line)
             if block.envelopes:
                 shown.put_nowait((block.header.height, envelope_id(block.envelopes[0])))
-            if self._ahead is not None and self._ahead.size <= machine.log.size:
-                ahead, self._ahead = self._ahead, None
-                await self._reached(ahead)
+            if self._ahead is not None and self._ahead[0].size <= machine.log.size:
+                (_, head), self._ahead = self._ahead, None
+                await self.finalised(head)  # by the members of its height, who are known only now
             await asyncio.sleep(0)  # however much there is to catch up with
         shown.put_nowait(None)
 
@@ -215,7 +225,7 @@ class LedgerAccount:
         """Learn which of the `shown` blocks are final."""
         while (block := await shown.get()) is not None:
             height, envelope = block
-            if height <= self.state.height or (self._ahead is not None and height < self._ahead.size):
+            if height <= self.state.height or (self._ahead is not None and height < self._ahead[0].size):
                 continue
             note = await self._final_note(envelope)
             if note is None:
@@ -241,8 +251,8 @@ class LedgerAccount:
         checkpoint = await self._believe(lambda trust: verify_checkpoint(note, trust))
         if checkpoint.size <= self.replica.machine.log.size:
             await self._reached(checkpoint)
-        elif self._ahead is None or checkpoint.size > self._ahead.size:
-            self._ahead = checkpoint  # the replica will come there
+        elif self._ahead is None or checkpoint.size > self._ahead[0].size:
+            self._ahead = checkpoint, note  # the replica will come there
 
     async def _reached(self, checkpoint: Checkpoint) -> None:
         """The replica has replayed what is final."""

@@ -95,7 +95,7 @@ async def _work(folder: Path, boundary: str, nth: int) -> None:
             message = possession_message(chain, applicant)
             held = tuple(signer.sign(KEY_POSSESSION, message) for signer in signers)
             application = Application(applicant, held)
-            for name in names:
+            for name in names[: engine.machine.trust.k]:
                 await send(name, _signer(name, "envelope"), VoteAdmission(application))
         await send(
             "bureau",

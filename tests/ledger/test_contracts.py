@@ -40,7 +40,7 @@ VOTERS = ("bureau", "hospital-2", "hospital-3", "hospital-4", "insurer", "resear
 
 def test_genesis_writes_members(world: Any) -> None:
     consortium = world.machine.get(consortium_key(), Consortium)
-    assert consortium == Consortium(world.trust.genesis_hash, 6, 6, "bureau", "Asia/Shanghai", 8, 8, 0, ())
+    assert consortium == Consortium(world.trust.genesis_hash, 6, 8, 6, "bureau", "Asia/Shanghai", 8, 8, 0, ())
     for member in world.founding.members:
         state = world.machine.get(member_key(member.organisation), MemberState)
         assert (state.roles, state.keys, state.suspended) == (member.roles, member.keys, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.contracts import AnchorGrant, Leave, RotateKeys, VoteAdmission
+from ledger.contracts import AnchorGrant, Leave, RotateKeys, VoteAdmission, VoteRemoval
 from ledger.contracts.membership import changes_key
 from ledger.engines import EmbeddedEngine, attend, commit
 from ledger.export import LedgerExport, verify_export
@@ -21,6 +22,7 @@ from ledger.receipts import Receipt, verify_receipt, verify_value
 from ledger.replicas import Replica
 from ledger.snapshots import verify_snapshot
 from ledger.split_view import compare_heads, verify_split_view
+from medveil.gateway.ledger_account import LedgerAccount
 from wire.canonical import decode, encode
 from wire.checkpoint import cosign_checkpoint, parse_note, sign_checkpoint, trust_of
 from wire.errors import MedveilError, QuorumNotMet, Unavailable, VerificationError
@@ -291,6 +293,87 @@ def test_handovers_that_do_not_hold(world: Any, tmp_path: Path) -> None:
         spoilt = data[:at] + bytes([data[at] ^ 0x21]) + data[at + 1 :]
         with pytest.raises(MedveilError):
             extend(world.trust, (first, decode(type(second), spoilt)))
+
+
+def test_handovers_of_an_export_stand_once_and_in_order(world: Any, tmp_path: Path) -> None:
+    export, (first, second) = evidence(world, tmp_path)
+    junk = replace(first, proof=replace(first.proof, siblings=second.proof.siblings[:0]))
+    known = extend(world.trust, (first, second))
+    for handovers in ((first, first, second), (first, second, second), (first, second, first), (junk, second)):
+        for trust in (world.trust, known):
+            with pytest.raises((VerificationError, QuorumNotMet)):
+                verify_export(replace(export, handovers=handovers), trust)
+    shorter = replace(export, blocks=export.blocks[: first.block.height])
+    with pytest.raises((VerificationError, QuorumNotMet)):
+        verify_export(shorter, world.trust)
+
+
+def test_accounts_follow_every_change(world: Any, tmp_path: Path) -> None:
+    """Also those under which nothing that they check fails: a new sealing key, a member that is gone."""
+
+    async def test() -> None:
+        party = Party(world, tmp_path)
+        async with party.running(()) as engine:
+            accounts = {
+                name: LedgerAccount(
+                    name,
+                    ring(world, name, "envelope"),
+                    engine,
+                    Replica(world.founding, name, ring(world, name), lambda: world.start),
+                    world.trust,
+                )
+                for name in party.names
+            }
+            tasks = [asyncio.create_task(account.attend()) for account in accounts.values()]
+            await accounts["insurer"].submit(world.rotation("insurer", only=("envelope", "seal")))
+            await accounts["bureau"].submit(grant(world, "g1"))
+            for voter in list(world.members)[:6]:
+                await accounts[voter].submit(VoteRemoval("regulator"))
+            for number in range(3):
+                await accounts["bureau"].submit(grant(world, f"h{number}"))
+            reader = accounts["hospital-1"]
+            await reader.caught_up()
+            assert reader.trust == reader.replica.machine.trust.until(reader.state.height)
+            assert reader.trust.member("insurer").keys.seal.valid_from > 0
+            assert reader.trust.latest.find("regulator") is None
+            await engine.close()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    run(test)
+
+
+def test_handovers_are_there_while_one_is_being_written(world: Any, tmp_path: Path) -> None:
+    async def test() -> None:
+        party = Party(world, tmp_path)
+        async with party.running() as engine:
+            written, go_on = threading.Event(), threading.Event()
+            put = engine._store.put_handover
+
+            def slowly(*what: Any) -> None:
+                written.set()
+                go_on.wait(10)
+                put(*what)
+
+            engine._store.put_handover = slowly  # type: ignore[method-assign]
+            await party.send("researcher", Leave())
+            following = asyncio.create_task(party.send("bureau", grant(world, "g")))
+            await asyncio.to_thread(written.wait, 10)
+            assert await engine.handovers() == ()
+            go_on.set()
+            await following
+            assert len(await engine.handovers()) == 1
+
+    run(test)
+
+
+def test_retired_keys_may_be_destroyed(world: Any, tmp_path: Path) -> None:
+    memory = tmp_path / "insurer.note"
+    world.act("insurer", world.rotation("insurer"))
+    world.act("bureau", grant(world, "g"))
+    both = Replica(world.founding, "insurer", ring(world, "insurer"), lambda: world.time, memory)
+    assert both.follow(world.blocks, world.note(())) is not None
+    new = Replica(world.founding, "insurer", world.signer("insurer", "cosign-1"), lambda: world.time, memory)
+    assert new.follow(world.blocks, world.note(())) is not None
 
 
 def test_an_export_without_a_handover(world: Any, tmp_path: Path) -> None:

@@ -73,8 +73,13 @@ def test_who_is_a_member_when(trust: TrustFile) -> None:
 def test_k_follows_the_rule(n: int) -> None:
     least = needed_cosigners(n)
     assert 2 * least > n + (n - 1) // 3 >= 2 * (least - 1)
-    assert cosigners_of(1, n) == least
-    assert cosigners_of(n, n) == n and cosigners_of(1000, n) == n
+    for founding_n in range(1, 40):
+        for founding_k in range(needed_cosigners(founding_n), founding_n + 1):
+            k = cosigners_of(founding_k, founding_n, n)
+            assert least <= k <= n and (k <= founding_k or k == least)
+            if n < founding_n:  # those who left give nobody a veto that it had not
+                assert n - k >= min(founding_n - founding_k, n - least)
+    assert cosigners_of(6, 8, 6) == 4 and cosigners_of(4, 4, 6) == 4 and cosigners_of(8, 8, 7) == 7
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,14 @@ def needed_cosigners(n: int) -> int:
     return (n + (n - 1) // 3) // 2 + 1
 
 
-def cosigners_of(founding_k: int, n: int) -> int:
-    """k for n (>= 1) re-executing members: what genesis asked for, at least what the rule needs, at most all."""
-    return min(max(founding_k, needed_cosigners(n)), n)
+def cosigners_of(founding_k: int, founding_n: int, n: int) -> int:
+    """k for n (>= 1) re-executing members, where genesis asked for `founding_k` of `founding_n`.
+
+    What genesis asked for, at least what the rule needs; where members left, as many may still be missing as before,
+    unless the rule needs more: otherwise those who leave would give each that stays a veto.
+    """
+    spare = founding_n - founding_k
+    return max(min(founding_k, n - spare), needed_cosigners(n))
 
 
 class Membership(msgspec.Struct, frozen=True, dict=True):
@@ -96,6 +101,7 @@ def memberships(founding: Founding, changes: Sequence[MembershipChanges]) -> tup
     members = {member.organisation: member for member in founding.members}
     seen = {public for member in founding.members for public in publics(member.keys)}
     found = [Membership(0, founding.k, founding.members)]
+    founding_n = len(found[0].re_executing)
     for one in changes:
         if one.from_height <= found[-1].from_height or one.previous != found[-1].from_height:
             raise fails("heights of changes")
@@ -104,7 +110,7 @@ def memberships(founding: Founding, changes: Sequence[MembershipChanges]) -> tup
         n = sum(member.re_executes for member in members.values())
         if n == 0 or len(members) > MOST_MEMBERS or founding.sequencer not in members:
             raise fails("members")
-        found.append(Membership(one.from_height, cosigners_of(founding.k, n), tuple(members.values())))
+        found.append(Membership(one.from_height, cosigners_of(founding.k, founding_n, n), tuple(members.values())))
     return tuple(found)
 
 

@@ -34,7 +34,7 @@ async def refused(world: Any, kind: type[Any] = QueryAnswer) -> ProtocolAbort:
 
 def test_a_message_of_another_type(play: Play) -> None:
     async def story(world: Any) -> None:
-        for message in (WORDS, MaskKeys(()), Consortium(bytes(32), 1, 1, "bureau", "Asia/Shanghai", 1, 1, 0, ())):
+        for message in (WORDS, MaskKeys(()), Consortium(bytes(32), 1, 1, 1, "bureau", "Asia/Shanghai", 1, 1, 0, ())):
             await world.researcher.send("hospital-1", SESSION, message)
             abort = await refused(world)
             assert (abort.code, abort.parties, abort.round) == ("channel.bad_message", ("researcher",), "receive")
