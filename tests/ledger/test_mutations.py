@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
-from ledger.contracts import AnchorAccess, AnchorGrant, RegisterBill, RevokeGrant
+from ledger.contracts import AnchorAccess, AnchorGrant, Leave, RegisterBill, RevokeGrant
 from ledger.contracts.grants import grant_key
 from ledger.envelope import SignedEnvelope
 from ledger.export import EXPORT, LedgerExport, verify_export
+from ledger.handovers import extend
 from ledger.machine import Machine
 from ledger.receipts import PROVEN_VALUE, RECEIPT, ProvenValue, Receipt, verify_receipt, verify_value
+from ledger.snapshots import SNAPSHOT, LedgerSnapshot, take_snapshot, verify_snapshot
 from wire import evidence
 from wire.canonical import decode, encode
 from wire.checkpoint import (
@@ -32,7 +34,18 @@ from wire.checkpoint import (
 from wire.errors import DecodeError, MedveilError, QuorumNotMet, Refused, VerificationError
 
 SEED = 20_261_122
-KINDS = ("envelope", "block", "log-proof", "checkpoint", "receipt", "proven-value", "absence", "export")
+KINDS = (
+    "envelope",
+    "block",
+    "log-proof",
+    "checkpoint",
+    "receipt",
+    "proven-value",
+    "absence",
+    "export",
+    "snapshot",
+    "handover",
+)
 NORMAL, LONG = 500, 10_000
 
 
@@ -93,7 +106,7 @@ def _evidence(kind: type[Any], check: Callable[[Any], object]) -> tuple[Any, Any
         if not _decodes(kind, data):
             return isinstance(error, DecodeError)
         header = decode(kind, data).header
-        if header not in (RECEIPT, PROVEN_VALUE, EXPORT):
+        if header not in (RECEIPT, PROVEN_VALUE, EXPORT, SNAPSHOT):
             return isinstance(error, DecodeError)
         return isinstance(error, (VerificationError, QuorumNotMet))
 
@@ -112,7 +125,11 @@ def world_targets(make_world: Callable[[], Any]) -> dict[str, list[Target]]:
         world.envelope("insurer", RevokeGrant("grant-1")),
         world.envelope("hospital-1", RevokeGrant("grant-2"), RevokeGrant("grant-3")),
     )
-    return _targets(world)
+    found, other = _targets(world), make_world()
+    other.act("researcher", Leave())
+    reading = _evidence(ProvenValue, lambda struct: extend(other.trust, (struct,)))
+    found["handover"].append(Target(encode(other.handover()), *reading))
+    return found
 
 
 def _targets(world: Any) -> dict[str, list[Target]]:
@@ -185,6 +202,10 @@ def _targets(world: Any) -> dict[str, list[Target]]:
     export = LedgerExport(EXPORT, world.founding, tuple(world.blocks), (), note)
     found["export"].append(
         Target(encode(export), *_evidence(LedgerExport, lambda struct: verify_export(struct, trust)))
+    )
+    snapshot = take_snapshot(world.founding, machine.header, machine.state, machine.log, (), world.note())
+    found["snapshot"].append(
+        Target(encode(snapshot), *_evidence(LedgerSnapshot, lambda struct: verify_snapshot(struct, trust)))
     )
     return found
 
