@@ -10,8 +10,6 @@ the roots that its cosigned head states. In memory an export or a snapshot is al
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -135,16 +133,9 @@ def write_whole(path: Path, whole: Whole) -> tuple[Path, ...]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        evidence.write_file(path, data)
     except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         raise Unavailable("ledger.unwritable", path=str(path)) from None
 
 

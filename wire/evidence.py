@@ -8,6 +8,7 @@ signed by the exporting organisation, so that a changed, added, removed or renam
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -81,6 +82,21 @@ def read_file(path: Path, limit: int = canonical.LARGEST) -> bytes:
     if len(data) > limit:
         raise DecodeError("wire.too_long", kind="file", length=len(data), limit=limit)
     return data
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file durably, whole or not at all: what stood there before stays until then. Raises OSError."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -180,17 +180,18 @@ def seat(view: View, organisation: str) -> Seat:
     return Seat(organisation, member(view, organisation).keys.envelope.valid_from)
 
 
-def enough(view: View, seats: Seats) -> bool:
-    """Whether k of `seats` are members' now that re-execute and are not suspended.
+def held(view: View, one: Seat) -> bool:
+    """Whether the seat is still its voter's: not after a rotation, nor for a later member of that name."""
+    state = view.get(member_key(one.organisation), MemberState)
+    return state is not None and state.keys.envelope.valid_from == one.since
 
-    A vote counts as long as the key that cast it is the voter's: not after a rotation, nor for a later member of
-    that name.
-    """
+
+def enough(view: View, seats: Seats) -> bool:
+    """Whether k of `seats` are members' now that re-execute and are not suspended."""
     counted = 0
     for one in seats:
         state = view.get(member_key(one.organisation), MemberState)
-        held = state is not None and state.keys.envelope.valid_from == one.since
-        counted += state is not None and held and state.re_executes and not state.suspended
+        counted += state is not None and held(view, one) and state.re_executes and not state.suspended
     return counted >= consortium(view).k
 
 

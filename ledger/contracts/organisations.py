@@ -30,6 +30,7 @@ from ledger.contracts.membership import (
     consortium,
     due,
     enough,
+    held,
     is_member,
     key_use_key,
     member,
@@ -163,7 +164,7 @@ def _counted(key: bytes, sender: str, view: View) -> tuple[Seats, bool]:
     """The voters of an open ballot, with the sender, and whether it had voted before."""
     ballot = view.get(key, Ballot) or Ballot(())
     own = seat(view, sender)
-    others = tuple(one for one in ballot.voters if one.organisation != sender)
+    others = tuple(one for one in ballot.voters if one.organisation != sender and held(view, one))
     return (ballot.voters, True) if own in ballot.voters else ((*others, own), False)
 
 
@@ -176,7 +177,8 @@ def vote_admission(op: VoteAdmission, sender: str, context: Context, view: View)
     chosen = digest(APPLICATION, encode(op.application))
     ballot = view.get(admission_key(name), Admission) or Admission(())
     mine = AdmissionVote(seat(view, sender), chosen)
-    votes = (*(vote for vote in ballot.votes if vote.voter.organisation != sender), mine)
+    others = (vote for vote in ballot.votes if vote.voter.organisation != sender and held(view, vote.voter))
+    votes = (*others, mine)
     alike = tuple(vote.voter for vote in votes if vote.application == chosen)
     if not enough(view, alike):
         if mine in ballot.votes:

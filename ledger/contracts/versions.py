@@ -21,7 +21,7 @@ from typing import Annotated
 import msgspec
 
 from ledger.contracts.contract import Context, Contract, Event, View, state_key
-from ledger.contracts.membership import Seat, enough, require_vote, seat
+from ledger.contracts.membership import Seat, enough, held, require_vote, seat
 from wire.canonical import Wire
 from wire.errors import Refused
 from wire.identifiers import Name
@@ -107,7 +107,8 @@ def vote(op: VoteVersion, sender: str, context: Context, view: View) -> tuple[Ev
         raise Refused("versions.too_many", limit=MOST_SWITCHES)
     ballot = view.get(ballot_key(op.contract), Ballot) or Ballot(())
     mine = VersionVote(seat(view, sender), op.version, op.from_height)
-    votes = (*(other for other in ballot.votes if other.voter.organisation != sender), mine)
+    others = (other for other in ballot.votes if other.voter.organisation != sender and held(view, other.voter))
+    votes = (*others, mine)
     wanted = (op.version, op.from_height)
     alike = tuple(other.voter for other in votes if (other.version, other.from_height) == wanted)
     if not enough(view, alike):

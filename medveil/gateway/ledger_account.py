@@ -20,7 +20,7 @@ from ledger.receipts import Receipt, verify_receipt
 from ledger.replicas import Replica
 from wire.canonical import Wire, decode, encode
 from wire.checkpoint import Checkpoint, TrustFile, leaf_hash, verify_checkpoint
-from wire.errors import QuorumNotMet, Refused, Unavailable, VerificationError
+from wire.errors import DecodeError, QuorumNotMet, Refused, Unavailable, VerificationError
 from wire.signing import Keyring, Signer
 
 T = TypeVar("T")
@@ -30,6 +30,8 @@ _LIFETIME = 1000
 """Blocks after which an envelope that was not taken is void."""
 TIMEOUT = 60.0
 """Seconds to wait for a final block."""
+_AGAIN = 1.0
+"""Seconds until a sequencer that did not answer is asked again."""
 
 
 class LedgerState(Protocol):
@@ -101,11 +103,11 @@ class LedgerAccount:
         self._trust = trust
         self._final = FinalState(replica.machine.mark())  # genesis, or what was replayed from home
         self._replayed: dict[int, Mark] = {}  # by log size, above the final one
-        self._ahead: tuple[Checkpoint, bytes] | None = (
-            None  # seems final, and larger than what the replica has replayed
-        )
+        self._ahead: tuple[Checkpoint, bytes] | None = None  # seems final, larger than what the replica replayed
         self._changed = asyncio.Condition()
         self._writing = asyncio.Lock()
+        self._caught_up = False
+        self._unsettled: bytes | None = None  # written, and nobody knows what became of it
 
     @property
     def trust(self) -> TrustFile:
@@ -133,26 +135,23 @@ class LedgerAccount:
 
     async def _write(self, ops: tuple[Op, ...]) -> Receipt:
         async with self._writing:
+            if not self._caught_up:  # or what it writes would expire before it is taken
+                await self.caught_up()
+                self._caught_up = True
+            if self._unsettled is not None:
+                await self._settle(self._unsettled)
             envelope = Envelope(
                 VERSION,
                 self._trust.genesis_hash,
                 self.organisation,
-                self.state.next_nonce(self.organisation),
+                # The engine's word: it knows what an earlier life of this gateway wrote last. At worst a refusal.
+                await self._engine.next_nonce(self.organisation),
                 self.state.height + _LIFETIME,
                 ops,
             )
             data = sign_envelope(self._own_signer(), envelope)
-            transaction = await self._engine.submit(data)
-            receipt = await self._engine.wait(transaction, self.patience)
-            if receipt.envelope != data:
-                raise VerificationError("ledger.bad_receipt", part="envelope")
-            await self._believe(lambda trust: verify_receipt(receipt, trust))
-            height = receipt.block.height
-            await self.until(lambda state: True if state.height >= height else None, f"block {height}")
-            await self._believe(lambda trust: verify_receipt(receipt, trust))  # by the members as they are known now
-            if self.replica.machine.log.leaf(height) != leaf_hash(encode(receipt.block)):
-                raise VerificationError("ledger.fork", organisation=self.organisation, size=height + 1)
-            self.receipts.append(receipt)
+            receipt = await self._settle(data)
+            transaction = envelope_id(data)
         if not receipt.result.accepted:
             # The receipt says that it was refused and by which rule; the engine only adds the facts.
             said = await self._engine.refusal(transaction)
@@ -160,6 +159,39 @@ class LedgerAccount:
                 raise Refused(receipt.result.code)
             raise type(said)(said.code, **said.facts)
         return receipt
+
+    async def _settle(self, data: bytes) -> Receipt:
+        """Submit an envelope and wait until it is final. One whose fate is unknown comes first the next time.
+
+        So its nonce is not given to another, and nothing is written twice. Raises as `submit`.
+        """
+        self._unsettled = data
+        try:
+            receipt = await self._placed(data)
+        except (Refused, DecodeError, VerificationError):
+            self._unsettled = None  # it will never be
+            raise
+        if receipt.envelope != data:
+            raise VerificationError("ledger.bad_receipt", part="envelope")
+        await self._believe(lambda trust: verify_receipt(receipt, trust))
+        height = receipt.block.height
+        await self.until(lambda state: True if state.height >= height else None, f"block {height}")
+        await self._believe(lambda trust: verify_receipt(receipt, trust))  # by the members as they are known now
+        if self.replica.machine.log.leaf(height) != leaf_hash(encode(receipt.block)):
+            raise VerificationError("ledger.fork", organisation=self.organisation, size=height + 1)
+        self._unsettled = None
+        self.receipts.append(receipt)
+        return receipt
+
+    async def _placed(self, data: bytes) -> Receipt:
+        """The receipt of an envelope, submitted again if the sequencer forgot it: it died before there was a block."""
+        while True:
+            transaction = await self._engine.submit(data)
+            try:
+                return await self._engine.wait(transaction, self.patience)
+            except Refused as error:
+                if error.code != "ledger.unknown_envelope":
+                    raise
 
     def _own_signer(self) -> Signer:
         """The signer of its envelope key in the next block. Raises Refused if it is no member, or has not the key."""
@@ -173,19 +205,31 @@ class LedgerAccount:
 
     async def _believe(self, check: Callable[[TrustFile], T]) -> T:
         """What `check` finds; where it fails, once more with the changes of members that the engine can show."""
-        replayed = self.replica.machine.trust
-        if replayed.latest.from_height > self._trust.latest.from_height:  # the rule of before is none any more
-            known = extend(self._trust, await self._engine.handovers(self._trust.latest.from_height))
-            check_members(known, replayed, replayed.latest.from_height)
-            self._trust = known
+        await self._catch_up()
         try:
             return check(self._trust)
         except (VerificationError, QuorumNotMet):
-            trust = extend(self._trust, await self._engine.handovers(self._trust.latest.from_height))
-            if trust is self._trust:
+            before = self._trust
+            shown = extend(before, await self._engine.handovers(before.latest.from_height))
+            if not self._keep(shown) and self._trust is before:
                 raise
-            self._trust = trust
-        return check(trust)
+        await self._catch_up()  # the replica may have gone on meanwhile; nothing awaited from here to the check
+        return check(self._trust)
+
+    async def _catch_up(self) -> None:
+        """Know the changes that the replica has replayed: the rule of before is none any more."""
+        while (replayed := self.replica.machine.trust).latest.from_height > self._trust.latest.from_height:
+            before = self._trust
+            shown = extend(before, await self._engine.handovers(before.latest.from_height))
+            check_members(shown, replayed, replayed.latest.from_height)
+            self._keep(shown)
+
+    def _keep(self, trust: TrustFile) -> bool:
+        """Whether `trust` knows more than what is known by now; then it is what is known."""
+        if trust.latest.from_height <= self._trust.latest.from_height:
+            return False
+        self._trust = trust
+        return True
 
     async def attend(self) -> None:
         """Follow the engine for as long as it is open: replay each block, cosign it, learn when it is final.
@@ -243,7 +287,9 @@ class LedgerAccount:
             except Unavailable as error:
                 if error.code == "ledger.closed":
                     return None
-                if error.code != "ledger.timeout":
+                if error.code.startswith("network."):
+                    await asyncio.sleep(_AGAIN)
+                elif error.code != "ledger.timeout":
                     raise
 
     async def finalised(self, note: bytes) -> None:

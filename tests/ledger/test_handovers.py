@@ -6,8 +6,9 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace as replace_fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -338,6 +339,91 @@ def test_accounts_follow_every_change(world: Any, tmp_path: Path) -> None:
             assert reader.trust.latest.find("regulator") is None
             await engine.close()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    run(test)
+
+
+def test_an_account_does_not_judge_by_members_that_its_replica_left_behind(
+    make_world: Callable[[], Any], tmp_path: Path
+) -> None:
+    """The sequencer withholds the later handovers while the blocks go on: too few cosigners are still too few."""
+    world = make_world()
+    bureau, researcher = (
+        member for member in world.founding.members if member.organisation in ("bureau", "researcher")
+    )
+    world.founding = replace(world.founding, members=(bureau, replace(researcher, re_executes=False)), k=1)
+    world.trust = trust_of(world.founding)
+    names = ("bureau", "p1", "p2", "p3")
+
+    async def test() -> None:
+        party = Party(world, tmp_path)
+        party.names = names
+        async with party.running(()) as engine:
+            party.replicas = {
+                name: Replica(world.founding, name, ring(world, name), lambda: world.start) for name in names
+            }
+            tasks = {name: asyncio.create_task(attend(engine, one)) for name, one in party.replicas.items()}
+            for number, name in enumerate(names[1:], 1):  # k goes from 1 of 1 to 3 of 4
+                for voter in names[:number]:
+                    receipt = await party.send(voter, VoteAdmission(world.application(name)))
+                    if receipt.result.events[0].name == "organisations.admitted":
+                        break
+                party.has_new_keys(name)
+            await party.send("bureau", grant(world, "g1"))
+            for name in ("p2", "p3"):
+                tasks[name].cancel()
+            nonce = await engine.next_nonce("bureau")
+            await engine.submit(world.envelope("bureau", grant(world, "not-final"), nonce=nonce))
+            async with asyncio.timeout(10):
+                while party.replicas["p1"].height <= engine._history.final_height:
+                    await asyncio.sleep(0.01)
+            height, final = engine.machine.height, engine._history.final_height
+            assert height == final + 1
+            own = Replica(world.founding, "researcher", ring(world, "researcher"), lambda: world.start)
+            asked = asyncio.Event()
+
+            class Withholding:
+                """The engine, whose operator answers when and with what it likes."""
+
+                def __getattr__(self, name: str) -> Any:
+                    return getattr(engine, name)
+
+                async def subscribe(self, cursor: int) -> AsyncIterator[Any]:
+                    async for block, note in engine.subscribe(cursor):
+                        if block.header.height == 3:
+                            await asked.wait()
+                        yield block, note
+
+                async def handovers(self, after: int = 0) -> Any:
+                    if asked.is_set():
+                        return await engine.handovers(after)
+                    asked.set()
+                    while own.height < height:
+                        await asyncio.sleep(0.01)
+                    return (await engine.handovers(after))[:1]
+
+                async def wait(self, tx: bytes, timeout: float) -> Receipt:
+                    while own.height < 2:
+                        await asyncio.sleep(0.01)
+                    shown = await engine.wait(tx, timeout)
+                    head = engine._history._heads[height + 1]
+                    note = replace_fields(head, lines=head.lines[:1])
+                    for name, use in (("bureau", "cosign"), ("p1", "cosign-1")):
+                        line = cosign_checkpoint(world.signer(name, use), name, note, world.start // 1000)
+                        note = note.with_line(line)
+                    path = engine.machine.log.inclusion_proof(shown.block.height, height + 1)
+                    return replace(shown, block_path=path, note=note.format())
+
+            account = LedgerAccount(
+                "researcher", world.signer("researcher"), cast(Any, Withholding()), own, world.trust, patience=3
+            )
+            following = asyncio.create_task(account.attend())
+            await asyncio.wait([following], timeout=2)
+            assert own.height == height and account.state.height < height
+            following.cancel()
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(following, *tasks.values(), return_exceptions=True)
 
     run(test)
 

@@ -424,6 +424,7 @@ def test_rewinding_forgets_changes(world: Any) -> None:
 
 
 def test_too_many_heights(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.act("insurer", grant(world, "g"))  # types take their limits when they are first read
     monkeypatch.setattr("ledger.contracts.membership.MOST_PENDING", 1)
     world.act("insurer", world.rotation("insurer", from_height=9))
     assert (

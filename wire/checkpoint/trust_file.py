@@ -6,8 +6,6 @@ change since. A file whose halves differ, or that is not byte for byte what `wri
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import msgspec
 from wire.canonical import decode, encode
 from wire.checkpoint.trust import TrustFile, trust_of
 from wire.errors import DecodeError, Refused, Unavailable
+from wire.evidence import write_file
 from wire.keyset import Founding, Member, MembershipChanges, SignatureKey
 
 VERSION = 1
@@ -137,16 +136,9 @@ def write_trust(path: Path, trust: TrustFile) -> None:
     data = format_trust(trust)
     if len(data) > LONGEST:
         raise Refused("checkpoint.trust_too_long", length=len(data), limit=LONGEST)
-    part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_file(path, data)
     except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         raise Unavailable("checkpoint.trust_unwritable", path=str(path)) from None
 
 
