@@ -47,7 +47,7 @@ peers: $(patsubst benchmarks/peers/%.txt,.peers/%/made,$(wildcard benchmarks/pee
 
 .venv/tools: .venv/product
 	@echo "Installing the tools of the tests and checks into .venv."
-	@$(INSTALL) --group test --group check
+	@$(INSTALL) --editable '.[demo,gateway,postgres]' --group test --group check
 	@touch $@
 
 .peers/%/made: benchmarks/peers/%.txt

@@ -38,11 +38,14 @@ MASK_KEYS = b"medveil/v1/mask-keys"
 ACCESS_ENTRY = b"medveil/v1/access-entry"
 MODEL = b"medveil/v1/model"
 APPLICATION = b"medveil/v1/application"
+JOB_RECORD = b"medveil/v1/job-record"
 PAILLIER_KEY = b"medveil/v1/paillier-key"
 TRANSCRIPT = b"medveil/v1/transcript"
 VECTOR_GENERATOR = b"medveil/v1/vector-generator"
 PEDERSEN_GENERATOR = b"medveil/v1/pedersen-generator"
 RANGE_GENERATOR = b"medveil/v1/range-generator"
+SECURITY_LOG = b"medveil/v1/security-log"
+SERVICE_SECRET = b"medveil/v1/service-secret"
 
 # state tree (issue of its own tags: a bucket never passes for an inner hash or a leaf)
 STATE_LEAF = b"medveil/v1/state-leaf"
@@ -55,6 +58,8 @@ DATA_KEY = b"medveil/v1/kdf/data-key"
 VAULT_INDEX = b"medveil/v1/kdf/vault-index"
 EPOCH_KEY = b"medveil/v1/kdf/epoch-key"
 PAIR_MASK = b"medveil/v1/kdf/pair-mask"
+SERVICE_KEY = b"medveil/v1/kdf/service-key"
+JOB_RAND = b"medveil/v1/kdf/job-rand"
 
 # sealing (HPKE info)
 SEAL_MESSAGE = b"medveil/v1/seal/message"

@@ -1,0 +1,1 @@
+"""One organisation's running process: its store, its people and programs, its API and its health."""

@@ -1,0 +1,301 @@
+"""The service's own store: SQLAlchemy Core over SQLite (the default) or PostgreSQL.
+
+One `MetaData` holds the tables of all parts; a part defines its own, beside the code that uses them, and
+stands in `PARTS`. The data carries an application mark, a version and its owner (organisation and chain):
+data of another application, another owner or a newer version is refused before anything is written.
+
+One writer at a time, on both engines: SQLite by ``BEGIN IMMEDIATE``, PostgreSQL by an advisory lock that each
+writing transaction takes first. So "look, then write" inside one `transaction` needs no further lock. A
+transaction that returned is durable (``synchronous=FULL``; PostgreSQL's ``synchronous_commit``).
+
+Errors of the drivers become `Unavailable` (busy, full, unreachable: try again) or `DecodeError` (damaged, not
+ours). No message holds a statement, a parameter or a password: a URL is shown as host, port and name alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from medveil.service import sqlite_file
+from wire.errors import DecodeError, Refused, Unavailable
+
+VERSION = 1
+PARTS = (
+    "medveil.service.security_log",
+    "medveil.service.people",
+    "medveil.service.throttling",
+    "medveil.service.sign_in",
+    "medveil.service.tokens",
+    "medveil.service.signatures",
+    "medveil.service.oidc",
+    "medveil.service.job_tables",
+    "medveil.network.post",
+)
+"""Modules that define tables. Whoever adds tables names its module here."""
+
+metadata = sa.MetaData()
+
+_BUSY_SECONDS = 5
+_POOL = 8
+_WRITER = 0x6D76_6731  # the advisory lock of PostgreSQL: "mvg1"
+
+mark = sa.Table(
+    "medveil_data",
+    metadata,
+    sa.Column("one", sa.Integer, sa.CheckConstraint("one = 1"), primary_key=True),
+    sa.Column("application", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+)
+_APPLICATION = "medveil-service"
+
+Step = Callable[[sa.Connection], None]
+
+
+def _no_fault(_place: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The version that this program knows, its tables, and the way there: `steps[n]` leads from n to n + 1."""
+
+    version: int = VERSION
+    steps: Mapping[int, Step] = field(default_factory=dict)
+    tables: sa.MetaData = metadata
+    parts: tuple[str, ...] = PARTS
+
+
+class Database:
+    """The open store. Make it with `open`; threads may share it."""
+
+    def __init__(self, engine: sa.Engine, place: str, path: Path | None) -> None:
+        self._engine = engine
+        self._reader = engine.execution_options(medveil_reads=True)
+        self.place = place
+        self.path = path
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        owner: str = "",
+        backed_up: bool = False,
+        schema: Schema | None = None,
+        fault: Callable[[str], None] = _no_fault,
+    ) -> Database:
+        """Open the store at `url` (``sqlite:////path/file`` or ``postgresql+psycopg://...``; secret: it may hold a
+        password), make its tables if it is empty, bring older data to the present version.
+
+        owner: whose data it is, bound at the first opening. backed_up: the operator says that a PostgreSQL database
+        was backed up; without it older data there is refused. SQLite data is copied beside itself, checked, before.
+        fault: called with the name of each step, for tests that stop there.
+        Raises Refused (URL, another owner, no backup), DecodeError (damaged, another application's, newer),
+        Unavailable (unreachable, busy).
+        """
+        schema = schema or Schema()
+        for part in schema.parts:
+            importlib.import_module(part)
+        parsed = _parsed(url)
+        path = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+        place = str(path) if path else f"{parsed.host or 'local socket'}:{parsed.port or 5432}/{parsed.database or ''}"
+        if path is not None:
+            sqlite_file.prepare(path)
+        database = cls(_engine(parsed), place, path)
+        try:
+            database._adopt(owner, backed_up, schema, fault)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @property
+    def engine_name(self) -> Literal["sqlite", "postgresql"]:
+        """Which engine keeps the data."""
+        return "sqlite" if self.path is not None else "postgresql"
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """One writing transaction, alone: committed and durable when the block ends, undone if it raises.
+
+        Raises Unavailable or DecodeError for the engine's own errors, ValueError for a broken constraint.
+        """
+        with self._translated(), self._engine.begin() as connection:
+            if self.path is None:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER)))
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """One reading transaction: a view that no writer changes. Raises as `transaction`."""
+        with self._translated(), self._reader.begin() as connection:
+            if self.path is None:
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield connection
+
+    def backup(self, target: Path) -> None:
+        """Copy the SQLite file to the new file `target`, checked and durable, while the service runs.
+
+        Raises Refused where `target` exists, and on PostgreSQL: there pg_dump is the operator's.
+        """
+        if self.path is None:
+            raise Refused("database.operators_backup", place=self.place)
+        sqlite_file.copy(self.path, target)
+
+    def check(self) -> None:
+        """Ask the engine for one row, for a readiness check. Raises as `transaction`."""
+        with self.reading() as connection:
+            connection.execute(sa.select(mark.c.version)).one()
+
+    def close(self) -> None:
+        """Close every connection. What was committed is durable already."""
+        self._engine.dispose()
+
+    def __repr__(self) -> str:
+        return f"Database({self.place!r})"
+
+    def _adopt(self, owner: str, backed_up: bool, schema: Schema, fault: Callable[[str], None]) -> None:
+        """Check whose data this is, in which version; create or migrate."""
+        with self.transaction() as connection:
+            found = set(sa.inspect(connection).get_table_names())
+            if not found and (self.path is None or sqlite_file.is_unmarked(connection)):
+                fault("create:begun")
+                schema.tables.create_all(connection)
+                if mark.name not in schema.tables.tables:
+                    mark.create(connection)
+                row = {"one": 1, "application": _APPLICATION, "version": schema.version, "owner": owner}
+                connection.execute(mark.insert().values(row))
+                if self.path is not None:
+                    sqlite_file.sign(connection)
+                fault("create:written")
+                return
+            version = self._version(connection, found, owner)
+        if version > schema.version:
+            raise DecodeError("database.newer", place=self.place, version=version, known=schema.version)
+        if version < schema.version:
+            self._migrate(version, backed_up, schema, fault)
+        with self.reading() as connection:
+            missing = set(schema.tables.tables) - set(sa.inspect(connection).get_table_names())
+        if missing:
+            raise DecodeError("database.damaged", place=self.place)
+
+    def _version(self, connection: sa.Connection, found: set[str], owner: str) -> int:
+        signed = self.path is None or sqlite_file.is_signed(connection)
+        row = connection.execute(sa.select(mark)).one_or_none() if signed and mark.name in found else None
+        if row is None or row.application != _APPLICATION:
+            raise DecodeError("database.other_application", place=self.place)
+        if owner and row.owner != owner:
+            raise Refused("database.other_owner", place=self.place, owner=row.owner, asked=owner)
+        return int(row.version)
+
+    def _migrate(self, version: int, backed_up: bool, schema: Schema, fault: Callable[[str], None]) -> None:
+        """One transaction a step, which also raises the version: a crash leaves a whole version."""
+        if any(step not in schema.steps for step in range(version, schema.version)):
+            raise DecodeError("database.too_old", place=self.place, version=version)
+        if self.path is not None:
+            sqlite_file.copy(self.path, self.path.with_name(f"{self.path.name}.version-{version}"), replace=True)
+            fault("migrate:copied")
+        elif not backed_up:
+            raise Refused("database.no_backup", place=self.place, version=version, known=schema.version)
+        for step in range(version, schema.version):
+            with self.transaction() as connection:
+                fault("migrate:begun")
+                if connection.execute(sa.select(mark.c.version)).scalar_one() != step:
+                    raise Unavailable("database.busy", place=self.place, retry_after=1)  # another process migrates
+                schema.steps[step](connection)
+                connection.execute(mark.update().values(version=step + 1))
+                fault("migrate:written")
+            fault("migrate:committed")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.SQLAlchemyError as error:
+            _raise(error, self.place)
+
+
+def restore(backup: Path, target: Path, *, replace: bool = False) -> None:
+    """Put the checked copy of `backup` in the place of the SQLite file `target`, durably.
+
+    replace: what stands at `target` is kept as ``NAME.before-restore``; without it an existing file is refused.
+    Sessions, tokens and nonces come back as of the backup: whoever restores revokes the sessions (`People`), and
+    lets the longest life of a signature pass before the service listens again.
+    Raises Refused (target exists; backup of a newer version), DecodeError (no sound backup of ours), Unavailable
+    (a process uses the target).
+    """
+    if sqlite_file.version_of(backup) > VERSION:
+        raise DecodeError("database.newer", place=str(backup), version=sqlite_file.version_of(backup), known=VERSION)
+    sqlite_file.put_back(backup, target, replace=replace)
+
+
+def _parsed(url: str) -> sa.URL:
+    try:
+        parsed = sa.make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise Refused("database.url") from None
+    if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+        if not parsed.database or parsed.database == ":memory:" or parsed.query or parsed.database.startswith("file:"):
+            raise Refused("database.url")
+        return parsed
+    if parsed.drivername in ("postgresql", "postgresql+psycopg") and parsed.database:
+        return parsed.set(drivername="postgresql+psycopg")
+    raise Refused("database.url")
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    pool: dict[str, Any] = {"pool_size": _POOL, "max_overflow": 0, "pool_timeout": _BUSY_SECONDS}
+    if url.get_backend_name() == "sqlite":
+        arguments: dict[str, Any] = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
+        engine = sa.create_engine(url, hide_parameters=True, connect_args=arguments, **pool)
+        event.listen(engine, "connect", _connected)
+        event.listen(engine, "begin", _begun)
+        return engine
+    options = f"-c lock_timeout={_BUSY_SECONDS}s -c statement_timeout=30s -c idle_in_transaction_session_timeout=60s"
+    arguments = {"connect_timeout": _BUSY_SECONDS, "options": options, "application_name": "medveil"}
+    try:
+        return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=arguments, **pool)
+    except ModuleNotFoundError:
+        raise Refused("database.no_driver") from None
+
+
+def _connected(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself; _begun does
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begun(connection: sa.Connection) -> None:
+    reads = connection.get_execution_options().get("medveil_reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _raise(error: exc.SQLAlchemyError, place: str) -> NoReturn:
+    """The driver's error as one of ours; its own text, which may hold data, is dropped."""
+    cause = error.orig if isinstance(error, exc.DBAPIError) else None
+    number: int = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+    state: str = getattr(cause, "sqlstate", None) or ""
+    if isinstance(error, exc.IntegrityError | exc.DataError) or state == "25006":  # a write where only reads go
+        raise ValueError("a constraint of the database was broken") from None
+    if number in sqlite_file.DAMAGED or state.startswith("XX"):
+        raise DecodeError("database.damaged", place=place) from None
+    busy = number in sqlite_file.BUSY or state in ("55P03", "57014", "40001", "40P01", "53300")
+    if busy or isinstance(error, exc.TimeoutError):
+        raise Unavailable("database.busy", place=place, retry_after=1) from None
+    if number == sqlite_file.FULL or state == "53100":
+        raise Unavailable("database.full", place=place, retry_after=60) from None
+    refused = state == "42501" or state.startswith("57P")  # not permitted; the server stops
+    if refused or isinstance(error, exc.OperationalError | exc.InterfaceError | exc.InternalError):
+        raise Unavailable("database.unreachable", place=place, retry_after=5) from None
+    if type(error) is exc.DatabaseError:
+        raise DecodeError("database.damaged", place=place) from None
+    raise ValueError("a statement does not fit the database") from None

@@ -1,0 +1,162 @@
+"""The SQLite file of the service: its mark, its permissions, a checked copy of it, and the way back.
+
+The file and its copies can be read by their owner alone: they hold password hashes. SQLite gives its journal
+files the permissions of the file itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from wire.errors import DecodeError, Refused, Unavailable
+
+APPLICATION_ID = 0x6D76_6731  # "mvg1"
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+FULL = sqlite3.SQLITE_FULL
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+_JOURNALS = ("-wal", "-shm")
+
+
+def prepare(path: Path) -> None:
+    """Make an empty file for its owner alone, if there is none; refuse another's before anything in it changes.
+
+    Raises DecodeError (another application's, damaged), Unavailable.
+    """
+    with _guarded(path):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        with contextlib.closing(_only_reads(path)) as db:
+            try:
+                (application,) = db.execute("PRAGMA application_id").fetchone()
+                (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB:
+                    raise DecodeError("database.other_application", place=str(path)) from None
+                raise
+    if application != APPLICATION_ID and (application, tables) != (0, 0):
+        raise DecodeError("database.other_application", place=str(path))
+
+
+def is_unmarked(connection: sa.Connection) -> bool:
+    """Whether no application has claimed the file yet."""
+    return _pragma(connection, "application_id") == 0 and _pragma(connection, "user_version") == 0
+
+
+def is_signed(connection: sa.Connection) -> bool:
+    """Whether the file is a medveil service's."""
+    return _pragma(connection, "application_id") == APPLICATION_ID
+
+
+def sign(connection: sa.Connection) -> None:
+    """Claim the file, in the transaction that is open."""
+    connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
+
+
+def _pragma(connection: sa.Connection, name: str) -> int:
+    return int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
+
+
+def copy(source: Path, target: Path, *, replace: bool = False) -> None:
+    """A copy of `source` at `target`, consistent while others write, checked, durable before it has its name.
+
+    Raises Refused where `target` exists and is not to be replaced, DecodeError (damaged), Unavailable.
+    """
+    if target.exists() and not replace:
+        raise Refused("database.exists", place=str(target))
+    part = target.with_name(target.name + ".part")
+    with _guarded(source):
+        part.unlink(missing_ok=True)
+        os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with contextlib.closing(_only_reads(source)) as old, contextlib.closing(sqlite3.connect(part)) as new:
+            old.backup(new)
+            new.execute("PRAGMA journal_mode=DELETE")
+            _check(new, source)
+        _flush(part)
+        part.replace(target)
+        _flush(target.parent)
+
+
+def version_of(path: Path) -> int:
+    """The version of the data at `path`. Raises DecodeError where it is damaged or not ours, Unavailable."""
+    with _guarded(path), contextlib.closing(_only_reads(path)) as db:
+        _check(db, path)
+        (version,) = db.execute("SELECT version FROM medveil_data").fetchone()
+        return int(version)
+
+
+def put_back(backup: Path, target: Path, *, replace: bool) -> None:
+    """A checked copy of `backup` in the place of `target`; what stood there is kept as ``NAME.before-restore``.
+
+    The old journal goes aside with its file: beside the new one it would be replayed into it.
+    """
+    if target.exists() and not replace:
+        raise Refused("database.exists", place=str(target))
+    fresh = target.with_name(target.name + ".restored")
+    copy(backup, fresh, replace=True)
+    with _guarded(target):
+        if target.exists():
+            _leave_journal(target)
+        aside = target.with_name(target.name + ".before-restore")
+        for ending in ("", *_JOURNALS):
+            old = target.with_name(target.name + ending)
+            if old.exists():
+                old.replace(aside.with_name(aside.name + ending))
+        fresh.replace(target)
+        _flush(target.parent)
+
+
+def _leave_journal(path: Path) -> None:
+    """Take the file out of WAL mode, which SQLite does only where nobody else has it open."""
+    with contextlib.closing(sqlite3.connect(path, timeout=1)) as db:
+        try:
+            db.execute("PRAGMA journal_mode=DELETE").fetchone()
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in BUSY:
+                raise Unavailable("database.busy", place=str(path), retry_after=1) from None
+            # A damaged file is put aside as it is: that is what a restore is for.
+
+
+def _only_reads(path: Path) -> sqlite3.Connection:
+    if not path.is_file():
+        raise DecodeError("database.other_application", place=str(path))
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5)
+
+
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    if application != APPLICATION_ID:
+        raise DecodeError("database.other_application", place=str(path))
+    sound = db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    if not sound or db.execute("PRAGMA foreign_key_check").fetchall():
+        raise DecodeError("database.damaged", place=str(path))
+
+
+def _flush(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+@contextlib.contextmanager
+def _guarded(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        number = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if number in BUSY:
+            raise Unavailable("database.busy", place=str(path), retry_after=1) from None
+        if number == FULL:
+            raise Unavailable("database.full", place=str(path), retry_after=60) from None
+        if isinstance(error, sqlite3.OperationalError) and number not in DAMAGED:
+            raise Unavailable("database.unreachable", place=str(path), retry_after=5) from None
+        raise DecodeError("database.damaged", place=str(path)) from None
+    except OSError:
+        raise Unavailable("database.unreachable", place=str(path), retry_after=5) from None
