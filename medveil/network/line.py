@@ -1,0 +1,54 @@
+"""A line to one other gateway: questions over mutual TLS, answers in canonical bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TypeVar
+
+import httpx
+
+from medveil.network.answers import read_answer
+from wire.canonical import LARGEST, Wire
+from wire.errors import Unavailable
+
+W = TypeVar("W", bound=Wire)
+
+CONNECT_SECONDS = 10.0
+
+
+class PeerLine:
+    """See `medveil.network.remote_engine.Line`. It connects when first asked, and again when the line broke.
+
+    url: ``https://host:port`` of the peers' listener; context: a TLS context whose one trust anchor is that of
+    `organisation`, so that nobody else can answer.
+    """
+
+    def __init__(self, organisation: str, url: str, context: ssl.SSLContext) -> None:
+        self.organisation = organisation
+        limits = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=60)
+        self._client = httpx.AsyncClient(base_url=url, verify=context, limits=limits, trust_env=False, http2=False)
+
+    async def ask(self, method: str, path: str, kind: type[W], body: bytes = b"", timeout: float = 30.0) -> W:
+        """The answer, which is a `kind`. Raises what was told; Unavailable if nobody answers in time and properly."""
+        limit = httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout))
+        headers = {"content-type": "application/octet-stream"}
+        try:
+            async with (
+                asyncio.timeout(timeout),
+                self._client.stream(method, path, content=body or None, headers=headers, timeout=limit) as response,
+            ):
+                answer = bytearray()
+                async for chunk in response.aiter_raw():
+                    answer += chunk
+                    if len(answer) > LARGEST:
+                        raise Unavailable("network.bad_answer", organisation=self.organisation)
+                if response.status_code != 200:
+                    raise Unavailable("network.transport", organisation=self.organisation, status=response.status_code)
+        except (httpx.HTTPError, ssl.SSLError, TimeoutError, OSError):
+            raise Unavailable("network.unreachable", retry_after=5, organisation=self.organisation) from None
+        return read_answer(bytes(answer), kind, self.organisation)
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._client.aclose()

@@ -1,0 +1,194 @@
+"""The post: kept before it is said, carried until it is acknowledged, once and in order, through restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medveil.network import post as module
+from medveil.network.ledger_door import Done
+from medveil.network.post import LARGEST_PAYLOAD, NetworkPost, PeerMessage
+from medveil.service.database import Database
+from wire.canonical import decode
+from wire.errors import Refused, Unavailable
+
+SESSION = b"s" * 16
+
+
+class Wire:
+    """A line to another post of this process, which can be cut, and can lose an acknowledgement."""
+
+    def __init__(self, town: Town, sender: str, organisation: str) -> None:
+        self.town, self.sender, self.organisation = town, sender, organisation
+
+    async def ask(self, method: str, path: str, kind: type[Any], body: bytes = b"", timeout: float = 30.0) -> Any:
+        self.town.asked += 1
+        if self.organisation in self.town.away:
+            raise Unavailable("network.unreachable", organisation=self.organisation)
+        other = self.town.posts[self.organisation]
+        message = decode(PeerMessage, body)
+        await other._run(lambda db: other._keep(db, self.sender, message))
+        other._arrived[message.session].set()
+        if self.town.losing.random() < self.town.loss:
+            raise Unavailable("network.unreachable", organisation=self.organisation)
+        return Done()
+
+
+class Town:
+    """Posts with databases of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.posts: dict[str, NetworkPost] = {}
+        self.databases: dict[str, Database] = {}
+        self.away: set[str] = set()
+        self.loss, self.losing, self.asked, self.now = 0.0, random.Random(4), 0, 1_000_000_000_000
+
+    async def open(self, name: str) -> NetworkPost:
+        self.databases[name] = Database.open(f"sqlite:///{self.folder / name}.sqlite", owner=name)
+        made = NetworkPost(name, self.databases[name], lambda to: Wire(self, name, to), lambda: self.now)
+        self.posts[name] = made
+        await made.start()
+        return made
+
+    async def stop(self, name: str) -> None:
+        await self.posts.pop(name).close()
+        self.databases.pop(name).close()
+
+
+def run(folder: Path, test: Callable[[Town], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        town = Town(folder)
+        try:
+            await test(town)
+        finally:
+            for name in list(town.posts):
+                with contextlib.suppress(Exception):
+                    await town.stop(name)
+
+    asyncio.run(whole())
+
+
+async def take(post: NetworkPost, count: int, timeout: float = 10) -> list[tuple[str, int, bytes]]:
+    return [tuple(await post.receive(SESSION, timeout)) for _ in range(count)]  # type: ignore[misc]
+
+
+def test_once_and_in_order_over_a_line_that_loses_acknowledgements(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        a, b = await town.open("a"), await town.open("b")
+        town.loss = 0.4
+        for number in range(20):
+            await a.send("b", SESSION, number, b"%d" % number)
+        assert await take(b, 20) == [("a", number, b"%d" % number) for number in range(20)]
+        assert town.asked > 20
+        with pytest.raises(Unavailable):
+            await b.receive(SESSION, 0.2)
+        town.loss = 0.0
+        async with asyncio.timeout(20):
+            while await a.waiting():
+                await asyncio.sleep(0.05)
+
+    run(tmp_path, test)
+
+
+def test_what_was_sent_before_a_restart_arrives_after_it(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        a = await town.open("a")
+        town.away.add("b")
+        for number in range(3):
+            await a.send("b", SESSION, number, b"m%d" % number)
+        assert await a.waiting() == {"b": 3}
+        await town.stop("a")
+        b = await town.open("b")
+        town.away.clear()
+        await town.open("a")
+        assert [payload for _, _, payload in await take(b, 3)] == [b"m0", b"m1", b"m2"]
+
+    run(tmp_path, test)
+
+
+def test_a_session_begins_anew_after_a_restart_until_it_is_forgotten(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        a, b = await town.open("a"), await town.open("b")
+        for number in range(3):
+            await a.send("b", SESSION, number, b"m%d" % number)
+        first = await take(b, 3)
+        await town.stop("b")
+        b = await town.open("b")
+        assert await take(b, 3) == first
+        await b.forget(SESSION)
+        await town.stop("b")
+        b = await town.open("b")
+        with pytest.raises(Unavailable):
+            await b.receive(SESSION, 0.2)
+
+    run(tmp_path, test)
+
+
+def test_a_place_that_is_taken_keeps_what_it_holds(tmp_path: Path) -> None:
+    """A job that is played again seals its messages anew: the first ones stay."""
+
+    async def test(town: Town) -> None:
+        a, b = await town.open("a"), await town.open("b")
+        town.away.add("b")
+        await a.send("b", SESSION, 0, b"first")
+        await a.send("b", SESSION, 0, b"second")
+        town.away.clear()
+        assert await take(b, 1) == [("a", 0, b"first")]
+        await a.send("b", SESSION, 0, b"third")
+        with pytest.raises(Unavailable):
+            await b.receive(SESSION, 0.3)
+
+    run(tmp_path, test)
+
+
+def test_later_messages_wait_for_earlier_ones(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        a, b = await town.open("a"), await town.open("b")
+        await a.send("b", SESSION, 1, b"later")
+        with pytest.raises(Unavailable):
+            await b.receive(SESSION, 0.3)
+        await a.send("b", SESSION, 0, b"earlier")
+        assert [payload for _, _, payload in await take(b, 2)] == [b"earlier", b"later"]
+
+    run(tmp_path, test)
+
+
+def test_quotas_and_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_WAITING", 3)
+
+    async def test(town: Town) -> None:
+        a, b = await town.open("a"), await town.open("b")
+        with pytest.raises(Refused):
+            await a.send("b", SESSION, 0, bytes(LARGEST_PAYLOAD + 1))
+        for number in range(5):
+            await a.send("b", SESSION, number, b"x")
+        await take(b, 3)
+        await asyncio.sleep(0.3)
+        assert await a.waiting() == {"b": 2}  # they wait at the sender
+        await b.forget(SESSION)
+        async with asyncio.timeout(20):
+            while await a.waiting():
+                await asyncio.sleep(0.05)
+
+    run(tmp_path, test)
+
+
+def test_what_nobody_asks_for_is_thrown_away_in_the_end(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        a, b = await town.open("a"), await town.open("b")
+        await a.send("b", SESSION, 0, b"x")
+        await take(b, 1)
+        await town.stop("b")
+        town.now += module.KEPT_MS + 1
+        b = await town.open("b")
+        with pytest.raises(Unavailable):
+            await b.receive(SESSION, 0.2)
+
+    run(tmp_path, test)
