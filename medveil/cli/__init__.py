@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from medveil.cli import demo, doctor, ledger, show, trust, verify
+from medveil.cli import consortium, demo, doctor, ledger, show, trust, verify
 
 app = typer.Typer(
     name="medveil",
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for part in (demo, verify, show, ledger, trust, doctor):
+for part in (demo, consortium, verify, show, ledger, trust, doctor):
     part.register(app)
 
 

@@ -100,6 +100,7 @@ class Organisation:
         self.open_key = OpenKey(1, secrets.seal)
         self._http = Signer(secrets.http)
         self._tls = Signer(secrets.tls)
+        self.tls_seed = secrets.tls  # secret: signs its certificates
         self._sent: dict[tuple[str, bytes], int] = defaultdict(int)
         self._channel: Channel | None = None
         self._account: LedgerAccount | None = None
@@ -116,6 +117,30 @@ class Organisation:
         vault.put_document("secrets", "keys", encode(secrets))
         audit = AuditTrail(folder / "audit.sqlite", name, rand=rand, clock=clock)
         return cls(name, roles, folder, secrets, vault, audit, rand)
+
+    @classmethod
+    def open(
+        cls, name: str, roles: tuple[str, ...], folder: Path, passphrase: str, rand: Rand, clock: Clock
+    ) -> Organisation:
+        """The organisation that `create` made in `folder`.
+
+        Raises what its parts raise: Unavailable (in use, disk), DecodeError (damaged), VerificationError (another
+        passphrase, another organisation's vault).
+        """
+        provider = FileKeyProvider(folder / "keys", passphrase)
+        vault = Vault.open(folder / "vault", provider, name, rand=rand)
+        try:
+            secrets = decode(Secrets, vault.document("secrets", "keys"))
+            audit = AuditTrail(folder / "audit.sqlite", name, rand=rand, clock=clock)
+        except BaseException:
+            vault.close()
+            raise
+        return cls(name, roles, folder, secrets, vault, audit, rand)
+
+    @property
+    def signers(self) -> tuple[Signer, Signer, Signer, Signer]:
+        """The signers of its envelope, cosign, http and tls keys."""
+        return self.signer, self.cosigner, self._http, self._tls
 
     def member(self, re_executes: bool) -> Member:
         """What genesis says of this organisation."""

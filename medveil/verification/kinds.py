@@ -25,6 +25,7 @@ _PARTS = (
     "ledger.receipts",
     "ledger.snapshots",
     "ledger.split_view",
+    "medveil.service.cards",
     "mpc.release",
     "privacy.audit",
     "zkp.bill_limit",

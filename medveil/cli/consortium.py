@@ -1,0 +1,171 @@
+"""`medveil init`, `medveil found`, `medveil join`: an organisation's home, and how it comes into a consortium."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+HomeFolder = Annotated[Path, typer.Argument(readable=False, help="The organisation's home: a folder of its own.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the tree."""
+
+    @app.command("init")
+    def init(
+        home: HomeFolder,
+        organisation: Annotated[str, typer.Option(prompt="Name of the organisation (lower case)")],
+        role: Annotated[list[str], typer.Option(help="What it may do; give it once for each role.")],
+        tier: Annotated[
+            Literal["", "national", "province", "city", "county"], typer.Option(help="Where it acts.")
+        ] = "",
+        host: Annotated[
+            list[str] | None, typer.Option(help="A name or address under which the others reach this gateway.")
+        ] = None,
+        trust: Annotated[
+            Path | None, typer.Option(readable=False, help="The consortium it applies to; none to found one.")
+        ] = None,
+        observer: Annotated[bool, typer.Option("--observer", help="It will not re-execute blocks.")] = False,
+    ) -> None:
+        """Make an organisation's home with fresh keys, and its member card to hand to the others.
+
+        The passphrase of the keys comes from MEDVEIL_PASSPHRASE_FILE, or is asked for.
+        """
+        import os
+        import secrets
+        import time
+
+        from medveil.service.cards import FOUNDING, fingerprint
+        from medveil.service.config import Config, passphrase
+        from medveil.service.home import CARD_FILE, Home
+        from wire.checkpoint import read_trust
+
+        chain = read_trust(trust).genesis_hash if trust is not None else FOUNDING
+        if os.environ.get("MEDVEIL_PASSPHRASE_FILE"):
+            secret = passphrase(Config(1, organisation))
+        else:
+            secret = typer.prompt("Passphrase of its keys", hide_input=True, confirmation_prompt=True)
+        card = Home.create(
+            home,
+            organisation,
+            tuple(role),
+            secret,
+            secrets.token_bytes,
+            lambda: time.time_ns() // 1_000_000,
+            tier=tier,
+            re_executes=not observer,
+            hosts=tuple(host or ("localhost", "127.0.0.1")),
+            chain=chain,
+        )
+        typer.echo(f"{home}: the home of {organisation}. Keep its passphrase apart from it.")
+        typer.echo(f"{home / CARD_FILE}: its member card. Hand it to the others; read them its fingerprint:")
+        typer.echo(f"  {fingerprint(card)}")
+
+    @app.command("found")
+    def found(
+        cards: Annotated[list[Path], typer.Argument(readable=False, help="The member cards of all founders.")],
+        chain: Annotated[str, typer.Option(help="Name of the consortium's chain (lower case).")],
+        sequencer: Annotated[str, typer.Option(help="The founder whose gateway orders blocks.")],
+        out: Annotated[Path, typer.Option(readable=False, help="Where to write the trust file.")] = Path(
+            "consortium.json"
+        ),
+        zone: Annotated[str, typer.Option(help="IANA zone of civil days.")] = "Asia/Shanghai",
+    ) -> None:
+        """Make the trust file of a consortium out of its founders' cards.
+
+        Every founder compares the fingerprints of all cards with what the others read out, and then joins it.
+        """
+        import time
+
+        from medveil.service.cards import fingerprint, found_consortium, grouped, read_card
+        from wire.checkpoint import trust_of, write_trust
+        from wire.errors import Refused
+
+        if out.exists():
+            raise Refused("home.not_empty", folder=str(out))
+        read = [read_card(path) for path in cards]
+        trust = trust_of(found_consortium(chain, sequencer, zone, read, time.time_ns() // 1_000_000))
+        write_trust(out, trust)
+        for card in read:
+            typer.echo(f"  {card.application.member.organisation:24} {fingerprint(card)}")
+        typer.echo(f"{out}: chain {chain}, {len(read)} founders, {trust.k} make a head final. Genesis:")
+        typer.echo(f"  {grouped(trust.genesis_hash[:16])}")
+
+    @app.command("join")
+    def join(
+        home: HomeFolder,
+        trust: Annotated[Path, typer.Argument(readable=False, help="The consortium's trust file.")],
+        fingerprint: Annotated[
+            str, typer.Option(help="Genesis as another member read it out; asked for if not given.")
+        ] = "",
+        address: Annotated[
+            list[str] | None, typer.Option(help="Where another gateway listens: NAME=https://HOST:PORT.")
+        ] = None,
+    ) -> None:
+        """Pin a consortium's trust file, after comparing its genesis with what another member says; note addresses."""
+        import secrets
+        import time
+
+        import msgspec
+
+        from medveil.service.cards import grouped
+        from medveil.service.config import FILE, check_config, passphrase, read_config, write_config
+        from medveil.service.home import Home
+        from wire.checkpoint import read_trust
+        from wire.errors import Refused
+
+        pinned = read_trust(trust)
+        genesis = grouped(pinned.genesis_hash[:16])
+        said = fingerprint or typer.prompt("Genesis, as another member reads it out")
+        if "".join(said.split()).lower() != genesis.replace(" ", ""):
+            raise Refused("cards.other_genesis", file=str(trust))
+        addresses = {}
+        for one in address or ():
+            name, equals, url = one.partition("=")
+            if not equals:
+                raise typer.BadParameter("--address is NAME=https://HOST:PORT")
+            addresses[name] = url
+        config = read_config(home / FILE)
+        peers = msgspec.structs.replace(config.peers, addresses=config.peers.addresses | addresses)
+        config = check_config(msgspec.structs.replace(config, peers=peers))
+        with Home.open(home, passphrase(config), secrets.token_bytes, lambda: time.time_ns() // 1_000_000) as opened:
+            opened.join(pinned)
+            write_config(home / FILE, config)
+            name = opened.organisation.name
+        member = "a member" if pinned.latest.find(name) is not None else "no member yet: hand its card to the members"
+        typer.echo(f"{home}: {name} pinned chain {pinned.chain} (genesis {genesis}); it is {member}.")
+
+    @app.command("serve")
+    def serve(home: HomeFolder) -> None:
+        """Run the organisation's gateway until it is told to stop (SIGTERM, Ctrl-C)."""
+        from medveil.service.process import serve as run
+
+        run(home)
+
+    @app.command("invite-admin")
+    def invite_admin(home: HomeFolder, name: Annotated[str, typer.Argument(help="The person's account name.")]) -> None:
+        """Invite the first administrator of a gateway that nobody administers yet. The gateway must not be running.
+
+        Prints a secret that works once: whoever has it chooses the password.
+        """
+        import secrets
+        import time
+
+        from medveil.service.config import FILE, passphrase, read_config
+        from medveil.service.home import Home
+        from medveil.service.people import People
+
+        def clock() -> int:
+            return time.time_ns() // 1_000_000
+
+        with Home.open(home, passphrase(read_config(home / FILE)), secrets.token_bytes, clock) as opened:
+            database = opened.database()
+            try:
+                people = People(database, opened.organisation.name, clock=clock, rand=secrets.token_bytes)
+                secret = people.invite_first_admin(name)
+            finally:
+                database.close()
+        typer.echo(f"Hand this to {name}, over a way that nobody else reads. It works once:")
+        typer.echo(f"  {secret}")

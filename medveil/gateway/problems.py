@@ -1,0 +1,303 @@
+"""Every refusal that a caller meets, as an RFC 9457 problem document in the caller's language.
+
+This is the one place that maps errors to HTTP. A kind of `wire.errors` has a status; a code that means
+something more exact has its own. What the framework refuses (no such path, a body that does not fit) gets
+codes of the same catalogues. Anything unexpected becomes ``gateway.fault``: its text, which may quote what
+somebody sent, goes nowhere; the `instance` stands in the log beside the place in the source.
+
+Source: RFC 9457 (problem details), RFC 9110 sections 12.5.4 (Accept-Language), 10.2.3 (Retry-After).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from wire import messages
+from wire.errors import (
+    ConsentDenied,
+    DecodeError,
+    MedveilError,
+    ProtocolAbort,
+    Refused,
+    Unavailable,
+    VerificationError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+COMPONENT = "Problem"
+"""Name of the document's schema in the OpenAPI components."""
+
+_BY_KIND: tuple[tuple[type[MedveilError], int], ...] = (
+    (ConsentDenied, 403),
+    (Refused, 409),  # understood, against a rule or the present state, nothing changed
+    (DecodeError, 400),
+    (VerificationError, 422),
+    (ProtocolAbort, 502),  # the others did not do their part
+    (Unavailable, 503),
+)
+"""From the narrowest kind to the widest."""
+
+_BY_CODE = {
+    "gateway.fault": 500,
+    "http.not_json": 400,
+    "http.bad_request": 400,
+    "http.not_signed_in": 401,
+    "http.not_allowed": 403,
+    "http.watchers_only": 403,
+    "http.no_such_path": 404,
+    "http.wrong_method": 405,
+    "http.too_slow": 408,
+    "http.body_too_large": 413,
+    "http.address_too_long": 414,
+    "http.wrong_type": 415,
+    "http.does_not_fit": 422,
+    "http.too_many_requests": 429,
+    "http.headers_too_large": 431,
+    "http.cross_site": 403,
+    "jobs.unknown": 404,
+    "jobs.too_many": 429,
+    "accounts.no_session": 401,
+    "accounts.not_signed_in": 401,
+    "accounts.code_needed": 401,
+    "accounts.wait": 429,
+    "accounts.disabled": 403,
+    "accounts.no_invitation": 403,
+    "accounts.not_confirmed": 403,
+    "accounts.unknown": 404,
+    "accounts.seed_locked": 500,  # the operator's to mend
+    "rights.not_yours": 403,
+    "rights.not_in_scope": 403,
+    "rights.enrol_first": 403,
+    "tokens.unknown": 401,
+    "tokens.revoked": 401,
+    "tokens.expired": 401,
+    "tokens.owner_gone": 401,
+    "tokens.no_such": 404,
+    "oidc.no_attempt": 401,
+    "oidc.provider_refused": 401,
+    "oidc.bad_token": 401,
+    "oidc.no_name": 403,
+    "oidc.no_role": 403,
+    "oidc.bad_answer": 502,
+}
+"""Codes whose status says more than their kind's."""
+
+_BY_PART = {"signatures": 401}
+"""Parts all of whose codes have one status: a signed call that does not hold is one of nobody."""
+
+_BY_STATUS = {
+    400: "http.bad_request",
+    401: "http.not_signed_in",
+    403: "http.not_allowed",
+    404: "http.no_such_path",
+    405: "http.wrong_method",
+    408: "http.too_slow",
+    413: "http.body_too_large",
+    414: "http.address_too_long",
+    415: "http.wrong_type",
+    422: "http.does_not_fit",
+    429: "http.too_many_requests",
+    431: "http.headers_too_large",
+}
+"""What a bare status of the framework means; any other 4xx is ``http.bad_request``, the rest a fault."""
+
+TITLES: Mapping[int, tuple[str, str]] = {
+    400: ("The request cannot be read", "请求无法读取"),
+    401: ("Sign in first", "请先登录"),
+    403: ("Not allowed", "不允许"),
+    404: ("Not found", "未找到"),
+    405: ("Method not allowed here", "此处不允许该方法"),
+    408: ("The request took too long", "请求耗时过长"),
+    409: ("A rule says no", "规则不允许"),
+    413: ("The body is too large", "正文过大"),
+    414: ("The address is too long", "地址过长"),
+    415: ("This media type is not taken", "不接受此媒体类型"),
+    422: ("The request does not hold", "请求不成立"),
+    429: ("Too many requests", "请求过多"),
+    431: ("The headers are too large", "请求头过大"),
+    500: ("A fault of the gateway", "网关故障"),
+    502: ("The other side did not do its part", "对方未完成其部分"),
+    503: ("Not now", "暂时不可用"),
+}
+"""The title of each status that a problem can have: English, Simplified Chinese."""
+
+GENERAL = (400, 401, 403, 408, 413, 414, 415, 422, 429, 431, 500, 503)
+"""Answers that any route may give; a route documents what else it answers."""
+
+_MOST_PLACES = 20
+_MOST_RANGES = 32
+_LONGEST_HEADER = 1000
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a request does not fit, and which rule it breaks. Never what was sent."""
+
+    place: str
+    rule: str
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The document. instance: the request's id, as in the log. errors: where the request does not fit."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    fix: str
+    errors: tuple[Place, ...] = ()
+
+
+class Answer(NamedTuple):
+    """A problem as it leaves: status, header fields (lower-case names), body."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+def language_of(header: str) -> str:
+    """The catalogue's language that an Accept-Language field prefers: "en" or "zh"; English when in doubt.
+
+    header: an outsider's text; only its first 1,000 characters and 32 ranges are read.
+    """
+    best, chosen = 0.0, "en"
+    for part in header[:_LONGEST_HEADER].split(",")[:_MOST_RANGES]:
+        tag, _, parameter = part.partition(";")
+        primary = tag.strip().lower().split("-")[0]
+        if primary not in messages.LANGUAGES and primary != "*":
+            continue
+        quality = _quality(parameter)
+        if quality > best:
+            best, chosen = quality, ("en" if primary == "*" else primary)
+    return chosen
+
+
+def _quality(parameter: str) -> float:
+    name, _, value = parameter.strip().partition("=")
+    if not name:
+        return 1.0
+    digits = value.strip()
+    if name.strip().lower() != "q" or not digits.replace(".", "", 1).isdecimal() or not digits.isascii():
+        return 0.0
+    return min(float(digits), 1.0)
+
+
+def status_of(error: MedveilError) -> int:
+    """The HTTP status of an error: its code's own, its part's, or its kind's."""
+    if error.code in _BY_CODE:
+        return _BY_CODE[error.code]
+    part = error.code.partition(".")[0]
+    if part in _BY_PART:
+        return _BY_PART[part]
+    return next((status for kind, status in _BY_KIND if isinstance(error, kind)), 500)
+
+
+def describe(error: MedveilError, instance: str, language: str, places: Sequence[Place] = ()) -> Problem:
+    """The document of `error` for one request. instance: the request's id."""
+    status = status_of(error)
+    title = TITLES[status][messages.LANGUAGES.index(language)]
+    return Problem(
+        f"urn:medveil:problem:{error.code}",
+        title,
+        status,
+        messages.sentence(error.code, error.facts, language),
+        f"urn:uuid:{instance}",
+        error.code,
+        messages.fix(error.code, error.facts, language),
+        tuple(places),
+    )
+
+
+def answer(
+    error: MedveilError,
+    instance: str,
+    language: str,
+    places: Sequence[Place] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """The whole answer. headers: what the framework adds (``Allow``); the document's own fields win."""
+    problem = describe(error, instance, language, places)
+    body = msgspec.json.encode(problem)
+    fields = {name.lower(): value for name, value in (headers or {}).items()}
+    fields |= {
+        "content-type": MEDIA_TYPE,
+        "content-length": str(len(body)),
+        "content-language": "zh-Hans" if language == "zh" else language,
+        "vary": "Accept-Language",
+        "cache-control": "no-store",
+    }
+    if isinstance(error, Unavailable) and (error.retry_after or problem.status == 429):
+        fields["retry-after"] = str(max(1, error.retry_after))
+    if problem.status == 401:
+        fields.setdefault("www-authenticate", 'Bearer realm="medveil"')
+    if problem.status in {408, 413, 431}:
+        fields["connection"] = "close"  # what was not read must not pass for the next request
+    return Answer(problem.status, tuple(fields.items()), body)
+
+
+def of_status(status: int) -> MedveilError:
+    """What a bare status of the framework means."""
+    if status in _BY_STATUS:
+        return MedveilError(_BY_STATUS[status])
+    return MedveilError("http.bad_request") if 400 <= status < 500 else fault()
+
+
+def fault() -> MedveilError:
+    """What a caller learns of an unexpected error: that there was one."""
+    return MedveilError("gateway.fault")
+
+
+def misfit(errors: Sequence[Mapping[str, Any]]) -> tuple[MedveilError, tuple[Place, ...]]:
+    """What the framework's validation found, without the values it found it in.
+
+    errors: pydantic's list; of each only the place ("query.limit") and the name of the rule are taken.
+    """
+    if any(error.get("type") == "json_invalid" for error in errors):
+        return DecodeError("http.not_json"), ()
+    places = tuple(
+        Place(_plain(".".join(str(part) for part in error.get("loc", ()))), _plain(str(error.get("type", ""))))
+        for error in errors[:_MOST_PLACES]
+    )
+    first = places[0] if places else Place("?", "?")
+    return MedveilError("http.does_not_fit", place=first.place, rule=first.rule), places
+
+
+def _plain(text: str) -> str:
+    return "".join(character if character.isprintable() else "\ufffd" for character in text[:200])
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route's ``responses=`` says for these statuses: each a problem document."""
+    return {
+        status: {
+            "description": TITLES[status][0],
+            "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{COMPONENT}"}}},
+        }
+        for status in statuses
+    }
+
+
+def or_null(own: dict[str, Any]) -> None:
+    """Make a field's JSON schema say: a problem document, or null."""
+    title = own.get("title")
+    own.clear()
+    own |= {"title": title, "anyOf": [{"$ref": f"#/components/schemas/{COMPONENT}"}, {"type": "null"}]}
+
+
+def schema() -> dict[str, Any]:
+    """The one OpenAPI component of a problem document."""
+    (_,), components = msgspec.json.schema_components([Problem], ref_template="#/components/schemas/{name}")
+    place = dict(components["Place"], title="Place")
+    whole = dict(components[COMPONENT])
+    whole["properties"] = dict(whole["properties"])
+    whole["properties"]["errors"] = {"type": "array", "items": place, "maxItems": _MOST_PLACES}
+    whole["properties"]["type"] = {"type": "string", "format": "uri", "examples": ["urn:medveil:problem:jobs.unknown"]}
+    whole["properties"]["instance"] = {"type": "string", "format": "uri"}
+    whole["properties"]["status"] = {"type": "integer", "minimum": 400, "maximum": 599}
+    whole["description"] = "RFC 9457: what was refused, why, and what to do next, in the caller's language."
+    return whole

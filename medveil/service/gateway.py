@@ -1,0 +1,178 @@
+"""One organisation's gateway as it runs: its home, its place on the ledger, its post, its listener for peers.
+
+    home -> engine (its own at the sequencer, else through the door) -> replica -> account
+         -> database -> post
+         -> certificate -> listener for peers
+
+Parts start in this order and stop in the reverse. What the gateway knows of the members follows the ledger while it
+runs: certificates and lines are renewed with the membership, without a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from ledger.engines import EmbeddedEngine, Engine
+from ledger.engines.block_copy import BlockCopy
+from ledger.replicas import Replica
+from ledger.split_view import SplitView
+from medveil.gateway.ledger_account import LedgerAccount
+from medveil.gateway.organisation import Organisation
+from medveil.network.certificates import PeerTls
+from medveil.network.ledger_door import ledger_routes
+from medveil.network.peers import PeerLines, identify, peers_app
+from medveil.network.post import NetworkPost
+from medveil.network.protocol import PeerServer
+from medveil.network.remote_engine import RemoteEngine
+from medveil.service.config import address
+from medveil.service.database import Database
+from medveil.service.home import Home
+from medveil.service.serve import bind
+from wire.canonical import encode
+from wire.checkpoint.membership import Membership
+from wire.errors import MedveilError, Unavailable
+
+REFRESH_SECONDS = 600.0
+"""How often the certificate is looked at, besides every change of members."""
+_LOOK_SECONDS = 1.0
+
+
+class Gateway:
+    """A running gateway. Make it with `start`; `stop` it, or use it as a context manager.
+
+    home: open, and its own from here on; it has joined a consortium.
+    """
+
+    def __init__(self, home: Home, clock: Callable[[], int]) -> None:
+        self.home = home
+        self.clock = clock
+        self.organisation: Organisation = home.organisation
+        self._parts = contextlib.AsyncExitStack()
+        self._steady: Callable[[], int] | None = None
+        self._following: asyncio.Task[None]
+        self._seen: Membership | None = None
+        self.engine: Engine
+        self.account: LedgerAccount
+        self.post: NetworkPost
+        self.database: Database
+        self.peers: tuple[str, int]
+
+    @classmethod
+    async def start(cls, home: Home, clock: Callable[[], int], steady: Callable[[], int] | None = None) -> Gateway:
+        """Start every part. Raises what the parts raise; then all that was started has stopped, the home is closed.
+
+        steady: what the sequencer's clock is watched by (`ledger.engines.clock`).
+        """
+        gateway = cls(home, clock)
+        gateway._steady = steady
+        try:
+            await gateway._start()
+        except BaseException:
+            await gateway.stop()
+            raise
+        return gateway
+
+    async def _start(self) -> None:
+        home, name = self.home, self.organisation.name
+        self._parts.callback(home.close)
+        trust = home.trust
+        tls = PeerTls(_private(home.folder / "tls"), name, home.config.peers.hosts, self.clock, self.organisation.rand)
+        await asyncio.to_thread(tls.refresh, trust.latest, self.organisation.tls_seed)
+        self._seen = trust.latest
+        lines = PeerLines(tls, home.config.peers.addresses)
+        self._parts.push_async_callback(lines.close)
+        self.database = await asyncio.to_thread(home.database)
+        self._parts.callback(self.database.close)
+        founding = trust.founding
+        if trust.sequencer == name:
+            path = home.folder / "ledger.sqlite"
+            signer = self.organisation.cosigner
+            self.engine = await EmbeddedEngine.open(path, founding, signer, self.clock, steady=self._steady)
+        else:
+            copy = await asyncio.to_thread(BlockCopy, home.folder / "blocks.sqlite", founding)
+            self._parts.callback(copy.close)
+            self.engine = RemoteEngine(lines.to(trust.sequencer), founding, copy)
+        replica = await asyncio.to_thread(self._replica)
+        self.account = LedgerAccount(name, self.organisation.signer, self.engine, replica, trust)
+        self.post = NetworkPost(name, self.database, lines.to, self.clock)
+        await self.post.start()
+        self._parts.push_async_callback(self.post.close)
+        self.organisation.connect(self.post, self.account)
+        self._following = asyncio.create_task(self.account.attend(), name=f"{name} follows the ledger")
+        self._parts.push_async_callback(_ended, self._following)
+        who = identify(lambda: self.account.trust.latest, self.clock)
+        routes = self.post.routes(who)
+        if trust.sequencer == name:
+            routes += ledger_routes(self.engine, who)
+        server = PeerServer(peers_app(routes), bind(*address(home.config.peers.listen)), tls.listening)
+        await server.start()
+        self._parts.push_async_callback(server.stop)
+        self._parts.push_async_callback(self.engine.close)  # what waits at its door, and `following`, end with it
+        self.peers = server.address
+        refreshing = asyncio.create_task(self._refresh(tls), name=f"{name} keeps its certificate fresh")
+        self._parts.push_async_callback(_cancelled, refreshing)
+
+    def _replica(self) -> Replica:
+        return Replica(
+            self.home.trust.founding,
+            self.organisation.name,
+            self.organisation.cosigner,
+            self.clock,
+            self.home.folder / "cosigned.note",
+            report=self._keep_split_view,
+        )
+
+    def _keep_split_view(self, split: SplitView) -> None:
+        path = self.home.folder / "split-view.evidence"
+        try:
+            path.write_bytes(encode(split))
+        except OSError:
+            raise Unavailable("home.unwritable", folder=str(self.home.folder)) from None
+
+    async def followed(self) -> None:
+        """Returns when it follows the ledger no more. Raises what stopped it."""
+        await asyncio.shield(self._following)
+
+    async def follows(self) -> bool:
+        """Whether it follows the ledger: a check of readiness."""
+        return not self._following.done()
+
+    async def _refresh(self, tls: PeerTls) -> None:
+        """Follow the members with the certificate and the lines, as changes become final."""
+        looked = asyncio.get_running_loop().time()
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            present, at = self.account.trust.latest, asyncio.get_running_loop().time()
+            if present is self._seen and at - looked < REFRESH_SECONDS:
+                continue
+            with contextlib.suppress(MedveilError):  # it left: nobody listens to it any more
+                await asyncio.to_thread(tls.refresh, present, self.organisation.tls_seed)
+            self._seen, looked = present, at
+
+    async def stop(self) -> None:
+        """Stop every part, in reverse order. Nothing that was acknowledged is lost."""
+        await self._parts.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+def _private(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await _ended(task)

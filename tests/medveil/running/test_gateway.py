@@ -1,0 +1,101 @@
+"""Gateways with real TLS between them: one ledger, one post, restarts on either side."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from ledger.contracts import AnchorGrant
+from ledger.contracts.grants import GrantState, grant_key
+from ledger.receipts import verify_receipt
+from wire.errors import Refused, Unavailable
+
+START = 1_700_000_000_000
+
+
+def grant(name: str) -> AnchorGrant:
+    return AnchorGrant(name, bytes(32), START, START + 10**12, 0)
+
+
+def test_one_ledger(consortium: Any) -> None:
+    async def test() -> None:
+        async with consortium.running() as gateways:
+            receipts = await asyncio.gather(
+                *(gateway.account.submit(grant(f"g-{name}")) for name, gateway in gateways.items())
+            )
+            for receipt in receipts:
+                verify_receipt(receipt, consortium.trust)
+            with pytest.raises(Refused) as caught:
+                await gateways["insurer"].account.submit(grant("g-bureau"))
+            assert caught.value.code == "grants.exists" or "used already" in caught.value.text()
+            for gateway in gateways.values():
+                state = await gateway.account.caught_up()
+                assert state.get(grant_key("g-insurer"), GrantState) is not None
+            roots = {gateway.account.replica.machine.state.root for gateway in gateways.values()}
+            assert len(roots) == 1
+
+    asyncio.run(test())
+
+
+def test_messages_between_gateways(consortium: Any) -> None:
+    async def test() -> None:
+        async with consortium.running() as gateways:
+            one, other = gateways["hospital-1"].organisation, gateways["insurer"].organisation
+            session = b"s" * 16
+            for number in range(5):
+                await one.send("insurer", session, grant(f"m-{number}"))
+            for number in range(5):
+                sender, message = await other.receive(AnchorGrant, session, timeout=10)
+                assert sender == "hospital-1" and message == grant(f"m-{number}")
+            with pytest.raises(Unavailable):
+                await other.receive(AnchorGrant, session, timeout=0.2)
+
+    asyncio.run(test())
+
+
+def test_a_gateway_that_was_away(consortium: Any) -> None:
+    """It finds what was sent meanwhile, and the ledger; the others went on."""
+
+    async def test() -> None:
+        async with consortium.running() as gateways:
+            await gateways["bureau"].account.submit(grant("before"))
+            await gateways["insurer"].stop()
+            session = b"t" * 16
+            await gateways["hospital-1"].organisation.send("insurer", session, grant("meanwhile"))
+            await gateways["bureau"].account.submit(grant("meanwhile"))
+            again = await consortium.start("insurer")
+            try:
+                sender, message = await again.organisation.receive(AnchorGrant, session, timeout=20)
+                assert (sender, message) == ("hospital-1", grant("meanwhile"))
+                state = await again.account.caught_up()
+                assert state.get(grant_key("meanwhile"), GrantState) is not None
+                await again.account.submit(grant("back"))
+            finally:
+                await again.stop()
+
+    asyncio.run(test())
+
+
+def test_a_sequencer_that_was_away(consortium: Any) -> None:
+    async def test() -> None:
+        async with consortium.running() as gateways:
+            await gateways["insurer"].account.submit(grant("before"))
+            await gateways["bureau"].stop()
+            late = asyncio.create_task(gateways["insurer"].account.submit(grant("late")))
+            await asyncio.sleep(0.5)
+            again = await consortium.start("bureau")
+            try:
+                with_patience = await asyncio.wait_for(asyncio.gather(late, return_exceptions=True), 60)
+                if isinstance(with_patience[0], Exception):
+                    await gateways["insurer"].account.submit(grant("late"))
+                await gateways["regulator"].account.submit(grant("after"))
+                for name in ("insurer", "hospital-1", "regulator"):
+                    state = await gateways[name].account.caught_up()
+                    assert state.get(grant_key("after"), GrantState) is not None
+                    assert await gateways[name].follows()
+            finally:
+                await again.stop()
+
+    asyncio.run(test())

@@ -1,0 +1,113 @@
+"""`medveil serve` as people run it: a whole consortium of processes, an administrator's first hour, an ordered end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pyotp
+import pytest
+from typer.testing import CliRunner
+
+from medveil.cli import app
+from medveil.service.config import FILE, write_config
+
+from .conftest import PASS, free_port
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Served:
+    """One `medveil serve`."""
+
+    def __init__(self, home: Path, environment: dict[str, str]) -> None:
+        program = "import sys; from medveil.cli import main; sys.argv[0] = 'medveil'; main()"
+        self.log = home / "serve.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", program, "serve", str(home)], env=environment, stdout=log, stderr=log
+            )
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    file = tmp_path / "passphrase"
+    file.write_text(PASS)
+    file.chmod(0o600)
+    monkeypatch.setenv("MEDVEIL_PASSPHRASE_FILE", str(file))
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def ask(url: str, timeout: float = 40) -> dict[str, Any]:
+    """The answer of a JSON route, once it is 200."""
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            answer = httpx.get(url, timeout=5)
+            if answer.status_code == 200:
+                return dict(answer.json())
+            last = answer.text
+        except httpx.HTTPError as error:
+            last = repr(error)
+        assert time.monotonic() < end, last
+        time.sleep(0.1)
+
+
+def test_a_consortium_of_processes(consortium: Any, environment: dict[str, str]) -> None:
+    ports = {name: free_port() for name in consortium.members}
+    for name, port in ports.items():
+        with consortium.home(name) as home:
+            people = msgspec.structs.replace(home.config.people, listen=f"127.0.0.1:{port}")
+            write_config(home.folder / FILE, msgspec.structs.replace(home.config, people=people))
+    invited = CliRunner().invoke(app, ["invite-admin", str(consortium.folder / "insurer"), "anna"])
+    assert invited.exit_code == 0, (invited.output, invited.exception)
+    invitation = invited.output.splitlines()[-1].strip()
+    served = {name: Served(consortium.folder / name, environment) for name in consortium.members}
+    try:
+        for port in ports.values():
+            about = f"http://127.0.0.1:{port}"
+            assert ask(f"{about}/health/ready")["ready"] is True
+            denied = httpx.get(f"{about}/v1/about")
+            assert denied.status_code == 401 and denied.headers["content-type"].startswith("application/problem+json")
+        second = CliRunner().invoke(app, ["invite-admin", str(consortium.folder / "insurer"), "bo"])
+        assert getattr(second.exception, "code", "") == "home.in_use"
+
+        with httpx.Client(base_url=f"http://127.0.0.1:{ports['insurer']}", timeout=20) as anna:
+            password = "a horse that reads staples backwards 9"
+            taken = anna.post("/v1/invitations/accept", json={"invitation": invitation, "password": password})
+            assert taken.status_code in (200, 201), taken.text
+            signed_in = anna.post("/v1/sign-in", json={"name": "anna", "password": password, "carrier": "bearer"})
+            assert signed_in.status_code in (200, 201), signed_in.text
+            anna.headers["authorization"] = f"Bearer {signed_in.json()['session']}"
+            assert signed_in.json()["enrolling"] and anna.get("/v1/people").status_code == 403
+            begun = anna.post("/v1/me/codes", json={"password": password})
+            seed = pyotp.parse_uri(begun.json()["uri"])
+            assert isinstance(seed, pyotp.TOTP)
+            finished = anna.post("/v1/me/codes/confirm", json={"code": seed.now()})
+            assert len(finished.json()["codes"]) >= 8, finished.text
+            assert [person["name"] for person in anna.get("/v1/people").json()["people"]] == ["anna"]
+            about = anna.get("/v1/about").json()
+            assert about["organisation"] == "insurer"
+            assert anna.get("/v1/security-log").status_code == 200
+        for one in served.values():
+            assert one.end() == 0, one.log.read_text()
+    finally:
+        for one in served.values():
+            one.process.kill()
+            one.process.wait(30)
+    lines = (consortium.folder / "insurer" / "serve.log").read_text().splitlines()
+    events = [json.loads(line)["event"] for line in lines if line.startswith("{")]
+    assert events[-1] == "stopped" and "listening" in events
+    assert not any(password in line or invitation in line for line in lines)
