@@ -126,6 +126,8 @@ def _check_host(request: PlainRequest, origins: Collection[str]) -> None:
     try:
         asked = _origin(request.url)
         hosts = [_origin(f"{asked[0]}://{host}") for host in request.values("host")]
+        if any(character in host for host in request.values("host") for character in "/?#@"):
+            raise ValueError("a host is a name and a port")
     except ValueError:
         raise VerificationError("signatures.malformed", field="host") from None
     if asked not in {_origin(origin) for origin in origins} or any(host != asked for host in hosts):
@@ -133,6 +135,8 @@ def _check_host(request: PlainRequest, origins: Collection[str]) -> None:
 
 
 def _origin(url: str) -> tuple[str, str, int]:
+    if not url.isascii() or any(character <= " " or character in "\\\x7f" for character in url):
+        raise ValueError("no origin has such a character")  # urlsplit would pass over tabs and line ends
     parts = urlsplit(url)
     if parts.scheme not in _PORTS or not parts.hostname or parts.username is not None:
         raise ValueError("no origin")
