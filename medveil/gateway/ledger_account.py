@@ -7,6 +7,7 @@ cosigns it; state counts only once a checkpoint that k cosigners signed covers i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
@@ -15,7 +16,7 @@ from ledger.contracts.membership import keys_at
 from ledger.engines import Engine, followed
 from ledger.envelope import VERSION, Envelope, envelope_id, sign_envelope
 from ledger.handovers import check_members, extend
-from ledger.machine import Account, Mark, StateView, account_key
+from ledger.machine import Mark, StateView
 from ledger.receipts import Receipt, verify_receipt
 from ledger.replicas import Replica
 from wire.canonical import Wire, decode, encode
@@ -32,6 +33,8 @@ TIMEOUT = 60.0
 """Seconds to wait for a final block."""
 _AGAIN = 1.0
 """Seconds until a sequencer that did not answer is asked again."""
+_LOOK = 0.02
+"""Seconds between looks at what the own replica has run."""
 
 
 class LedgerState(Protocol):
@@ -70,11 +73,6 @@ class FinalState:
         """See `LedgerState.items`."""
         for key, value in self._mark.state.items(prefix):
             yield key, decode(kind, value)
-
-    def next_nonce(self, organisation: str) -> int:
-        """The nonce that `organisation`'s next envelope must have."""
-        account = self.get(account_key(organisation), Account)
-        return 0 if account is None else account.nonce
 
 
 class LedgerAccount:
@@ -139,13 +137,13 @@ class LedgerAccount:
                 await self.caught_up()
                 self._caught_up = True
             if self._unsettled is not None:
-                await self._settle(self._unsettled)
+                with contextlib.suppress(Refused):  # that one's refusal is not the answer to this one
+                    await self._settle(self._unsettled)
             envelope = Envelope(
                 VERSION,
                 self._trust.genesis_hash,
                 self.organisation,
-                # The engine's word: it knows what an earlier life of this gateway wrote last. At worst a refusal.
-                await self._engine.next_nonce(self.organisation),
+                await self._next_nonce(),
                 self.state.height + _LIFETIME,
                 ops,
             )
@@ -159,6 +157,20 @@ class LedgerAccount:
                 raise Refused(receipt.result.code)
             raise type(said)(said.code, **said.facts)
         return receipt
+
+    async def _next_nonce(self) -> int:
+        """The nonce after all that this organisation wrote, in an earlier life too, as its own replica ran it.
+
+        The engine only says how far to wait: an envelope with a nonce to come could be kept back and played later.
+        """
+        machine = self.replica.machine
+        try:
+            async with asyncio.timeout(self.patience):
+                while machine.next_nonce(self.organisation) < await self._engine.next_nonce(self.organisation):
+                    await asyncio.sleep(_LOOK)
+        except TimeoutError:
+            raise Unavailable("account.timeout", organisation=self.organisation, what="its own envelopes") from None
+        return machine.next_nonce(self.organisation)
 
     async def _settle(self, data: bytes) -> Receipt:
         """Submit an envelope and wait until it is final. One whose fate is unknown comes first the next time.

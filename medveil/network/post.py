@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -183,7 +184,7 @@ class NetworkPost:
                 except MedveilError:
                     pass  # it will never take this one: the session finds out by its own time limit
                 pause = FIRST_PAUSE
-                await self._run(lambda db, place=place: self._acknowledge(db, place))  # type: ignore[misc]
+                await self._run(partial(self._acknowledge, place=place))
 
     def _next(self, db: Connection, recipient: str) -> tuple[int, PeerMessage] | None:
         out = outgoing.c

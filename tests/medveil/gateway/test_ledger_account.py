@@ -70,6 +70,35 @@ def test_refusals_carry_the_contracts_reason(play: Play) -> None:
     play(story)
 
 
+def test_a_sequencer_does_not_choose_the_nonce(play: Play) -> None:
+    """An envelope with a nonce to come could be kept back and played later: none is signed."""
+
+    async def story(world: Any) -> None:
+        account, engine = world.insurer.account, world.insurer.account._engine
+        await account.submit(anchoring(world, "before"))
+        sent: list[bytes] = []
+
+        class Ahead:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(engine, name)
+
+            async def next_nonce(self, organisation: str) -> int:
+                return int(await engine.next_nonce(organisation)) + 3
+
+            async def submit(self, envelope: bytes) -> bytes:
+                sent.append(envelope)
+                return bytes(await engine.submit(envelope))
+
+        account._engine, account.patience = Ahead(), 0.3
+        with pytest.raises(Unavailable) as caught:
+            await account.submit(anchoring(world, "ahead"))
+        assert caught.value.code == "account.timeout" and not sent
+        account._engine, account.patience = engine, 10.0
+        await account.submit(anchoring(world, "after"))
+
+    play(story)
+
+
 @pytest.mark.parametrize("said", [None, Refused("grants.exists", grant="x")])
 def test_an_engine_that_denies_a_refusal_is_not_believed(play: Play, said: Refused | None) -> None:
     async def story(world: Any) -> None:
