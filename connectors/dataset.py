@@ -122,10 +122,14 @@ def is_number(text: str) -> bool:
 @cache
 def load_layout(name: str) -> Layout:
     """The built-in layout called `name`. DecodeError where there is none."""
+    return parse_layout(layout_bytes(name), f"layouts/{name}.toml")
+
+
+def layout_bytes(name: str) -> bytes:
+    """The `dataset.toml` of the built-in layout called `name`. DecodeError where there is none."""
     if name not in BUILT_IN:
         raise DecodeError("connectors.unknown_layout", layouts=", ".join(BUILT_IN))
-    data = resources.files("connectors").joinpath("layouts", f"{name}.toml").read_bytes()
-    return parse_layout(data, f"layouts/{name}.toml")
+    return resources.files("connectors").joinpath("layouts", f"{name}.toml").read_bytes()
 
 
 def read_layout(path: Path) -> Layout:

@@ -64,7 +64,7 @@ def find_sites(data_dir: Path) -> tuple[Layout, list[tuple[str, Path]]]:
         raise DecodeError("connectors.not_a_folder", folder=folder)
     if "dataset.toml" in names:
         layout = read_layout(data_dir / "dataset.toml")
-        files = [name for name in names if name.endswith(".csv") and not name.startswith(".")]
+        files = [name for name in names if _is_table(name)]
         if not LEAST_SITES <= len(files) <= MOST_SITES:
             raise DecodeError(
                 "connectors.wrong_number_of_sites", folder=folder, found=len(files), least=LEAST_SITES, most=MOST_SITES
@@ -79,6 +79,23 @@ def find_sites(data_dir: Path) -> tuple[Layout, list[tuple[str, Path]]]:
     return load_layout("heart"), paths
 
 
+def find_tables(folder: Path) -> tuple[Layout, list[tuple[str, Path]]]:
+    """One organisation's own folder: the layout that its `dataset.toml` declares, and its tables, by file name.
+
+    No row is read. Raises DecodeError or Unavailable, naming the folder or file.
+    """
+    layout = read_layout(folder / "dataset.toml")
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise Unavailable("connectors.unreadable", file=shown(folder), reason=error.strerror or "") from None
+    return layout, [(_site(folder / name), folder / name) for name in names if _is_table(name)]
+
+
+def _is_table(name: str) -> bool:
+    return name.endswith(".csv") and not name.startswith(".")
+
+
 def _site(path: Path) -> str:
     try:
         return check_name(path.name.removesuffix(".csv"), "site")
@@ -89,14 +106,27 @@ def _site(path: Path) -> str:
 def _randhie() -> Iterator[Source]:
     """The default data: contiguous quarters of the file, to within one row."""
     layout = load_layout("randhie")
-    frame = _randhie_frame()
-    # By way of CSV text, so that the default data pass the same checks as a hospital's file.
-    text = frame.to_csv(index=False).encode("utf-8")
-    table = read_lines(iter(text.splitlines(keepends=True)), _DEMO_FILE, layout)
+    table = read_lines(iter(_randhie_lines()), _DEMO_FILE, layout)
+    for site, begin, end in _shares(table.num_rows):
+        yield site, layout, table.slice(begin, end - begin)
+
+
+def default_files() -> list[tuple[str, bytes]]:
+    """The default data as each site's CSV file, in order. Raises Unavailable where the data is not installed."""
+    header, *rows = _randhie_lines()
+    return [(site, b"".join((header, *rows[begin:end]))) for site, begin, end in _shares(len(rows))]
+
+
+def _shares(rows: int) -> Iterator[tuple[str, int, int]]:
     parts = len(RANDHIE_SITES)
     for index, site in enumerate(RANDHIE_SITES):
-        begin, end = index * table.num_rows // parts, (index + 1) * table.num_rows // parts
-        yield site, layout, table.slice(begin, end - begin)
+        yield site, index * rows // parts, (index + 1) * rows // parts
+
+
+def _randhie_lines() -> list[bytes]:
+    # By way of CSV text, so that the default data pass the same checks as a hospital's file.
+    text: bytes = _randhie_frame().to_csv(index=False).encode("utf-8")
+    return text.splitlines(keepends=True)
 
 
 def _randhie_frame() -> Any:

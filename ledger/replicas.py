@@ -39,7 +39,9 @@ class Replica:
     signer: its cosign key, or a keyring with the one to come and those it signed with before; clock: ms UTC;
     memory: file that keeps the last cosigned head across restarts; without one, a restarted replica has forgotten
     what it signed; fault: see `ledger.faults`; snapshot: where to start, instead of genesis: then k other members
-    vouch for what was before; report: is handed the evidence when the sequencer shows two histories.
+    vouch for what was before; report: is handed the evidence when the sequencer shows two histories; silent: it
+    replays and cosigns nothing until `silent` is False again: its memory was restored, and may be behind what it
+    signed.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Replica:
         fault: Fault = no_fault,
         snapshot: LedgerSnapshot | None = None,
         report: Callable[[SplitView], None] | None = None,
+        silent: bool = False,
     ) -> None:
         """Raises VerificationError if `signer` has not the cosign key of the member it is, or `snapshot` is wrong."""
         self.machine = Machine(founding) if snapshot is None else verify_snapshot(snapshot, trust_of(founding))
@@ -62,6 +65,7 @@ class Replica:
         """The last head that it refused without evidence of a split view; the sequencer signed it."""
         self.split_view: SplitView | None = None
         """Evidence that the sequencer showed this member two histories; it cosigns nothing any more."""
+        self.silent = silent
         self._report = report
         self._signer = signer
         self._clock = clock
@@ -83,10 +87,10 @@ class Replica:
     def follow(self, blocks: Sequence[Block], note: Note) -> SignatureLine | None:
         """Replay `blocks` (those it already has are skipped) and cosign `note`, which must be their head.
 
-        None while its organisation is no member, and while a restarted replica is still below the head it cosigned
-        before: a cosignature says that no larger head was seen, and only at that size can the two histories be
-        compared. Raises VerificationError, stays where it was and does not cosign, if anything is not as it found
-        itself. If the sequencer signed two heads that contradict each other, `split_view` is the evidence.
+        None while its organisation is no member, while it is `silent`, and while a restarted replica is still below
+        the head it cosigned before: a cosignature says that no larger head was seen, and only at that size can the two
+        histories be compared. Raises VerificationError, stays where it was and does not cosign, if anything is not as
+        it found itself. If the sequencer signed two heads that contradict each other, `split_view` is the evidence.
         """
         if self.split_view is not None:
             raise VerificationError("ledger.fork", organisation=self.organisation, size=note.checkpoint.size)
@@ -97,7 +101,7 @@ class Replica:
             if not signed or self.machine.trust is not known:  # these blocks change the sequencer's key, perhaps
                 self._check_note(note, self.machine.trust)
             behind = self._cosigned is not None and note.checkpoint.size < self._cosigned.checkpoint.size
-            signer = None if behind else self._own_signer(self.machine.trust.latest)
+            signer = None if behind or self.silent else self._own_signer(self.machine.trust.latest)
         except BaseException:
             reached = self.machine.trust
             self.machine.rewind(mark)

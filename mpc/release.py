@@ -211,7 +211,7 @@ def finish(
         rows_of_one_unit=rows_of_one_unit(query),
         rho_nano=query.rho_nano,
         epsilons=epsilons(query, most_cells(query)),
-        noise=tuple(_statement(query, scale) for scale in scales(query)),
+        noise=noise_statements(query),
         groups=shown,
         hidden=hidden,
         sites=query.roster,
@@ -246,6 +246,11 @@ def _check_phase(
 ) -> None:
     session = session_for(query, salt, board.query, layout)
     check_opening(session, record.contributions, record.opened, backend)
+
+
+def noise_statements(query: Query) -> tuple[NoiseStatement, ...]:
+    """The noise that a release of `query` will carry: known before anything is asked."""
+    return tuple(_statement(query, scale) for scale in scales(query))
 
 
 def _statement(query: Query, scale: Scale) -> NoiseStatement:

@@ -51,8 +51,9 @@ quantum computer later can unmask them. Python erases nothing reliably and is no
 Review: internal only.
 
 A state is a value: a step that raises leaves it usable, and no step can be taken out of order.
-A site that has announced a (query, phase) never starts it again, not even after a crash: the second
-start would carry new noise under the same approval. It lets the query end.
+A site that has announced a (query, phase) starts it again, after a crash, with the same cells and the same
+`rand` or not at all: other cells would carry new noise under the same approval, and other randomness
+could not open what it announced. With the same it says the same, byte for byte.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from wire.canonical import Wire, decode, encode
 from wire.checkpoint import inclusion_proof, leaf_hash, tree_root, verify_inclusion
 from wire.dates import Instant
 from wire.domains import ACCESS_ENTRY, digest
-from wire.errors import DecodeError, Refused, VerificationError
+from wire.errors import DecodeError, MedveilError, Refused, VerificationError
 from wire.evidence import Header
 from wire.identifiers import Handle, Hash, Name, check_name
 
@@ -222,6 +222,7 @@ class AuditTrail:
         self._rand = rand
         self._clock = clock
         self._guard = RLock()
+        self._held: Callable[[], MedveilError] | None = None
         self._store = Store(path, APPLICATION, _SCHEMA, VERSION, create=None)
         try:
             anchored = self._last_anchored()
@@ -244,13 +245,29 @@ class AuditTrail:
     ) -> None:
         self.close()
 
-    def intent(self, use: Use) -> EntryId:
-        """Write that `use` is about to happen: on disk when this returns. Denied uses are written too.
+    def hold(self, why: Callable[[], MedveilError] | None) -> None:
+        """Write no more entries, but raise what `why` gives, until `hold(None)`.
 
-        Raises Unavailable where it cannot be written: then nothing may be released.
+        For a trail that is, or may be, shorter than what the ledger has anchored: another entry would fork the chain.
         """
         with self._guard:
-            entry = self._append(use, 0, "")
+            self._held = why
+
+    def intent(self, use: Use, nonce: bytes | None = None) -> EntryId:
+        """Write that `use` is about to happen: on disk when this returns. Denied uses are written too.
+
+        nonce: the entry's own 16 random bytes, from whoever may be killed before hearing of this call's return and
+        calls again: an intent of that nonce which no outcome ended is not written twice. Raises Unavailable where it
+        cannot be written, and what `hold` says, then nothing may be released; ValueError for another use under the same
+        nonce.
+        """
+        with self._guard:
+            for entry in self._open.values() if nonce is not None else ():
+                if entry.nonce == nonce:
+                    if entry.use != use:
+                        raise ValueError("one nonce for two uses")
+                    return entry.sequence
+            entry = self._append(use, 0, "", nonce)
             self._open[entry.sequence] = entry
             return entry.sequence
 
@@ -268,9 +285,28 @@ class AuditTrail:
             del self._open[intent]
             return ended.sequence
 
+    @property
+    def last(self) -> int:
+        """Number of the last entry; 0 for none."""
+        return 0 if self._last is None else self._last.sequence
+
+    def ending(self, intent: EntryId) -> Outcome:
+        """How the use of an intent ended, "" if it has not. Raises Refused for what is no intent."""
+        found = self._store.rows("SELECT entry FROM entries WHERE intent = ?", intent) if intent else []
+        if found:
+            return decode(Entry, _blob(found[0][0])).outcome
+        if intent not in self._open:
+            raise Refused("privacy.audit_outcome", sequence=intent, outcome="-")
+        return ""
+
     def unfinished(self) -> tuple[EntryId, ...]:
         """Intents without an outcome, such as those of a process that was killed."""
         return tuple(sorted(self._open))
+
+    def waiting(self) -> int:
+        """How many entries no anchored batch holds yet."""
+        anchored = self._store.rows("SELECT MAX(last) FROM batches WHERE anchored = 1")[0][0] or 0
+        return (self._last.sequence if self._last else 0) - anchored
 
     def entries(self, first: int = 1, last: int = 2**62) -> tuple[Entry, ...]:
         """Entries `first` .. `last`, in order."""
@@ -310,6 +346,33 @@ class AuditTrail:
                 raise Refused("privacy.audit_batch", first=batch.first, last=batch.last)
             database.execute("UPDATE batches SET anchored = 1 WHERE first = ?", (batch.first,))
 
+    def take_back(self, batch: AccessBatch) -> int:
+        """Take in entries that this trail has lost, from an anchored batch that others hold; returns how many are new.
+
+        For a trail that was restored from a backup. The caller knows that the ledger holds the batch; that it continues
+        this very chain is checked here. Raises VerificationError naming the first entry that does not fit.
+        """
+        verify_batch(batch)
+        with self._guard, self._store.transaction() as database:
+            own = self.entries(batch.first, batch.last)
+            done = database.execute("SELECT MAX(last) FROM batches WHERE anchored = 1").fetchone()[0] or 0
+            if batch.last <= done:
+                return 0
+            fits = batch.organisation == self.organisation and batch.first == done + 1
+            head = self._last.head() if self._last else START
+            new = batch.entries[len(own) :]
+            fits = fits and own == batch.entries[: len(own)]
+            if not fits or (new and (new[0].sequence, new[0].previous) != (self.last + 1, head)):
+                raise VerificationError("privacy.audit_chain", sequence=batch.first, organisation=self.organisation)
+            rows = [(entry.sequence, entry.intent, encode(entry), entry.head()) for entry in new]
+            database.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", rows)
+            database.execute("DELETE FROM batches WHERE anchored = 0")
+            database.execute("INSERT INTO batches VALUES (?, ?, 1)", (batch.first, batch.last))
+            if new:
+                self._last = new[-1]
+            self._open = self._unfinished()
+        return len(new)
+
     def batches(self) -> tuple[AccessBatch, ...]:
         """The anchored batches, for evidence."""
         rows = self._store.rows("SELECT first, last FROM batches WHERE anchored = 1 ORDER BY first")
@@ -336,7 +399,9 @@ class AuditTrail:
         verify_batch(batch)
         return batch
 
-    def _append(self, use: Use, intent: int, outcome: Outcome) -> Entry:
+    def _append(self, use: Use, intent: int, outcome: Outcome, nonce: bytes | None = None) -> Entry:
+        if self._held is not None:
+            raise self._held()
         with self._store.transaction() as database:
             last = self._last
             entry = Entry(
@@ -347,7 +412,7 @@ class AuditTrail:
                 use,
                 intent,
                 outcome,
-                self._rand(16),
+                self._rand(16) if nonce is None else nonce,
                 START if last is None else last.head(),
             )
             data = encode(entry)

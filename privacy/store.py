@@ -52,7 +52,8 @@ class Store:
             raise Refused("privacy.store_exists", path=str(path))
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = FileLock(path.with_name(path.name + ".lock"), mode=0o600)
+            # Not of a thread: whichever opened the store, another may close it.
+            self._lock = FileLock(path.with_name(path.name + ".lock"), mode=0o600, thread_local=False)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise Unavailable("privacy.store_in_use", path=str(path), retry_after=5) from None

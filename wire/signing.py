@@ -89,6 +89,10 @@ class Keyring:
         """The signer for `key`, if it is here."""
         return self._signers.get(key)
 
+    def add(self, signer: Signer) -> None:
+        """Hold one more: of a key to come. Whoever was given this ring has it from now on."""
+        self._signers[signer.key] = signer
+
     @property
     def keys(self) -> tuple[VerifyKey, ...]:
         """What it can sign for."""

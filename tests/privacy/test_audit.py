@@ -105,6 +105,38 @@ def test_outcomes_are_given_once_and_to_what_was_begun(trail: AuditTrail) -> Non
         trail.outcome(trail.intent(USE), "denied")
 
 
+def test_an_intent_under_its_own_nonce_is_written_once(trail: AuditTrail, tmp_path: Path) -> None:
+    first = trail.intent(USE, b"a" * 16)
+    other = trail.intent(USE, b"b" * 16)
+    assert trail.intent(USE, b"a" * 16) == first != other
+    trail.close()
+    with reopened(tmp_path) as again:
+        assert again.intent(USE, b"b" * 16) == other
+        with pytest.raises(ValueError, match="two uses"):
+            again.intent(DENIED, b"b" * 16)
+        assert [entry.nonce for entry in again.entries()] == [b"a" * 16, b"b" * 16]
+        with pytest.raises(DecodeError):
+            again.intent(USE, b"short")
+        assert len(again.entries()) == 2
+
+
+def test_how_a_use_ended_and_how_many_entries_wait(trail: AuditTrail) -> None:
+    assert trail.waiting() == 0
+    intent = trail.intent(USE)
+    assert trail.ending(intent) == ""
+    end = trail.outcome(intent, "aborted")
+    assert trail.ending(intent) == "aborted"
+    assert trail.waiting() == 2
+    for unknown in (0, end, 99):
+        with pytest.raises(Refused):
+            trail.ending(unknown)
+    batch = trail.batch()
+    assert batch is not None and trail.waiting() == 2, "on its way is not there"
+    trail.anchored(batch)
+    trail.intent(USE)
+    assert trail.waiting() == 1
+
+
 def test_an_intent_survives_a_process_that_is_killed(tmp_path: Path) -> None:
     """SIGKILL right after intent() returned: the entry is there, without an outcome."""
     code = (
@@ -405,3 +437,69 @@ def test_equal_uses_have_unequal_entries(trail: AuditTrail) -> None:
     one, two = trail.entries()
     assert one.nonce != two.nonce
     assert decode(Entry, encode(one)) == one
+
+
+def test_a_restored_trail_takes_back_what_others_hold(trail: AuditTrail, tmp_path: Path) -> None:
+    """From batches that were anchored since: all of their entries, once; then the chain goes on."""
+    fill(trail)
+    first = trail.batch()
+    assert first is not None
+    trail.anchored(first)
+    fill(trail, 1)
+    began = trail.intent(USE)
+    kept = trail.batch()  # not anchored yet: another batch may be, in the end
+    assert kept is not None and kept.last == 13
+    old = tmp_path / "old"
+    old.mkdir()
+    with sqlite3.connect(tmp_path / "audit.sqlite") as source, sqlite3.connect(old / "audit.sqlite") as copy:
+        source.backup(copy)
+    copy.close()
+    source.close()
+    trail.outcome(began, "released")
+    trail.anchored(kept)
+    fill(trail)
+    later = trail.batch()
+    assert later is not None
+    trail.anchored(later)
+    with AuditTrail(old / "audit.sqlite", "hospital-1", clock=Clock()) as restored:
+        with pytest.raises(VerificationError):
+            restored.take_back(later)  # before those that it lacks
+        wrong = msgspec.structs.replace(kept, organisation="hospital-2")
+        with pytest.raises(VerificationError):
+            restored.take_back(wrong)
+        assert restored.last == 13
+        assert restored.take_back(first) == 0 and restored.take_back(kept) == 0
+        assert restored.take_back(later) == 9 and restored.take_back(later) == 0
+        assert restored.last == trail.last == 22 and restored.verify() == trail.verify()
+        assert restored.batches() == trail.batches() and restored.unfinished() == ()
+        fill(restored, 1)
+        following = restored.batch()
+        assert following is not None and following.first == 23
+    with AuditTrail(tmp_path / "new.sqlite", "hospital-1", clock=Clock()) as nothing:
+        assert [nothing.take_back(batch) for batch in trail.batches()] == [8, 5, 9]
+        assert nothing.verify() == trail.verify()
+
+
+def test_another_chain_is_not_taken_back(trail: AuditTrail, tmp_path: Path) -> None:
+    with AuditTrail(tmp_path / "other.sqlite", "hospital-1", clock=Clock()) as other:
+        fill(other)
+        found = other.batch()
+        assert found is not None
+        fill(trail, 1)
+        with pytest.raises(VerificationError):
+            trail.take_back(found)
+        assert trail.last == 4 and trail.batches() == ()
+
+
+def test_a_held_trail_writes_nothing(trail: AuditTrail) -> None:
+    began = trail.intent(USE)
+    trail.hold(lambda: Unavailable("privacy.store_in_use", path="x", retry_after=5))
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            trail.intent(USE)
+    with pytest.raises(Unavailable):
+        trail.outcome(began, "released")
+    assert trail.last == 1 and trail.unfinished() == (began,)
+    trail.hold(None)
+    trail.outcome(began, "released")
+    assert trail.last == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,14 @@ def test_an_interrupted_creation_does_not_block_the_next(tmp_path: Path) -> None
     store = opened(tmp_path / "s", create=True)
     assert store.rows("SELECT * FROM t") == []
     store.close()
+
+
+def test_what_one_thread_opened_another_closes(tmp_path: Path) -> None:
+    """Its lock, too: else nobody in this process could open it again."""
+    with ThreadPoolExecutor(1) as other:
+        store = other.submit(opened, tmp_path / "s").result()
+    store.close()
+    opened(tmp_path / "s", create=False).close()
 
 
 def test_newer_other_and_damaged_files(tmp_path: Path) -> None:
