@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import AsyncIterator, Collection
 from typing import NamedTuple, Protocol
 
 from wire.errors import Unavailable
@@ -28,8 +29,23 @@ class Channel(Protocol):
         """Deliver to `organisation`; returns when it is acknowledged. Sending again is harmless."""
         ...
 
-    async def receive(self, session: bytes, timeout: float) -> Delivery:
-        """The next message of `session`, in order for each sender. Raises Unavailable after `timeout` seconds."""
+    async def receive(self, session: bytes, timeout: float, senders: Collection[str] = ()) -> Delivery:
+        """The next message of `session` from one of `senders` (empty: from anybody), in order for each sender.
+
+        Those of others stay for whoever listens to them: anybody may name a session that it knows. Raises Unavailable
+        after `timeout` seconds.
+        """
+        ...
+
+    def openings(self) -> AsyncIterator[tuple[bytes, Delivery]]:
+        """The first message of each sender in each session, as it arrives, for ever; `receive` gives it all the same.
+
+        What had arrived and is not forgotten comes first; one may come more than once. For one reader.
+        """
+        ...
+
+    async def forget(self, session: bytes, peers: Collection[str] = ()) -> None:
+        """The session with `peers` (empty: with everybody) is over: only what still has to be carried is kept of it."""
         ...
 
 
@@ -37,18 +53,34 @@ class _Inbox:
     """What has arrived for one organisation in one session."""
 
     def __init__(self) -> None:
-        self.ready: asyncio.Queue[Delivery] = asyncio.Queue()
-        self.expected: dict[str, int] = defaultdict(int)
-        self.early: dict[tuple[str, int], Delivery] = {}
+        self.arrived = asyncio.Event()  # since somebody looked last
+        self._ready: list[Delivery] = []
+        self._expected: dict[str, int] = defaultdict(int)
+        self._early: dict[tuple[str, int], Delivery] = {}
 
     def accept(self, delivery: Delivery) -> None:
-        expected = self.expected[delivery.sender]
-        if delivery.sequence < expected:
+        sender = delivery.sender
+        if delivery.sequence < self._expected[sender]:
             return  # a repeated message was acknowledged before
-        self.early.setdefault((delivery.sender, delivery.sequence), delivery)
-        while (following := self.early.pop((delivery.sender, self.expected[delivery.sender]), None)) is not None:
-            self.expected[delivery.sender] += 1
-            self.ready.put_nowait(following)
+        self._early.setdefault((sender, delivery.sequence), delivery)
+        while (following := self._early.pop((sender, self._expected[sender]), None)) is not None:
+            self._expected[sender] += 1
+            self._ready.append(following)
+        arrived, self.arrived = self.arrived, asyncio.Event()
+        arrived.set()
+
+    def take(self, senders: Collection[str]) -> Delivery | None:
+        for place, delivery in enumerate(self._ready):
+            if not senders or delivery.sender in senders:
+                return self._ready.pop(place)
+        return None
+
+    def drop(self, senders: Collection[str]) -> None:
+        self._ready = [delivery for delivery in self._ready if delivery.sender not in senders]
+        for sender in senders:
+            self._expected.pop(sender, None)
+        for place in [place for place in self._early if place[0] in senders]:
+            del self._early[place]
 
 
 class InMemoryPost:
@@ -57,6 +89,7 @@ class InMemoryPost:
     def __init__(self) -> None:
         self._inboxes: dict[tuple[str, bytes], _Inbox] = defaultdict(_Inbox)
         self._members: set[str] = set()
+        self._openings: dict[str, asyncio.Queue[tuple[bytes, Delivery]]] = defaultdict(asyncio.Queue)
         self.bytes_carried = 0
         self.messages_carried = 0
 
@@ -71,11 +104,28 @@ class InMemoryPost:
             raise Unavailable("channel.unknown_organisation", organisation=recipient)
         self.messages_carried += 1
         self.bytes_carried += len(delivery.payload)
+        if delivery.sequence == 0:
+            self._openings[recipient].put_nowait((session, delivery))
         self._inboxes[recipient, session].accept(delivery)
+
+    def carried(self) -> tuple[int, int]:
+        """How many messages it has carried, and their bytes."""
+        return self.messages_carried, self.bytes_carried
 
     def inbox(self, organisation: str, session: bytes) -> _Inbox:
         """The inbox of one organisation for one session."""
         return self._inboxes[organisation, session]
+
+    def openings(self, organisation: str) -> asyncio.Queue[tuple[bytes, Delivery]]:
+        """The first messages that have come for one organisation."""
+        return self._openings[organisation]
+
+    def forget(self, organisation: str, session: bytes, peers: Collection[str]) -> None:
+        """Drop one organisation's inbox of a session, or what is in it from `peers`."""
+        if not peers:
+            self._inboxes.pop((organisation, session), None)
+        elif (organisation, session) in self._inboxes:
+            self._inboxes[organisation, session].drop(peers)
 
 
 class InMemoryChannel:
@@ -89,11 +139,23 @@ class InMemoryChannel:
         """See `Channel.send`."""
         self._post.deliver(organisation, session, Delivery(self.organisation, sequence, payload))
 
-    async def receive(self, session: bytes, timeout: float) -> Delivery:
+    async def receive(self, session: bytes, timeout: float, senders: Collection[str] = ()) -> Delivery:
         """See `Channel.receive`."""
         inbox = self._post.inbox(self.organisation, session)
         try:
             async with asyncio.timeout(timeout):  # not wait_for: on 3.11 it can lose a cancellation
-                return await inbox.ready.get()
+                while (found := inbox.take(senders)) is None:
+                    await inbox.arrived.wait()
+                return found
         except TimeoutError:
             raise Unavailable("channel.timeout", organisation=self.organisation, seconds=int(timeout)) from None
+
+    async def openings(self) -> AsyncIterator[tuple[bytes, Delivery]]:
+        """See `Channel.openings`."""
+        arriving = self._post.openings(self.organisation)
+        while True:
+            yield await arriving.get()
+
+    async def forget(self, session: bytes, peers: Collection[str] = ()) -> None:
+        """See `Channel.forget`."""
+        self._post.forget(self.organisation, session, peers)

@@ -2,12 +2,14 @@
 
 The sequencer's engine is embedded (SQLite); each member has its own replica, which replays every
 block before it cosigns. Messages pass through an in-memory channel, signed and sealed as between
-machines. What runs here is what runs between processes; only the channel and the engine's door differ.
+machines. What runs here is what runs between processes; only the channel, the engine's door and who keeps a flow's
+steps differ.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,10 +21,14 @@ from ledger.split_view import SplitView
 from medveil.channel import InMemoryPost
 from medveil.gateway.ledger_account import LedgerAccount
 from medveil.gateway.organisation import Clock, Organisation, Rand
+from medveil.gateway.reception import AtHome, Opened, Reception, answer
+from medveil.gateway.steps import Passing
+from medveil.gateway.tables import VaultTables
+from medveil.gateway.wallets import Wallets
 from wire.canonical import encode
 from wire.checkpoint import TrustFile, trust_of, write_trust
 from wire.checkpoint.membership import needed_cosigners
-from wire.errors import Unavailable
+from wire.errors import MedveilError, Unavailable
 from wire.keyset import Founding
 
 
@@ -34,12 +40,18 @@ class Founder(NamedTuple):
 
 
 class LocalConsortium:
-    """Organisations of one process by name, their trust file, post and engine."""
+    """Organisations of one process by name, what each has at home, their trust file, post and engine."""
 
     def __init__(
-        self, organisations: dict[str, Organisation], trust: TrustFile, post: InMemoryPost, engine: EmbeddedEngine
+        self,
+        organisations: dict[str, Organisation],
+        homes: dict[str, AtHome],
+        trust: TrustFile,
+        post: InMemoryPost,
+        engine: EmbeddedEngine,
     ) -> None:
         self.organisations = organisations
+        self.homes = homes
         self.trust = trust
         self.post = post
         self.engine = engine
@@ -62,12 +74,14 @@ async def local_consortium(
     rand: Rand,
     clock: Clock,
     steady: Clock | None = None,
+    answering: bool = True,
 ) -> AsyncIterator[LocalConsortium]:
     """Found a consortium in `folder` and run it: ``consortium.json`` and ``sites/<organisation>/``.
 
     Every member re-executes, and k is the least that the rule allows. Each organisation's passphrase is
     drawn here and kept beside its files (mode 600): one person plays all of them. steady: against what the
-    sequencer's clock is watched, see `EmbeddedEngine.open`. Raises Unavailable where the disk refuses.
+    sequencer's clock is watched, see `EmbeddedEngine.open`. answering: whether each member answers by itself what the
+    others begin (`medveil.gateway.reception`). Raises Unavailable where the disk refuses.
     """
     organisations = {
         founder.name: _create(folder / "sites" / founder.name, founder, rand, clock) for founder in founders
@@ -80,6 +94,7 @@ async def local_consortium(
         zone=zone,
         time=clock(),
     )
+    homes = {name: AtHome(VaultTables(one.vault), Wallets(one)) for name, one in organisations.items()}
     trust = trust_of(founding)
     write_trust(folder / "consortium.json", trust)
     post = InMemoryPost()
@@ -93,20 +108,44 @@ async def local_consortium(
                 replica = Replica(
                     founding, organisation.name, organisation.cosigner, clock, memory, report=_keep(organisation.folder)
                 )
-                account = LedgerAccount(organisation.name, organisation.signer, engine, replica, trust)
+                account = LedgerAccount(organisation.name, organisation.keys.envelopes, engine, replica, trust)
                 organisation.connect(post.join(organisation.name), account)
                 tasks.create_task(account.attend())
+            receptions = [
+                tasks.create_task(_reception(organisation, homes[name], tasks, clock).attend())
+                for name, organisation in organisations.items()
+                if answering
+            ]
             try:
-                yield LocalConsortium(organisations, trust, post, engine)
+                yield LocalConsortium(organisations, homes, trust, post, engine)
             except Exception as error:  # it comes out as it is, not in the group of those who follow the ledger
                 failed = error
+            for reception in receptions:
+                reception.cancel()
             await engine.close()
         if failed is not None:
             raise failed
     finally:
         await engine.close()
-        for organisation in organisations.values():
+        for name, organisation in organisations.items():
+            homes[name].wallets.close()
             organisation.close()
+
+
+def _reception(organisation: Organisation, home: AtHome, tasks: asyncio.TaskGroup, clock: Clock) -> Reception:
+    """A member's reception, whose flows are tasks: what they raise, whoever asked was told."""
+    begun: set[tuple[str, str, bytes]] = set()
+
+    async def flow(kind: str, opened: Opened) -> None:
+        with contextlib.suppress(MedveilError):
+            await answer(kind, organisation, home, opened, Passing(), clock)
+
+    async def begin(kind: str, peer: str, session: bytes) -> None:
+        if (kind, peer, session) not in begun:
+            begun.add((kind, peer, session))
+            tasks.create_task(flow(kind, Opened(peer, session)))
+
+    return Reception(organisation, begin)
 
 
 def _keep(folder: Path) -> Callable[[SplitView], None]:

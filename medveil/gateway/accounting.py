@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from ledger.contracts import access as board
+from medveil.gateway.ledger_account import LedgerState
 from medveil.gateway.organisation import Organisation
-from privacy.audit import AccessBatch
+from privacy.audit import LARGEST_BATCH, AccessBatch
+from wire.errors import Unavailable
+
+EVERY = 10.0
+"""Seconds within which an entry is on its way to the ledger."""
+_LOOK = 0.5
 
 
 async def anchor_audit(organisation: Organisation) -> tuple[AccessBatch, ...]:
@@ -14,12 +22,36 @@ async def anchor_audit(organisation: Organisation) -> tuple[AccessBatch, ...]:
     sent again. Raises Unavailable, or Refused if the ledger holds another batch in its place.
     """
     done = []
-    while (batch := organisation.audit.batch()) is not None:
-        said = (batch.first, batch.last, batch.previous_head, batch.head, batch.root)
-        state = await organisation.account.caught_up()
-        found = state.get(board.batch_key(organisation.name, batch.first), board.BatchState)
-        if found is None or (found.first, found.last, found.previous_head, found.head, found.root) != said:
-            await organisation.submit(board.AnchorAccess(*said))
-        organisation.audit.anchored(batch)
-        done.append(batch)
+    async with organisation.anchoring:
+        while (batch := organisation.audit.batch()) is not None:
+            said = (batch.first, batch.last, batch.previous_head, batch.head, batch.root)
+
+            def stands(state: LedgerState, said: tuple[int, int, bytes, bytes, bytes] = said) -> bool:
+                found = state.get(board.batch_key(organisation.name, said[0]), board.BatchState)
+                return (
+                    found is not None and (found.first, found.last, found.previous_head, found.head, found.root) == said
+                )
+
+            await organisation.ensure(stands, board.AnchorAccess(*said))
+            organisation.audit.anchored(batch)
+            done.append(batch)
     return tuple(done)
+
+
+async def keep_anchoring(organisation: Organisation, every_seconds: float = EVERY, most: int = LARGEST_BATCH) -> None:
+    """Anchor the audit trail for as long as this runs: every so many seconds, and as soon as `most` entries wait.
+
+    Where the ledger cannot be reached it tries again. Raises Refused if the ledger holds another batch in the place
+    of one of its own: then somebody else writes in this organisation's name, or its trail is an old copy.
+    """
+    clock = asyncio.get_running_loop().time
+    anchored = clock()
+    while True:
+        await asyncio.sleep(min(_LOOK, every_seconds))
+        if clock() - anchored < every_seconds and organisation.audit.waiting() < most:
+            continue
+        try:
+            await anchor_audit(organisation)
+        except Unavailable:
+            pass
+        anchored = clock()

@@ -7,7 +7,8 @@
     person   -> insurer    Presentation     the proof, made from the wallet, carried by the hospital's gateway
     insurer                verifies against the bill that *it* reads from the ledger
 
-A nonce is good for one request at the insurer and for one answer at the hospital; both remember.
+A nonce is good for one request at the insurer and for one answer at the hospital; both remember. Every flow here may
+be cut short and taken up again: a bill is committed to once, a proof made once and kept before it leaves.
 
 The hospital's gateway hosts the wallet here, so it carries the request to the person and the answer
 back. It learns nothing new: it wrote the bill.
@@ -15,90 +16,86 @@ back. It learns nothing new: it wrote the bill.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from pathlib import Path
 from typing import Literal
 
 from ledger.contracts import bills
-from medveil.gateway.granting import decide_use, still_granted
+from medveil.gateway.granting import decide_use, end_use, still_granted
 from medveil.gateway.ledger_account import LedgerState
-from medveil.gateway.organisation import Clock, Organisation, Rand, Refusal, refusal
+from medveil.gateway.organisation import Clock, Organisation, Refusal, refusal
+from medveil.gateway.steps import FlowCancelled, Steps
+from medveil.gateway.waiting import answer_of
+from medveil.gateway.wallets import BillSlip, HeldBill, Wallets
 from privacy.decide import Decision, UseRequest
-from privacy.keys import FileKeyProvider
-from privacy.vault import Vault
 from wire.canonical import Wire, decode, encode
 from wire.domains import BILL, PRESENTATION, digest
-from wire.errors import MedveilError, ProtocolAbort, Refused
+from wire.errors import ConsentDenied, MedveilError, ProtocolAbort, Refused
+from wire.identifiers import Handle, new_handle
 from wire.money import Amount
-from wire.signing import Signature, VerifyKey, verify
 from zkp import bill_limit
-from zkp.bill_limit import Bill, BillOpening, LimitRequest, Presentation
+from zkp.bill_limit import Bill, LimitRequest, Presentation
 
 DATASET = "bills"
 FIELD = "amount"
 
-
-class BillSlip(Wire, frozen=True, tag="medveil.bill_slip"):
-    """What the person gets from the hospital. Secret: it holds the opening."""
-
-    bill: Bill
-    opening: BillOpening
-    hospital: str
-    signature: Signature
-
-    def __repr__(self) -> str:
-        return f"BillSlip({self.bill.handle.hex()})"
+_PRESENTATION = "presentation"
+_ENDED = "ended"
 
 
-class Wallet:
-    """An insured person's wallet: a small vault of its own. One process at a time."""
+class _Mark(Wire, frozen=True, tag="medveil.used_nonce"):
+    """Whose use of a nonce it is: drawn by the flow, kept under the nonce."""
 
-    def __init__(self, folder: Path, person: str, vault: Vault) -> None:
-        self.folder = folder
-        self.person = person
-        self._vault = vault
-
-    @classmethod
-    def create(cls, folder: Path, person: str, passphrase: str, rand: Rand) -> Wallet:
-        """A new wallet in `folder`, which must not exist. passphrase: the person's."""
-        folder.mkdir(mode=0o700, parents=True)
-        provider = FileKeyProvider.create(folder / "keys", passphrase, rand=rand)
-        return cls(folder, person, Vault.create(folder / "vault", provider, person, rand=rand))
-
-    def keep(self, slip: BillSlip, hospital_key: VerifyKey) -> None:
-        """Take a bill in, after checking the hospital's signature and that the opening is the bill's."""
-        verify(hospital_key, BILL, encode(slip.bill), slip.signature)
-        bill_limit.check_bill(slip.bill, slip.opening)
-        self._vault.put_document("bill", slip.bill.handle.hex(), encode(slip))
-
-    def bills(self) -> tuple[bytes, ...]:
-        """Handles of the bills in this wallet."""
-        return tuple(bytes.fromhex(name) for name in self._vault.documents("bill"))
-
-    def prove(self, request: LimitRequest, rand: Rand) -> Presentation:
-        """Answer a request from this wallet. Raises Refused: no such bill, or its amount is over the limit."""
-        if request.handle not in self.bills():
-            raise Refused("gateway.no_such_bill", handle=request.handle.hex())
-        slip = decode(BillSlip, self._vault.document("bill", request.handle.hex()))
-        return bill_limit.prove(request, slip.bill, slip.opening, rand)
-
-    def close(self) -> None:
-        """Close the files."""
-        self._vault.close()
+    flow: Handle
 
 
-async def issue_bill(hospital: Organisation, wallet: Wallet, handle: bytes, amount: Amount) -> Bill:
-    """Hospital: commit to a bill (amount is secret), register it on the ledger, hand the slip to the person."""
-    bill, opening = bill_limit.commit_bill(handle, amount, hospital.rand)
-    await hospital.submit(bills.RegisterBill(bill.handle, bill.commitment, bill.currency))
-    slip = BillSlip(bill, opening, hospital.name, hospital.signer.sign(BILL, encode(bill)))
-    wallet.keep(slip, hospital.trust.member(hospital.name).keys.envelope.key)
-    return bill
+class _Leaving(Wire, frozen=True, tag="medveil.proof_leaving"):
+    """The proof is about to leave."""
+
+
+class _Answered(Wire, frozen=True, tag="medveil.limit_answered"):
+    """How the hospital's part ended."""
+
+    decision: Decision
+
+
+class _Heard(Wire, frozen=True, tag="medveil.limit_heard"):
+    """What the insurer was answered: a presentation that holds, or why not."""
+
+    answer: Presentation | Refusal
 
 
 def session_of(nonce: bytes) -> bytes:
     """The channel session of one request."""
     return digest(PRESENTATION, nonce)[:16]
+
+
+# --- the bill -----------------------------------------------------------------------------------
+
+
+async def issue_bill(hospital: Organisation, wallets: Wallets, person: str, amount: Amount, steps: Steps) -> Bill:
+    """Hospital: commit to a person's bill (amount is secret), hand the slip to the person, register it on the ledger.
+
+    Raises Refused (no hospital), DecodeError for a person that is no name, ValueError for an amount beyond 2^40.
+    """
+
+    async def committing() -> BillSlip:
+        bill, opening = bill_limit.commit_bill(new_handle(hospital.rand), amount, hospital.rand)
+        return BillSlip(bill, opening, hospital.name, hospital.signer.sign(BILL, encode(bill)))
+
+    await asyncio.to_thread(wallets.of, person)  # before anything is drawn: a person that is no name has none
+    slip = await steps.once("slip", BillSlip, committing)
+    bill = slip.bill
+    signing = next(key for key in hospital.keys.envelopes.keys if key.key_id() == slip.signature.key_id)
+    await asyncio.to_thread(wallets.keep, person, slip, signing)
+    wallets.note(HeldBill(person, bill))
+
+    def stands(state: LedgerState) -> bool:
+        found = state.get(bills.bill_key(bill.handle), bills.BillState)
+        return found is not None and (found.hospital, found.commitment) == (hospital.name, bill.commitment)
+
+    await hospital.ensure(stands, bills.RegisterBill(bill.handle, bill.commitment, bill.currency))
+    return bill
 
 
 def _registered(state: LedgerState, handle: bytes) -> bills.BillState:
@@ -114,25 +111,56 @@ def registered_bill(organisation: Organisation, handle: bytes) -> Bill:
     return Bill(found.handle, found.commitment, found.currency)
 
 
-def _use_up(organisation: Organisation, what: Literal["asked", "answered"], nonce: bytes) -> None:
-    """Remember a nonce, on disk when this returns. Raises Refused if it was used before."""
+async def _use_up(organisation: Organisation, what: Literal["asked", "answered"], nonce: bytes, steps: Steps) -> None:
+    """Remember a nonce, on disk when this returns. Raises Refused if another flow used it before."""
+
+    async def drawing() -> _Mark:
+        return _Mark(organisation.rand(16))
+
     kind = f"nonce-{what}"
+    mark = encode(await steps.once("mark", _Mark, drawing))
     try:
-        organisation.vault.document(kind, nonce.hex())
+        if organisation.vault.document(kind, nonce.hex()) == mark:
+            return
     except Refused:
-        organisation.vault.put_document(kind, nonce.hex(), b"")
+        organisation.vault.put_document(kind, nonce.hex(), mark)
     else:
         raise Refused("gateway.used_nonce", organisation=organisation.name)
 
 
-async def answer(hospital: Organisation, wallet: Wallet, nonce: bytes, clock: Clock) -> Decision:
-    """Hospital's gateway: take one request, decide, let the person's wallet answer, write the outcome.
+# --- the hospital -------------------------------------------------------------------------------
 
-    Returns the decision; where it allowed and no proof was sent all the same (over the limit, no such
-    bill), the insurer was told why, and the outcome says "aborted". Raises Unavailable while nobody asks,
-    ProtocolAbort for a message that is no request.
+
+async def answer(
+    hospital: Organisation, insurer: str, session: bytes, wallets: Wallets, steps: Steps, clock: Clock
+) -> Decision:
+    """Hospital's gateway: take the request in `session`, decide, let the person's wallet answer, write the outcome.
+
+    Returns the decision; where it allowed and no proof was sent all the same (over the limit, no such bill), the
+    insurer was told why, and the outcome says "aborted". Raises Unavailable while nobody asks, ProtocolAbort for a
+    message that is no request.
     """
-    insurer, request = await hospital.receive(LimitRequest, session_of(nonce))
+    if not await steps.kept(_ENDED):
+        _, request = await hospital.receive(LimitRequest, session, (insurer,))
+        decision = await _answer(hospital, insurer, session, request, wallets, steps, clock)
+
+    async def ended() -> _Answered:
+        return _Answered(decision)
+
+    answered = await steps.once(_ENDED, _Answered, ended)
+    await hospital.forget(session, insurer)
+    return answered.decision
+
+
+async def _answer(
+    hospital: Organisation,
+    insurer: str,
+    session: bytes,
+    request: LimitRequest,
+    wallets: Wallets,
+    steps: Steps,
+    clock: Clock,
+) -> Decision:
     use = UseRequest(
         holder=hospital.name,
         recipient=insurer,
@@ -141,46 +169,85 @@ async def answer(hospital: Organisation, wallet: Wallet, nonce: bytes, clock: Cl
         kind="proof",
         purpose=request.purpose,
     )
-    decision, intent = decide_use(hospital, use, clock(), digest(PRESENTATION, encode(request)))
-    if not decision.allowed:
-        await hospital.send(insurer, session_of(nonce), Refusal(decision.code, decision.text()))
-        return decision
-    ended: Literal["released", "aborted"] = "aborted"
     try:
-        if (request.audience, request.chain, request.nonce) != (insurer, hospital.trust.chain, nonce):
+        decision, intent = await decide_use(hospital, use, steps, clock(), digest(PRESENTATION, encode(request)))
+    except MedveilError as error:
+        await hospital.send(insurer, session, refusal(hospital.name, error))
+        raise
+    if not decision.allowed:
+        await hospital.send(insurer, session, Refusal(decision.code, decision.text()))
+        return decision
+
+    def check_grant() -> None:
+        if not still_granted(hospital, use, decision, clock()):
+            raise ConsentDenied("gateway.grant_gone", grant=decision.grant, dataset=DATASET)
+
+    async def proving() -> Presentation:
+        if (request.audience, request.chain, session_of(request.nonce)) != (insurer, hospital.trust.chain, session):
             raise ProtocolAbort("gateway.misdirected_request", round="request", parties=(insurer,))
         if request.grant != decision.grant:
             raise Refused("gateway.other_grant", grant=request.grant, covers=decision.grant)
         if _registered(await hospital.account.caught_up(), request.handle).hospital != hospital.name:
             raise Refused("gateway.no_such_bill", handle=request.handle.hex())
-        _use_up(hospital, "answered", nonce)
-        presentation = wallet.prove(request, hospital.rand)
-        if not still_granted(hospital, use, decision, clock()):
-            raise Refused("gateway.grant_gone", grant=decision.grant, dataset=DATASET)
-        ended = "released"  # from here on it may have arrived
-        await hospital.send(insurer, session_of(nonce), presentation)
-    except Exception as error:
+        await _use_up(hospital, "answered", request.nonce, steps)
+        held = wallets.bill(request.handle)
+        return await asyncio.to_thread(wallets.prove, held.person, request)
+
+    async def leaving() -> _Leaving:
+        return _Leaving()
+
+    try:
+        presentation = await steps.once(_PRESENTATION, Presentation, proving)
+        check_grant()
+        await steps.once("leaving", _Leaving, leaving)  # from here on it may have arrived
+        check_grant()  # when it is taken up again, too
+        await hospital.send(insurer, session, presentation)
+    except (Exception, FlowCancelled) as error:
+        await end_use(hospital, intent, "released" if await steps.kept("leaving") else "aborted", steps)
         with contextlib.suppress(MedveilError):
-            await hospital.send(insurer, session_of(nonce), refusal(hospital.name, error))
+            await hospital.send(insurer, session, refusal(hospital.name, error))
         if not isinstance(error, MedveilError):
             raise
-    finally:
-        hospital.audit.outcome(intent, ended)
+    else:
+        await end_use(hospital, intent, "released", steps)
     return decision
 
 
-async def check_limit(insurer: Organisation, hospital: str, request: LimitRequest) -> Presentation:
-    """Insurer: ask, and verify the answer against its own request and the bill on the ledger.
+# --- the insurer --------------------------------------------------------------------------------
 
-    The request's nonce must be fresh; a presentation of another request is refused. Raises Refused
-    (no such bill on the ledger: then nobody is asked; or the hospital or the person says no, with their
-    words), VerificationError or DecodeError.
+
+async def check_limit(insurer: Organisation, hospital: str, request: LimitRequest, steps: Steps) -> Presentation:
+    """Insurer: ask, and verify the answer against its own request and the bill on the ledger; keep it.
+
+    The request's nonce must be fresh; a presentation of another request is refused. What holds is kept in the vault
+    as document "presentation" under the nonce. Raises Refused (no such bill on the ledger: then nobody is asked; or
+    the hospital or the person says no, with their words), VerificationError or DecodeError.
     """
-    bill = _registered(await insurer.account.caught_up(), request.handle)
-    _use_up(insurer, "asked", request.nonce)
-    await insurer.send(hospital, session_of(request.nonce), request)
-    _, reply = await insurer.receive_answer(Presentation, session_of(request.nonce), (hospital,))
-    if isinstance(reply, Refusal):
-        raise Refused("gateway.proof_refused", organisation=hospital, reason=reply.code, words=reply.words)
-    bill_limit.verify(reply, request, Bill(bill.handle, bill.commitment, bill.currency))
-    return reply
+    session = session_of(request.nonce)
+    if not await steps.kept(_ENDED):
+        bill = _registered(await insurer.account.caught_up(), request.handle)
+        await _use_up(insurer, "asked", request.nonce, steps)
+        await insurer.send(hospital, session, request)
+        reply = await answer_of(insurer, Presentation, session, hospital, steps)
+        if isinstance(reply, Presentation):
+            bill_limit.verify(reply, request, Bill(bill.handle, bill.commitment, bill.currency))
+            insurer.vault.put_document(_PRESENTATION, request.nonce.hex(), encode(reply))
+
+    async def ended() -> _Heard:
+        return _Heard(reply)
+
+    heard = (await steps.once(_ENDED, _Heard, ended)).answer
+    await insurer.forget(session, hospital)
+    if isinstance(heard, Refusal):
+        raise Refused("gateway.proof_refused", organisation=hospital, reason=heard.code, words=heard.words)
+    return heard
+
+
+def presentation(insurer: Organisation, nonce: bytes) -> Presentation:
+    """The presentation that answered the request of this nonce. Raises Refused where there is none."""
+    return decode(Presentation, insurer.vault.document(_PRESENTATION, nonce.hex()))
+
+
+def presentations(insurer: Organisation) -> tuple[Presentation, ...]:
+    """Every presentation that this organisation was given and found to hold."""
+    return tuple(presentation(insurer, bytes.fromhex(nonce)) for nonce in insurer.vault.documents(_PRESENTATION))

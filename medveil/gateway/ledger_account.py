@@ -15,8 +15,9 @@ from ledger.contracts import Op
 from ledger.contracts.membership import keys_at
 from ledger.engines import Engine, followed
 from ledger.envelope import VERSION, Envelope, envelope_id, sign_envelope
+from ledger.export import LedgerExport
 from ledger.handovers import check_members, extend
-from ledger.machine import Mark, StateView
+from ledger.machine import BlockHeader, Mark, StateView
 from ledger.receipts import Receipt, verify_receipt
 from ledger.replicas import Replica
 from wire.canonical import Wire, decode, encode
@@ -60,6 +61,11 @@ class FinalState:
     def height(self) -> int:
         """Height of the head."""
         return self._mark.header.height
+
+    @property
+    def header(self) -> BlockHeader:
+        """The head's block."""
+        return self._mark.header
 
     def view(self) -> StateView:
         """See `LedgerState.view`."""
@@ -242,6 +248,26 @@ class LedgerAccount:
             return False
         self._trust = trust
         return True
+
+    async def export(self) -> LedgerExport:
+        """All final history, whose head this organisation has replayed too. Raises VerificationError, Unavailable."""
+        export = await self._engine.export()
+        checkpoint = await self._believe(lambda trust: verify_checkpoint(export.note, trust))
+        await self.until(lambda state: True if state.height + 1 >= checkpoint.size else None, "the ledger's head")
+        if self.replica.machine.log.root(checkpoint.size) != checkpoint.root:
+            raise VerificationError("ledger.fork", organisation=self.organisation, size=checkpoint.size)
+        return export
+
+    async def receipt(self, envelope: bytes) -> Receipt:
+        """The checked receipt of an envelope of final history. envelope: its id.
+
+        Raises Refused for one that is not there, Unavailable, VerificationError.
+        """
+        receipt = await self._engine.wait(envelope, self.patience)
+        if envelope_id(receipt.envelope) != envelope:
+            raise VerificationError("ledger.bad_receipt", part="envelope")
+        await self._believe(lambda trust: verify_receipt(receipt, trust))
+        return receipt
 
     async def attend(self) -> None:
         """Follow the engine for as long as it is open: replay each block, cosign it, learn when it is final.

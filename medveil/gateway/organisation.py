@@ -8,25 +8,27 @@ never in a file of their own.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ledger.contracts import Op
 from ledger.receipts import Receipt
-from medveil.channel import Channel
-from medveil.gateway.ledger_account import LedgerAccount
+from medveil.channel import Channel, Delivery
+from medveil.gateway.ledger_account import FinalState, LedgerAccount
+from medveil.gateway.own_keys import Generation, OwnKeys
 from medveil.gateway.parcels import Address, pack, unpack
+from medveil.gateway.steps import FlowCancelled
 from privacy.audit import AuditTrail
 from privacy.keys import FileKeyProvider
 from privacy.vault import Vault
 from wire.canonical import Wire, decode, encode
 from wire.checkpoint import TrustFile
+from wire.checkpoint.membership import Membership
 from wire.errors import DecodeError, ProtocolAbort, Refused, Unavailable, VerificationError
-from wire.keyset import KeySet, Member, SealingKey, SignatureKey
-from wire.sealing import OpenKey
-from wire.signing import Signer
+from wire.keyset import Member
+from wire.signing import Keyring, Signer, VerifyKey
 
 M = TypeVar("M", bound=Wire)
 
@@ -35,20 +37,8 @@ Clock = Callable[[], int]
 
 TIMEOUT = 120.0
 """Seconds an organisation waits for another's message before it gives up."""
-
-
-class Secrets(Wire, frozen=True, tag="medveil.secrets"):
-    """The organisation's secret keys: 32 bytes each. salt: derives the salts of its commitments."""
-
-    envelope: bytes
-    cosign: bytes
-    http: bytes
-    tls: bytes
-    seal: bytes
-    salt: bytes
-
-    def __repr__(self) -> str:
-        return "Secrets()"
+LAST_TIMEOUT = 3600.0
+"""Seconds it waits where giving up would waste what was paid for."""
 
 
 class Refusal(Wire, frozen=True, tag="medveil.refusal"):
@@ -58,11 +48,21 @@ class Refusal(Wire, frozen=True, tag="medveil.refusal"):
     words: str
 
 
+class Opening(NamedTuple):
+    """The first message of a session, from whom it is."""
+
+    sender: str
+    session: bytes
+    message: Wire
+
+
 def refusal(organisation: str, error: BaseException) -> Refusal:
     """What another organisation is told of `error`: a rule's or a protocol's no in its own words.
 
     Of trouble at home (disk, damaged files, a fault of the program) it learns only that there is some.
     """
+    if isinstance(error, FlowCancelled):
+        error = ProtocolAbort("gateway.cancelled", round="run", parties=(organisation,))
     if isinstance(error, (Refused, ProtocolAbort)):
         return Refusal(error.code, error.text())
     trouble = Unavailable("gateway.trouble", organisation=organisation)
@@ -72,8 +72,9 @@ def refusal(organisation: str, error: BaseException) -> Refusal:
 class Organisation:
     """One member: what it owns and what it can do. Make it with `create`.
 
-    patience: seconds it waits for another's message. scoring: held while records are being scored, so
-    that the book of what was scored is read and written by one evaluation at a time.
+    patience: seconds it waits for another's message; last_patience: the same where giving up would waste what was
+    paid for. scoring: held while records are being scored, so that the book of what was scored is read and written by
+    one evaluation at a time; anchoring: while a batch of its audit trail is on its way to the ledger.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Organisation:
         name: str,
         roles: tuple[str, ...],
         folder: Path,
-        secrets: Secrets,
+        keys: OwnKeys,
         vault: Vault,
         audit: AuditTrail,
         rand: Rand,
@@ -91,17 +92,13 @@ class Organisation:
         self.folder = folder
         self.rand = rand
         self.patience = TIMEOUT
+        self.last_patience = LAST_TIMEOUT
         self.scoring = asyncio.Lock()
+        self.anchoring = asyncio.Lock()
         self.vault = vault
         self.audit = audit
-        self.salt_key = secrets.salt
-        self.signer = Signer(secrets.envelope)
-        self.cosigner = Signer(secrets.cosign)
-        self.open_key = OpenKey(1, secrets.seal)
-        self._http = Signer(secrets.http)
-        self._tls = Signer(secrets.tls)
-        self.tls_seed = secrets.tls  # secret: signs its certificates
-        self._sent: dict[tuple[str, bytes], int] = defaultdict(int)
+        self.keys = keys
+        self._sent: dict[bytes, Counter[str]] = defaultdict(Counter)  # by session: how many to whom
         self._channel: Channel | None = None
         self._account: LedgerAccount | None = None
 
@@ -113,10 +110,9 @@ class Organisation:
         folder.mkdir(mode=0o700, parents=True)
         provider = FileKeyProvider.create(folder / "keys", passphrase, rand=rand)
         vault = Vault.create(folder / "vault", provider, name, rand=rand)
-        secrets = Secrets(*(rand(32) for _ in Secrets.__struct_fields__))
-        vault.put_document("secrets", "keys", encode(secrets))
+        keys = OwnKeys.create(vault, rand)
         audit = AuditTrail(folder / "audit.sqlite", name, rand=rand, clock=clock)
-        return cls(name, roles, folder, secrets, vault, audit, rand)
+        return cls(name, roles, folder, keys, vault, audit, rand)
 
     @classmethod
     def open(
@@ -130,36 +126,47 @@ class Organisation:
         provider = FileKeyProvider(folder / "keys", passphrase)
         vault = Vault.open(folder / "vault", provider, name, rand=rand)
         try:
-            secrets = decode(Secrets, vault.document("secrets", "keys"))
+            keys = OwnKeys.open(vault, rand)
             audit = AuditTrail(folder / "audit.sqlite", name, rand=rand, clock=clock)
         except BaseException:
             vault.close()
             raise
-        return cls(name, roles, folder, secrets, vault, audit, rand)
+        return cls(name, roles, folder, keys, vault, audit, rand)
 
     @property
-    def signers(self) -> tuple[Signer, Signer, Signer, Signer]:
-        """The signers of its envelope, cosign, http and tls keys."""
-        return self.signer, self.cosigner, self._http, self._tls
+    def salt_key(self) -> bytes:
+        """What the salts of its commitments are derived from (secret)."""
+        return self.keys.salt
+
+    @property
+    def signer(self) -> Signer:
+        """The signer of its present envelope key; of its first one until it is a member."""
+        return self._present().envelope
+
+    def signer_at(self, height: int) -> Signer:
+        """The signer of its envelope key in block `height`. Raises VerificationError where it was no member."""
+        return self.keys.of(self.trust.at(height).member(self.name).keys.envelope.key).envelope
+
+    @property
+    def cosigner(self) -> Keyring:
+        """The signers of its cosign keys, for the replica and the engine, which know which of them is due."""
+        return self.keys.cosigners
+
+    def tls_seed(self, members: Membership) -> bytes:
+        """The secret (32 bytes) of its tls key among `members`, which signs its certificates.
+
+        Of the first one where it is no member. Raises Refused where the key is not its own.
+        """
+        member = members.find(self.name)
+        return self.keys.first.tls_seed if member is None else self.keys.tls_seed(member.keys.tls.key)
+
+    def _present(self) -> Generation:
+        member = None if self._account is None else self._account.trust.latest.find(self.name)
+        return self.keys.first if member is None else self.keys.of(member.keys.envelope.key)
 
     def member(self, re_executes: bool) -> Member:
-        """What genesis says of this organisation."""
-
-        def signature_key(signer: Signer) -> SignatureKey:
-            return SignatureKey(signer.key, 0)
-
-        return Member(
-            self.name,
-            self.roles,
-            KeySet(
-                signature_key(self.signer),
-                signature_key(self.cosigner),
-                signature_key(self._http),
-                signature_key(self._tls),
-                SealingKey(self.open_key.key, 0),
-            ),
-            re_executes,
-        )
+        """What genesis, or an application, says of this organisation."""
+        return Member(self.name, self.roles, self.keys.first.key_set(), re_executes)
 
     def connect(self, channel: Channel, account: LedgerAccount) -> None:
         """Join: a channel to the others, an account on the ledger."""
@@ -181,15 +188,27 @@ class Organisation:
         """One signed envelope of `ops`; returns its receipt once it is final. Raises Refused."""
         return await self.account.submit(*ops)
 
+    async def ensure(self, stands: Callable[[FinalState], bool], *ops: Op) -> None:
+        """Write `ops` unless they stand on the ledger: for a flow that may have written them before it was cut short.
+
+        stands: whether final state shows their effect. Raises as `submit`.
+        """
+        if stands(await self.account.caught_up()):
+            return
+        try:
+            await self.submit(*ops)
+        except Refused:
+            if not stands(await self.account.caught_up()):  # else an envelope of before it was cut short got there
+                raise
+
     async def send(self, recipient: str, session: bytes, message: Wire) -> None:
         """Send a message (secret): signed by this organisation, sealed to the recipient."""
-        if self._channel is None:
-            raise ValueError(f"{self.name} has no channel yet")
-        sequence = self._sent[recipient, session]
-        self._sent[recipient, session] += 1
+        channel, sent = self._end(), self._sent[session]
+        sequence = sent[recipient]
+        sent[recipient] += 1
         address = Address(self.name, recipient, session, sequence)
         key = self.trust.member(recipient).keys.seal.key
-        await self._channel.send(recipient, session, sequence, pack(address, encode(message), self.signer, key))
+        await channel.send(recipient, session, sequence, pack(address, encode(message), self.signer, key))
 
     async def receive_answer(
         self, kind: type[M], session: bytes, senders: Collection[str] = ()
@@ -204,26 +223,57 @@ class Organisation:
     ) -> tuple[str, M]:
         """The next message of `session` and who sent it.
 
-        senders: whose message is awaited; those of others are dropped unread, so that nobody else can
+        senders: whose message is awaited; those of others are left alone, so that nobody else can
         spoil the session. Empty: anybody's. timeout: seconds, `patience` by default. Raises ProtocolAbort
         naming the sender if the message is not one of `kind`, properly signed and sealed; Unavailable
         after the time is up.
         """
-        if self._channel is None:
-            raise ValueError(f"{self.name} has no channel yet")
-        clock = asyncio.get_running_loop().time
-        end = clock() + (self.patience if timeout is None else timeout)
-        while True:
-            delivery = await self._channel.receive(session, max(end - clock(), 0.0))
-            if not senders or delivery.sender in senders:
-                break
+        delivery = await self._end().receive(session, self.patience if timeout is None else timeout, senders)
+        return delivery.sender, self._opened(kind, session, delivery)
+
+    def _opened(self, kind: type[M], session: bytes, delivery: Delivery) -> M:
         try:
-            member = self.trust.member(delivery.sender)
             address = Address(delivery.sender, self.name, session, delivery.sequence)
-            body = unpack(delivery.payload, address, self.open_key, member.keys.envelope.key)
-            return delivery.sender, decode(kind, body)
+            body = unpack(delivery.payload, address, self.keys.unseal, self._envelope_keys(delivery.sender))
+            return decode(kind, body)
         except (DecodeError, VerificationError):
             raise ProtocolAbort("channel.bad_message", round="receive", parties=(delivery.sender,)) from None
+
+    def _envelope_keys(self, member: str) -> tuple[VerifyKey, ...]:
+        """A member's present envelope key and those before: what was sent under one may be read after it changed.
+
+        Who sends is checked by the channel besides, under present keys.
+        """
+        self.trust.member(member)
+        found = (epoch.find(member) for epoch in reversed(self.trust.epochs))
+        return tuple(dict.fromkeys(one.keys.envelope.key for one in found if one is not None))
+
+    def _end(self) -> Channel:
+        if self._channel is None:
+            raise ValueError(f"{self.name} has no channel yet")
+        return self._channel
+
+    async def openings(self, kinds: Any) -> AsyncIterator[Opening]:
+        """The first message of each session that another organisation begins, before a flow takes it; for ever.
+
+        kinds: a union of structs. What is none of them, or does not hold, is passed over: a flow that waits in that
+        session complains of it. An opening may come more than once.
+        """
+        async for session, delivery in self._end().openings():
+            try:
+                message = self._opened(kinds, session, delivery)
+            except ProtocolAbort:
+                continue
+            yield Opening(delivery.sender, session, message)
+
+    async def forget(self, session: bytes, *peers: str) -> None:
+        """The session with `peers` is over: nothing of it is kept. Others may have one of that name, with this or
+        another flow."""
+        await self._end().forget(session, peers)
+        for peer in peers:
+            self._sent[session].pop(peer, None)
+        if not self._sent[session]:
+            del self._sent[session]
 
     def close(self) -> None:
         """Close the files."""

@@ -6,6 +6,7 @@ sequence: a recipient cannot pass the parcel on as meant for somebody else, nor 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import Annotated
 
 import msgspec
@@ -15,8 +16,11 @@ from wire.canonical import Wire, decode, encode
 from wire.domains import MESSAGE, SEAL_MESSAGE, framed
 from wire.errors import VerificationError
 from wire.identifiers import Name
-from wire.sealing import OpenKey, Sealed, SealKey
+from wire.sealing import Sealed, SealKey
 from wire.signing import Signature, Signer, VerifyKey, verify
+
+Unseal = Callable[[bytes, Sealed], bytes]
+"""Opens what was sealed to the recipient under that info. Raises VerificationError."""
 
 
 class Address(Wire, frozen=True, tag="medveil.address"):
@@ -48,11 +52,17 @@ def pack(address: Address, body: bytes, signer: Signer, recipient_key: SealKey) 
     return encode(sealing.seal(recipient_key, framed(SEAL_MESSAGE, encode(address)), plaintext))
 
 
-def unpack(payload: bytes, address: Address, key: OpenKey, sender_key: VerifyKey) -> bytes:
-    """The body, if the parcel is what `address` says. Raises VerificationError or DecodeError."""
-    plaintext = sealing.open(key, framed(SEAL_MESSAGE, encode(address)), decode(Sealed, payload))
+def unpack(payload: bytes, address: Address, unseal: Unseal, sender_keys: Collection[VerifyKey]) -> bytes:
+    """The body, if the parcel is what `address` says, signed by one of `sender_keys`.
+
+    unseal: opens what was sealed to the recipient. Raises VerificationError or DecodeError.
+    """
+    plaintext = unseal(framed(SEAL_MESSAGE, encode(address)), decode(Sealed, payload))
     parcel = decode(Parcel, plaintext)
     if parcel.address != address:
         raise VerificationError("channel.misaddressed", sender=address.sender)
-    verify(sender_key, MESSAGE, encode(_Signed(parcel.address, parcel.body)), parcel.signature)
+    named = next((key for key in sender_keys if key.key_id() == parcel.signature.key_id), None)
+    if named is None:
+        raise VerificationError("channel.other_key", sender=address.sender)
+    verify(named, MESSAGE, encode(_Signed(parcel.address, parcel.body)), parcel.signature)
     return parcel.body

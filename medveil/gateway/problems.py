@@ -10,12 +10,13 @@ Source: RFC 9457 (problem details), RFC 9110 sections 12.5.4 (Accept-Language), 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-from wire import messages
+from wire import errors, messages
 from wire.errors import (
     ConsentDenied,
     DecodeError,
@@ -58,6 +59,19 @@ _BY_CODE = {
     "http.headers_too_large": 431,
     "http.cross_site": 403,
     "jobs.unknown": 404,
+    "organisations.unknown": 404,
+    "datasets.unknown_population": 404,
+    "datasets.unknown_dataset": 404,
+    "grants.unknown": 404,
+    "queries.unknown": 404,
+    "queries.no_release": 404,
+    "receipts.unknown": 404,
+    "gateway.no_source": 404,
+    "gateway.no_model": 404,
+    "bills.unknown": 404,
+    "eligibility.unknown": 404,
+    "scores.unknown": 404,
+    "evidence.unknown": 404,
     "jobs.too_many": 429,
     "accounts.no_session": 401,
     "accounts.not_signed_in": 401,
@@ -67,6 +81,7 @@ _BY_CODE = {
     "accounts.no_invitation": 403,
     "accounts.not_confirmed": 403,
     "accounts.unknown": 404,
+    "accounts.unknown_session": 404,
     "accounts.seed_locked": 500,  # the operator's to mend
     "rights.not_yours": 403,
     "rights.not_in_scope": 403,
@@ -81,6 +96,7 @@ _BY_CODE = {
     "oidc.bad_token": 401,
     "oidc.no_name": 403,
     "oidc.no_role": 403,
+    "oidc.not_as_required": 403,
     "oidc.bad_answer": 502,
 }
 """Codes whose status says more than their kind's."""
@@ -127,9 +143,16 @@ TITLES: Mapping[int, tuple[str, str]] = {
 GENERAL = (400, 401, 403, 408, 413, 414, 415, 422, 429, 431, 500, 503)
 """Answers that any route may give; a route documents what else it answers."""
 
+KINDS: Mapping[str, type[MedveilError]] = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, MedveilError)
+}
+"""Every kind of error by its name, which a document carries."""
+
 _MOST_PLACES = 20
 _MOST_RANGES = 32
+_LONGEST_PLACE = 200
 _LONGEST_HEADER = 1000
+_WORD = re.compile(r"[A-Za-z][A-Za-z_-]{0,39}")
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -140,7 +163,10 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The document. instance: the request's id, as in the log. errors: where the request does not fit."""
+    """The document. instance: the request's id, as in the log. errors: where the request does not fit.
+
+    kind: name of the error's class in `wire.errors`. round, parties: of a ``ProtocolAbort``.
+    """
 
     type: str
     title: str
@@ -148,8 +174,11 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str
     instance: str
     code: str
+    kind: str
     fix: str
     errors: tuple[Place, ...] = ()
+    round: str = ""
+    parties: tuple[str, ...] = ()
 
 
 class Answer(NamedTuple):
@@ -166,6 +195,8 @@ def language_of(header: str) -> str:
     header: an outsider's text; only its first 1,000 characters and 32 ranges are read.
     """
     best, chosen = 0.0, "en"
+    if not header:
+        return chosen
     for part in header[:_LONGEST_HEADER].split(",")[:_MOST_RANGES]:
         tag, _, parameter = part.partition(";")
         primary = tag.strip().lower().split("-")[0]
@@ -201,15 +232,19 @@ def describe(error: MedveilError, instance: str, language: str, places: Sequence
     """The document of `error` for one request. instance: the request's id."""
     status = status_of(error)
     title = TITLES[status][messages.LANGUAGES.index(language)]
+    stopped = error if isinstance(error, ProtocolAbort) else None
     return Problem(
-        f"urn:medveil:problem:{error.code}",
-        title,
-        status,
-        messages.sentence(error.code, error.facts, language),
-        f"urn:uuid:{instance}",
-        error.code,
-        messages.fix(error.code, error.facts, language),
-        tuple(places),
+        type=f"urn:medveil:problem:{error.code}",
+        title=title,
+        status=status,
+        detail=messages.sentence(error.code, error.facts, language),
+        instance=f"urn:uuid:{instance}",
+        code=error.code,
+        kind=next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in KINDS),
+        fix=messages.fix(error.code, error.facts, language),
+        errors=tuple(places),
+        round=stopped.round if stopped else "",
+        parties=stopped.parties if stopped else (),
     )
 
 
@@ -260,11 +295,17 @@ def misfit(errors: Sequence[Mapping[str, Any]]) -> tuple[MedveilError, tuple[Pla
     if any(error.get("type") == "json_invalid" for error in errors):
         return DecodeError("http.not_json"), ()
     places = tuple(
-        Place(_plain(".".join(str(part) for part in error.get("loc", ()))), _plain(str(error.get("type", ""))))
+        Place(".".join(map(_part, error.get("loc", ())))[:_LONGEST_PLACE] or "?", _plain(str(error.get("type", ""))))
         for error in errors[:_MOST_PLACES]
     )
     first = places[0] if places else Place("?", "?")
     return MedveilError("http.does_not_fit", place=first.place, rule=first.rule), places
+
+
+def _part(part: object) -> str:
+    """A part of a place as it may be shown: a number, or a word; a caller's own key may be anything else."""
+    text = str(part)
+    return text if isinstance(part, int) or _WORD.fullmatch(text) else "?"
 
 
 def _plain(text: str) -> str:
@@ -297,6 +338,7 @@ def schema() -> dict[str, Any]:
     whole["properties"] = dict(whole["properties"])
     whole["properties"]["errors"] = {"type": "array", "items": place, "maxItems": _MOST_PLACES}
     whole["properties"]["type"] = {"type": "string", "format": "uri", "examples": ["urn:medveil:problem:jobs.unknown"]}
+    whole["properties"]["kind"] = {"type": "string", "enum": sorted(KINDS)}
     whole["properties"]["instance"] = {"type": "string", "format": "uri"}
     whole["properties"]["status"] = {"type": "integer", "minimum": 400, "maximum": 599}
     whole["description"] = "RFC 9457: what was refused, why, and what to do next, in the caller's language."

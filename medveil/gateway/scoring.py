@@ -8,62 +8,38 @@
     hospital  -> bureau      ScoreAnswers    masked scores; what was scored is stored before they leave
     bureau                   decrypts: which answers reach the limit
 
-The hospital gets no flags back (docs/protocols/encrypted-scoring.md says why). `mpc.scoring` holds the
-protocol, this module carries its messages.
+The hospital gets no flags back (docs/protocols/encrypted-scoring.md says why). `mpc.scoring` holds the protocol,
+this module carries its messages; `medveil.gateway.models` has the models' way from the bureau to the ledger. Both
+flows here may be cut short and taken up again: records are scored once in a session, whatever happens.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, SupportsFloat
+from collections.abc import Callable
 
 from ledger.contracts import models
-from medveil.gateway.granting import decide_use, still_granted
+from medveil.gateway.granting import decide_use, end_use, still_granted
+from medveil.gateway.models import key_of
 from medveil.gateway.organisation import Clock, Organisation, Refusal, refusal
+from medveil.gateway.steps import FlowCancelled, Steps
+from medveil.gateway.tables import Tables
+from medveil.gateway.waiting import answer_of
 from mpc import scoring
-from mpc.scoring import (
-    Evaluation,
-    Flag,
-    ModelOpening,
-    PaillierSecret,
-    ScoreAnswers,
-    ScoreModel,
-    UseBook,
-    integer_features,
-    model_digest,
-)
+from mpc.scoring import ScoreAnswers, ScoreModel, UseBook, integer_features, model_digest
 from privacy.decide import Decision, UseRequest
 from privacy.grants import Code
-from privacy.local import RowFilter, bind
+from privacy.local import bind
 from wire.canonical import Wire, decode, encode
-from wire.domains import MODEL, MODEL_REVIEW, digest
-from wire.errors import MedveilError, ProtocolAbort, Refused
+from wire.errors import ConsentDenied, MedveilError, ProtocolAbort, Refused
 from wire.identifiers import Handle, Name
-from wire.signing import Signature
 
-Records = Callable[[str, tuple[str, ...], RowFilter], Sequence[tuple[str, Sequence[SupportsFloat | None]]]]
-"""A hospital's way to its records: (dataset, columns, rows) -> (own record id, values in that order).
-
-An id names one record over all of the hospital's datasets: a record is scored once under a model."""
-
-_KEY = "paillier-key"
-_USES = "scored-records"
-
-
-class ModelShown(Wire, frozen=True, tag="medveil.model_shown"):
-    """Bureau to regulator: a model and its opening. Secret."""
-
-    model: ScoreModel
-    opening: ModelOpening
-
-
-class ModelReview(Wire, frozen=True, tag="medveil.model_review"):
-    """Regulator to bureau: the signature of the model's digest."""
-
-    digest: bytes
-    signature: Signature
+_KIND = "scoring"
+_BOOK = "scored-records"
+_SCORED = "scored"
+_FLAGS = "flags"
+_ENDED = "ended"
 
 
 class ScoreRequest(Wire, frozen=True, tag="medveil.score_request"):
@@ -75,128 +51,249 @@ class ScoreRequest(Wire, frozen=True, tag="medveil.score_request"):
     purpose: Code
 
 
-def review_session(model: str) -> bytes:
-    """The channel session of a model's review."""
-    return digest(MODEL, b"review", model.encode())[:16]
+class Scored(Wire, frozen=True, tag="medveil.scored"):
+    """A hospital's evaluation of one request. records: (handle, own record id), private."""
+
+    answers: ScoreAnswers
+    records: tuple[tuple[Handle, str], ...]
+
+    def __repr__(self) -> str:
+        return f"Scored({len(self.records)} records)"
 
 
-# --- bureau and regulator -----------------------------------------------------------------------
+class ScoreBook(Wire, frozen=True, tag="medveil.score_book"):
+    """What a hospital has scored, and the evaluations that have not left for certain: written in one go. Private."""
+
+    uses: UseBook = UseBook()
+    pending: tuple[Scored, ...] = ()
+
+    def of(self, session: bytes) -> Scored | None:
+        """The evaluation of a session that is still here."""
+        return next((scored for scored in self.pending if scored.answers.session == session), None)
 
 
-async def propose_model(bureau: Organisation, regulator: str, model: ScoreModel, opening: ModelOpening) -> None:
-    """Bureau: have a model reviewed, then register it. Raises Refused with the regulator's words."""
-    session = review_session(model.model)
-    await bureau.send(regulator, session, ModelShown(model, opening))
-    _, reply = await bureau.receive_answer(ModelReview, session, (regulator,))
-    if isinstance(reply, Refusal):
-        raise Refused("gateway.model_refused", model=model.model, reason=reply.code, words=reply.words)
-    await bureau.submit(models.RegisterModel(model.model, model_digest(model), regulator, reply.signature))
+class FlagOf(Wire, frozen=True, tag="medveil.flag_of"):
+    """Whether the record behind a handle, which the hospital alone knows, reaches the limit."""
+
+    handle: Handle
+    reached: bool
 
 
-async def review_model(regulator: Organisation, model: str) -> None:
-    """Regulator: look at one shown model; sign it, or say why not."""
-    session = review_session(model)
-    bureau, shown = await regulator.receive(ModelShown, session)
-    try:
-        if shown.model.model != model:
-            raise ProtocolAbort("gateway.misdirected_request", round="review", parties=(bureau,))
-        review = scoring.review(shown.model, shown.opening)
-    except Exception as error:
-        await regulator.send(bureau, session, refusal(regulator.name, error))
-        if not isinstance(error, MedveilError):
-            raise
-        return
-    signature = regulator.signer.sign(MODEL_REVIEW, review.digest)
-    await regulator.send(bureau, session, ModelReview(review.digest, signature))
+class ScoreFlags(Wire, frozen=True, tag="medveil.score_flags"):
+    """What the bureau learned in one session. Private."""
+
+    session: Handle
+    hospital: Name
+    model: Name
+    dataset: Name
+    flags: tuple[FlagOf, ...]
 
 
-def new_key(bureau: Organisation) -> PaillierSecret:
-    """Bureau: a fresh Paillier key, kept in its vault."""
-    secret = scoring.generate_key()
-    bureau.vault.put_document("secrets", _KEY, encode(secret))
-    return secret
+class _Leaving(Wire, frozen=True, tag="medveil.scores_leaving"):
+    """The answers are about to leave."""
 
 
-# --- hospital -----------------------------------------------------------------------------------
+class _Served(Wire, frozen=True, tag="medveil.scores_served"):
+    """How the hospital's part ended."""
+
+    outcome: Scored | Decision
+
+
+class _Heard(Wire, frozen=True, tag="medveil.scores_heard"):
+    """What the bureau was answered: flags, or why not."""
+
+    answer: ScoreFlags | Refusal
+
+
+# --- the hospital -------------------------------------------------------------------------------
 
 
 async def serve_scores(
     hospital: Organisation,
+    bureau: str,
     session: bytes,
-    records_of: Records,
-    kinds: Mapping[str, str],
+    tables: Tables,
+    steps: Steps,
     clock: Clock,
     progress: Callable[[int], None] = lambda done: None,
-) -> Evaluation | Decision:
-    """Hospital: take one request, decide, score the records that the grant covers, or say no.
+) -> Scored | Decision:
+    """Hospital: take the request in `session`, decide, score the records that the grant covers, or say no.
 
-    records_of: called after the decision with the dataset, the model's columns and the grant's row
-    filter. kinds: "number" or "category" by column. progress: called with 1 after each record. Returns
-    the evaluation, or the denial. Raises Refused or VerificationError after the bureau was told.
+    Records are read after the decision only. progress: called with 1 after each record. Returns what was scored, or
+    the denial. Raises Refused or VerificationError after the bureau was told.
     """
-    bureau, request = await hospital.receive(ScoreRequest, session)
+    if not await steps.kept(_ENDED):
+        _, request = await hospital.receive(ScoreRequest, session, (bureau,))
+        try:
+            outcome = await _serve(hospital, bureau, session, request, tables, steps, clock, progress)
+        except (Exception, FlowCancelled):
+            async with hospital.scoring:
+                _let_go(hospital, session)  # it stays known what was scored, but nobody will send it any more
+            raise
+
+    async def ended() -> _Served:
+        return _Served(outcome)
+
+    served = (await steps.once(_ENDED, _Served, ended)).outcome
+    async with hospital.scoring:
+        _let_go(hospital, session)
+    await hospital.forget(session, bureau)
+    return served
+
+
+async def _serve(
+    hospital: Organisation,
+    bureau: str,
+    session: bytes,
+    request: ScoreRequest,
+    tables: Tables,
+    steps: Steps,
+    clock: Clock,
+    progress: Callable[[int], None],
+) -> Scored | Decision:
     model = request.model
-    columns = tuple(feature.name for feature in model.features)
+    name = model_digest(model)
     use = UseRequest(
         holder=hospital.name,
         recipient=bureau,
         dataset=request.dataset,
-        fields=tuple(sorted(columns)),
+        fields=tuple(sorted(feature.name for feature in model.features)),
         kind="score",
         purpose=request.purpose,
     )
-    name = model_digest(model)
-    decision, intent = decide_use(hospital, use, clock(), name)
+    try:
+        decision, intent = await decide_use(hospital, use, steps, clock(), name)
+    except MedveilError as error:
+        await hospital.send(bureau, session, refusal(hospital.name, error))
+        raise
     if not decision.allowed:
         await hospital.send(bureau, session, Refusal(decision.code, decision.text()))
         return decision
-    ended: Literal["released", "aborted"] = "aborted"
-    try:
+
+    def check_grant() -> None:
+        if not still_granted(hospital, use, decision, clock()):
+            raise ConsentDenied("gateway.grant_gone", grant=decision.grant, dataset=request.dataset)
+
+    async def scoring_them() -> Scored:
         if request.session != session:
             raise ProtocolAbort("gateway.misdirected_request", round="request", parties=(bureau,))
         state = await hospital.account.caught_up()
         registered = state.get(models.model_key(model.model), models.ModelState)
         if registered is None or registered.digest != name or registered.owner != bureau:
             raise Refused("scoring.not_registered", model=model.model)
-        for column in columns:
-            if kinds.get(column) != "number":
-                raise Refused("gateway.not_a_number", dataset=request.dataset, column=column)
         async with hospital.scoring:
-            found = records_of(request.dataset, columns, bind(kinds, decision.rows))
-            rows = integer_features(model.features, [values for _, values in found])
-            numbered = [(record, row) for (record, _), row in zip(found, rows, strict=True)]
-            result = await asyncio.to_thread(
-                scoring.evaluate, model, registered.digest, session, numbered, _uses(hospital), hospital.rand, progress
-            )
-            if not still_granted(hospital, use, decision, clock()):
-                raise Refused("gateway.grant_gone", grant=decision.grant, dataset=request.dataset)
-            hospital.vault.put_document("scoring", _USES, encode(result.uses))
-        ended = "released"  # from here on it may have arrived
-        await hospital.send(bureau, session, result.answers)
-        return result
-    except Exception as error:
+            return await _scored(hospital, request, decision, tables, check_grant, progress)
+
+    async def leaving() -> _Leaving:
+        return _Leaving()
+
+    try:
+        scored = await steps.once("scored", Scored, scoring_them)
+        check_grant()
+        await steps.once("leaving", _Leaving, leaving)  # from here on it may have arrived
+        check_grant()  # when it is taken up again, too
+        await hospital.send(bureau, session, scored.answers)
+    except (Exception, FlowCancelled) as error:
+        await end_use(hospital, intent, "released" if await steps.kept("leaving") else "aborted", steps)
         with contextlib.suppress(MedveilError):
             await hospital.send(bureau, session, refusal(hospital.name, error))
         raise
-    finally:
-        hospital.audit.outcome(intent, ended)
+    await end_use(hospital, intent, "released", steps)
+    return scored
 
 
-def _uses(hospital: Organisation) -> UseBook:
-    if _USES not in hospital.vault.documents("scoring"):
-        return UseBook()
-    return decode(UseBook, hospital.vault.document("scoring", _USES))
+async def _scored(
+    hospital: Organisation,
+    request: ScoreRequest,
+    decision: Decision,
+    tables: Tables,
+    check_grant: Callable[[], None],
+    progress: Callable[[int], None],
+) -> Scored:
+    """The evaluation of a request, made once: what was scored is in the book before anybody has the answers."""
+    model, session = request.model, request.session
+    name = model_digest(model)
+    book = _book(hospital)
+    earlier = book.of(session)
+    if earlier is not None:  # of a run that was cut short before it kept its step
+        if earlier.answers.model != name:
+            raise ProtocolAbort("gateway.misdirected_request", round="request", parties=(decision.recipient,))
+        return earlier
+    kinds = tables.layout(request.dataset).kinds()
+    columns = tuple(feature.name for feature in model.features)
+    for column in columns:
+        if kinds.get(column) != "number":
+            raise Refused("gateway.not_a_number", dataset=request.dataset, column=column)
+    found = await asyncio.to_thread(tables.records, request.dataset, columns, bind(kinds, decision.rows))
+    rows = integer_features(model.features, [values for _, values in found])
+    numbered = [(record, row) for (record, _), row in zip(found, rows, strict=True)]
+    result = await asyncio.to_thread(
+        scoring.evaluate, model, name, session, numbered, book.uses, hospital.rand, progress
+    )
+    check_grant()
+    scored = Scored(result.answers, result.records)
+    _keep_book(hospital, ScoreBook(result.uses, (*book.pending, scored)))
+    return scored
 
 
-# --- bureau -------------------------------------------------------------------------------------
+def scored_in(hospital: Organisation, session: bytes) -> Scored:
+    """What this hospital scored in a session: whose record a handle stands for. Private. Raises Refused if nothing."""
+    return decode(Scored, hospital.vault.document(_SCORED, session.hex()))
 
 
-async def ask_scores(
-    bureau: Organisation, hospital: str, request: ScoreRequest, secret: PaillierSecret
-) -> tuple[tuple[Flag, ...], ScoreAnswers]:
-    """Bureau: send the model, read which of the hospital's answers reach the limit. Raises Refused."""
-    await bureau.send(hospital, request.session, request)
-    _, reply = await bureau.receive_answer(ScoreAnswers, request.session, (hospital,))
-    if isinstance(reply, Refusal):
-        raise Refused("gateway.score_refused", organisation=hospital, reason=reply.code, words=reply.words)
-    return scoring.read_flags(secret, request.model, request.session, hospital, reply), reply
+def _let_go(hospital: Organisation, session: bytes) -> None:
+    """Move the evaluation of a session that has ended out of the book, which keeps that its records were scored."""
+    book = _book(hospital)
+    scored = book.of(session)
+    if scored is not None:
+        hospital.vault.put_document(_SCORED, session.hex(), encode(scored))
+        left = tuple(other for other in book.pending if other.answers.session != session)
+        _keep_book(hospital, ScoreBook(book.uses, left))
+
+
+def _book(hospital: Organisation) -> ScoreBook:
+    if _BOOK not in hospital.vault.documents(_KIND):
+        return ScoreBook()
+    return decode(ScoreBook, hospital.vault.document(_KIND, _BOOK))
+
+
+def _keep_book(hospital: Organisation, book: ScoreBook) -> None:
+    hospital.vault.put_document(_KIND, _BOOK, encode(book))
+
+
+# --- the bureau ---------------------------------------------------------------------------------
+
+
+async def ask_scores(bureau: Organisation, hospital: str, request: ScoreRequest, steps: Steps) -> ScoreFlags:
+    """Bureau: send a model, read which of the hospital's answers reach the limit; keep that.
+
+    What it learned is kept in the vault as document "flags" under the session. Raises Refused: there is no key, or
+    the hospital says no, with its words; ProtocolAbort for answers that cannot be.
+    """
+    session = request.session
+    if not await steps.kept(_ENDED):
+        secret = key_of(bureau)
+        await bureau.send(hospital, session, request)
+        reply = await answer_of(bureau, ScoreAnswers, session, hospital, steps)
+        heard: ScoreFlags | Refusal
+        if isinstance(reply, Refusal):
+            heard = reply
+        else:
+            found = await asyncio.to_thread(scoring.read_flags, secret, request.model, session, hospital, reply)
+            flags = tuple(FlagOf(flag.handle, flag.reached) for flag in found)
+            heard = ScoreFlags(session, hospital, request.model.model, request.dataset, flags)
+            bureau.vault.put_document(_FLAGS, session.hex(), encode(heard))
+
+    async def ended() -> _Heard:
+        return _Heard(heard)
+
+    answer = (await steps.once(_ENDED, _Heard, ended)).answer
+    await bureau.forget(session, hospital)
+    if isinstance(answer, Refusal):
+        raise Refused("gateway.score_refused", organisation=hospital, reason=answer.code, words=answer.words)
+    return answer
+
+
+def flags_of(bureau: Organisation, session: bytes) -> ScoreFlags:
+    """What this bureau learned in a session. Raises Refused where there is nothing."""
+    return decode(ScoreFlags, bureau.vault.document(_FLAGS, session.hex()))

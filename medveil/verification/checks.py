@@ -6,7 +6,7 @@ from ledger.contracts import bills, models, queries
 from ledger.export import LedgerExport
 from ledger.receipts import ProvenValue, Receipt, verify_receipt, verify_value
 from medveil.gateway.eligibility import DATASET
-from medveil.gateway.querying import check_declared, read_board
+from medveil.gateway.query_board import check_declared, read_board
 from medveil.verification.case import Case, Use
 from medveil.verification.evidence import Files, fails, of
 from medveil.verification.kinds import ModelEvidence

@@ -18,21 +18,25 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from connectors.arrow_engine import ArrowEngine
 from connectors.dataset import parse_layout
 from connectors.layout import row_class, schema_hash
 from ledger.contracts import Column, RegisterDataset, RegisterPopulation, VoteBudget, datasets, queries
 from medveil import consortium as consortia
 from medveil.consortium import Founder, LocalConsortium, local_consortium
-from medveil.gateway import eligibility, granting, organisation, querying
-from medveil.gateway.eligibility import Wallet
+from medveil.gateway import eligibility, granting, models, organisation, serving, wallets
+from medveil.gateway.asking import ask
+from medveil.gateway.models import ModelShown, ShownModel
 from medveil.gateway.organisation import Organisation
+from medveil.gateway.query_board import read_opened
+from medveil.gateway.query_run import request_session
+from medveil.gateway.steps import Passing
+from medveil.gateway.tables import Tables, VaultTables, keep_layout
 from mpc.budget import split
 from mpc.query import COUNTS, SUMS, Measure, Query
 from mpc.release import Release
 from privacy.audit import Entry
 from privacy.decide import Decision
-from privacy.grants import GrantTerms
+from privacy.grants import CheckedGrant, GrantTerms, SignedGrant
 from privacy.keys import Argon2Cost, FileKeyProvider
 from privacy.local import GroupColumn, RowFilter
 from privacy.predicate import to_arrow
@@ -121,7 +125,7 @@ class World:
         self.bureau = consortium["bureau"]
         self.regulator = consortium["regulator"]
         self.sites = [consortium[name] for name in HOSPITALS]
-        self.wallets: list[Wallet] = []
+        self.wallets = consortium.homes["hospital-1"].wallets
 
     def __getitem__(self, name: str) -> Organisation:
         return self.consortium[name]
@@ -156,7 +160,7 @@ class World:
         assert self.state_of(handle).status == "closed"
         state = self.researcher.account.state
         for phase in (COUNTS, SUMS):
-            assert querying.read_opened(state, handle, phase) is None
+            assert read_opened(state, handle, phase) is None
             found = state.get(queries.phase_key(handle, phase), queries.PhaseState)
             assert found is None or not found.survivors
         for site in self.hospitals:
@@ -168,7 +172,7 @@ class World:
         assert (population.reserved, population.spent) == (0, self.rho)
         assert self.state_of(handle).status == "spent"
         state = self.researcher.account.state
-        opens = tuple(phase for phase in (COUNTS, SUMS) if querying.read_opened(state, handle, phase) is not None)
+        opens = tuple(phase for phase in (COUNTS, SUMS) if read_opened(state, handle, phase) is not None)
         assert opens == opened
         for site in self.hospitals:
             assert not self[site].audit.unfinished()
@@ -182,6 +186,7 @@ class World:
         for number, site in enumerate(self.sites, start=1):
             table = rows(number)
             site.vault.ingest(f"stays-{site.name}", table, schema_hash=schema_hash(LAYOUT))
+            keep_layout(site.vault, f"stays-{site.name}", LAYOUT)
             step = row_class(table.num_rows)
             dataset = RegisterDataset(
                 f"stays-{site.name}", "stays", schema_hash(LAYOUT), columns, step, secrets.token_bytes(32)
@@ -219,18 +224,27 @@ class World:
     async def grant(self, grant: str, issuer: str, recipient: str, **changes: Any) -> GrantTerms:
         """Issue a grant and let its recipient take it."""
         terms = self.terms(grant, issuer, recipient, **changes)
-        await granting.issue(self[issuer], terms)
-        await granting.accept(self[recipient], grant)
+        await granting.issue(self[issuer], terms, Passing())
+        await self.take(recipient, grant)
         return terms
+
+    async def take(self, recipient: str, grant: str) -> CheckedGrant:
+        """Let its recipient take a grant that was delivered."""
+        sender, signed = await self[recipient].receive(SignedGrant, granting.delivery_session(grant))
+        return await granting.take(self[recipient], sender, signed)
 
     async def grant_study(self) -> None:
         """Every hospital grants the researcher the study."""
         for site in self.sites:
             await self.grant(f"study-{site.name}", site.name, "researcher")
 
-    def engine(self, site: Organisation) -> Callable[[str], ArrowEngine]:
+    def tables(self, site: Organisation) -> Tables:
         """A site's way to its own tables."""
-        return lambda dataset: ArrowEngine(site.vault.read(dataset))
+        return VaultTables(site.vault)
+
+    def steps(self) -> Passing:
+        """Steps of a run that nobody cuts short."""
+        return Passing()
 
     def records(
         self, site: Organisation, most: int = 6
@@ -277,13 +291,14 @@ class World:
 
     def serve(self, site: Organisation, handle: bytes) -> Awaitable[Decision]:
         """A site's part in a query."""
-        return querying.serve_query(site, handle, self.engine(site), LAYOUT, self.now)
+        session = request_session(handle)
+        return serving.serve_query(site, "researcher", session, self.tables(site), Passing(), self.now)
 
     async def run(
         self, query: Query, handle: bytes, asking: Awaitable[Any] | None = None, salt: bytes | None = None
     ) -> tuple[Any, list[Any]]:
         """A whole query, or `asking` in the researcher's place: what it came to, and what it came to at each site."""
-        asked = asking or querying.ask(self.researcher, query, handle, salt or secrets.token_bytes(32))
+        asked = asking or ask(self.researcher, query, handle, salt or secrets.token_bytes(32), Passing())
         answer, *parts = await asyncio.gather(
             asked, *(self.serve(site, handle) for site in self.sites), return_exceptions=True
         )
@@ -314,16 +329,20 @@ class World:
 
     # --- bills
 
-    async def wallet(self, amount: str = "3286.40", register: bool = True) -> tuple[Wallet, Bill]:
-        """A person's wallet at hospital-1 with one bill."""
-        hospital = self["hospital-1"]
-        number = len(self.wallets) + 1
-        wallet = Wallet.create(
-            hospital.folder / "wallets" / f"person-{number}", f"person-{number}", "p", secrets.token_bytes
+    async def bill(self, amount: str = "3286.40", person: str = "person-1") -> Bill:
+        """A bill of hospital-1 in a person's wallet."""
+        priced = parse_amount(amount, "CNY")
+        return await eligibility.issue_bill(self["hospital-1"], self.wallets, person, priced, Passing())
+
+    async def limit_checked(self, request: LimitRequest, clock: Callable[[], int] | None = None) -> tuple[Any, Any]:
+        """What the insurer gets (or the error), and hospital-1's decision (or the error)."""
+        session = eligibility.session_of(request.nonce)
+        answer, decision = await asyncio.gather(
+            eligibility.check_limit(self.insurer, "hospital-1", request, Passing()),
+            eligibility.answer(self["hospital-1"], "insurer", session, self.wallets, Passing(), clock or self.now),
+            return_exceptions=True,
         )
-        self.wallets.append(wallet)
-        bill = await eligibility.issue_bill(hospital, wallet, secrets.token_bytes(16), parse_amount(amount, "CNY"))
-        return wallet, bill
+        return answer, decision
 
     async def grant_proofs(self, grant: str = "proofs", **changes: Any) -> GrantTerms:
         """hospital-1 grants the insurer proofs about bills."""
@@ -334,6 +353,26 @@ class World:
         """The insurer's question: at most 5,000.00?"""
         base = LimitRequest(CHAIN, bill.handle, 500_000, "CNY", "insurer", secrets.token_bytes(32), "ELIGVER", "proofs")
         return msgspec.structs.replace(base, **changes)
+
+    # --- models
+
+    async def register_model(self, shown: ModelShown) -> None:
+        """Have a model that is built reviewed and registered."""
+        _, judged = await asyncio.gather(
+            models.register_model(self.bureau, "regulator", shown, Passing()), self.review_next()
+        )
+        assert judged.signed
+
+    async def review_next(self, approve: bool = True, run: Callable[..., Any] | None = None) -> ShownModel:
+        """Let the regulator take the next model that is shown to it, and review it. run: runs the reviewing flow."""
+        sender, _, shown = await anext(self.regulator.openings(ModelShown))
+        review = models.review_session(shown.model).hex()
+
+        async def reviewing(steps: Any) -> ShownModel:
+            await models.keep_shown(self.regulator, sender, shown)
+            return await models.review_model(self.regulator, review, steps, approve)
+
+        return await (reviewing(Passing()) if run is None else run(reviewing))
 
     # --- what the dishonest and the unlucky do
 
@@ -408,19 +447,17 @@ def in_consortium() -> Callable[[Path, Story[T]], T]:
         clock = Clock()
 
         async def whole() -> T:
-            founded = local_consortium(folder, CHAIN, FOUNDERS, "bureau", "Asia/Shanghai", secrets.token_bytes, clock)
+            founded = local_consortium(
+                folder, CHAIN, FOUNDERS, "bureau", "Asia/Shanghai", secrets.token_bytes, clock, answering=False
+            )
             async with founded as consortium:
                 world = World(consortium, folder, clock)
                 world.impatient(20)
                 await world.load()
-                try:
-                    return await story(world)
-                finally:
-                    for wallet in world.wallets:
-                        wallet.close()
+                return await story(world)
 
         with pytest.MonkeyPatch.context() as patch:
-            for module in (organisation, eligibility):
+            for module in (organisation, wallets):
                 patch.setattr(module, "FileKeyProvider", _CheapKeys)
             try:
                 return asyncio.run(whole())

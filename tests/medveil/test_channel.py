@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 
 import pytest
 
 from medveil.channel import InMemoryPost
 from medveil.gateway.parcels import Address, pack, unpack
 from wire.errors import MedveilError, Unavailable, VerificationError
-from wire.sealing import OpenKey
+from wire.sealing import OpenKey, open
 from wire.signing import Signer
 
 
@@ -53,7 +54,7 @@ def test_a_parcel_opens_only_as_addressed(keys: tuple[Signer, OpenKey]) -> None:
     address = Address("a", "b", b"session", 3)
     payload = pack(address, b"content", signer, open_key.key)
     assert b"content" not in payload
-    assert unpack(payload, address, open_key, signer.key) == b"content"
+    assert unpack(payload, address, partial(open, open_key), (signer.key,)) == b"content"
     for other in (
         Address("c", "b", b"session", 3),
         Address("a", "c", b"session", 3),
@@ -61,11 +62,11 @@ def test_a_parcel_opens_only_as_addressed(keys: tuple[Signer, OpenKey]) -> None:
         Address("a", "b", b"session", 4),
     ):
         with pytest.raises(VerificationError):
-            unpack(payload, other, open_key, signer.key)
+            unpack(payload, other, partial(open, open_key), (signer.key,))
     with pytest.raises(VerificationError):
-        unpack(payload, address, open_key, Signer(os.urandom(32)).key)
+        unpack(payload, address, partial(open, open_key), (Signer(os.urandom(32)).key,))
     with pytest.raises(VerificationError):
-        unpack(payload, address, OpenKey.generate(os.urandom), signer.key)
+        unpack(payload, address, partial(open, OpenKey.generate(os.urandom)), (signer.key,))
 
 
 def test_every_changed_byte_of_a_parcel_is_refused(keys: tuple[Signer, OpenKey]) -> None:
@@ -76,4 +77,4 @@ def test_every_changed_byte_of_a_parcel_is_refused(keys: tuple[Signer, OpenKey])
         changed = bytearray(payload)
         changed[place] ^= 1
         with pytest.raises(MedveilError):
-            unpack(bytes(changed), address, open_key, signer.key)
+            unpack(bytes(changed), address, partial(open, open_key), (signer.key,))

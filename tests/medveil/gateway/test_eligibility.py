@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import sqlite3
 from collections.abc import Callable
@@ -12,28 +11,25 @@ import msgspec
 import pytest
 
 from medveil.gateway import eligibility
-from medveil.gateway.eligibility import BillSlip, Wallet, session_of
+from medveil.gateway.eligibility import session_of
 from medveil.gateway.organisation import Refusal
+from medveil.gateway.steps import Passing
+from medveil.gateway.wallets import BillSlip, HeldBill
 from wire.canonical import encode
 from wire.domains import BILL, PRESENTATION, digest
 from wire.errors import DecodeError, MedveilError, ProtocolAbort, Refused, Unavailable, VerificationError
 from wire.money import parse_amount
 from wire.signing import Signer
 from zkp import bill_limit
-from zkp.bill_limit import LimitRequest, Presentation
+from zkp.bill_limit import Presentation
 
 Play = Callable[[Callable[[Any], Any]], Any]
 
 
-async def asked(world: Any, wallet: Wallet, request: LimitRequest, clock: Any = None) -> tuple[Any, Any]:
-    """What the insurer gets (or the error), and the hospital's decision (or the error)."""
-    hospital = world["hospital-1"]
-    answer, decision = await asyncio.gather(
-        eligibility.check_limit(world.insurer, hospital.name, request),
-        eligibility.answer(hospital, wallet, request.nonce, clock or world.now),
-        return_exceptions=True,
-    )
-    return answer, decision
+async def answered(world: Any, nonce: bytes) -> Any:
+    """hospital-1's part in what the insurer asked under `nonce`."""
+    hospital, session = world["hospital-1"], session_of(nonce)
+    return await eligibility.answer(hospital, "insurer", session, world.wallets, Passing(), world.now)
 
 
 def reason(answer: Any) -> str:
@@ -46,10 +42,10 @@ def reason(answer: Any) -> str:
 
 def test_within_the_limit(play: Play) -> None:
     async def story(world: Any) -> None:
-        wallet, bill = await world.wallet()
+        bill = await world.bill()
         await world.grant_proofs()
         request = world.request(bill)
-        answer, decision = await asked(world, wallet, request)
+        answer, decision = await world.limit_checked(request)
         assert isinstance(answer, Presentation)
         assert decision.allowed
         (intent, outcome) = world.entries("hospital-1")
@@ -62,12 +58,12 @@ def test_within_the_limit(play: Play) -> None:
 
 def test_over_the_limit(play: Play) -> None:
     async def story(world: Any) -> None:
-        wallet, bill = await world.wallet()
+        bill = await world.bill()
         await world.grant_proofs()
-        answer, _ = await asked(world, wallet, world.request(bill, limit=328_639))
+        answer, _ = await world.limit_checked(world.request(bill, limit=328_639))
         assert reason(answer) == "zkp.over_limit"
         assert world.ended("hospital-1") == ["aborted"]
-        answer, _ = await asked(world, wallet, world.request(bill, limit=328_640))
+        answer, _ = await world.limit_checked(world.request(bill, limit=328_640))
         assert isinstance(answer, Presentation)
 
     play(story)
@@ -75,8 +71,8 @@ def test_over_the_limit(play: Play) -> None:
 
 def test_without_a_grant(play: Play) -> None:
     async def story(world: Any) -> None:
-        wallet, bill = await world.wallet()
-        answer, decision = await asked(world, wallet, world.request(bill))
+        bill = await world.bill()
+        answer, decision = await world.limit_checked(world.request(bill))
         assert reason(answer) == "privacy.deny_no_grant"
         assert not decision.allowed
         assert world.ended("hospital-1") == ["denied"]
@@ -101,9 +97,9 @@ def test_requests_that_are_refused(
     play: Play, granted: dict[str, Any], request_changes: dict[str, Any], why: str
 ) -> None:
     async def story(world: Any) -> None:
-        wallet, bill = await world.wallet()
+        bill = await world.bill()
         await world.grant_proofs(**granted)
-        answer, _ = await asked(world, wallet, world.request(bill, **request_changes))
+        answer, _ = await world.limit_checked(world.request(bill, **request_changes))
         assert reason(answer) == why
         assert world.ended("hospital-1") == ["denied" if why.startswith("privacy.deny") else "aborted"]
 
@@ -112,12 +108,12 @@ def test_requests_that_are_refused(
 
 def test_a_grant_revoked_while_the_person_answers(play: Play) -> None:
     async def story(world: Any) -> None:
-        wallet, bill = await world.wallet()
+        bill = await world.bill()
         await world.grant_proofs()
         times = iter([0, 2 * 86_400_000])
         sent = []
         world.alter(world["hospital-1"], Presentation, lambda recipient, message: sent.append(message))
-        answer, _ = await asked(world, wallet, world.request(bill), lambda: world.now() + next(times))
+        answer, _ = await world.limit_checked(world.request(bill), lambda: world.now() + next(times))
         assert reason(answer) == "gateway.grant_gone"
         assert not sent
         assert world.ended("hospital-1") == ["aborted"]
@@ -127,19 +123,19 @@ def test_a_grant_revoked_while_the_person_answers(play: Play) -> None:
 
 def test_a_nonce_is_good_once(play: Play) -> None:
     async def story(world: Any) -> None:
-        wallet, bill = await world.wallet()
+        bill = await world.bill()
         await world.grant_proofs()
         request = world.request(bill)
-        answer, _ = await asked(world, wallet, request)
+        answer, _ = await world.limit_checked(request)
         assert isinstance(answer, Presentation)
         with pytest.raises(Refused) as again:
-            await eligibility.check_limit(world.insurer, "hospital-1", request)
+            await eligibility.check_limit(world.insurer, "hospital-1", request, Passing())
         assert again.value.code == "gateway.used_nonce"
         # An insurer that forgets is refused by the hospital, also for another limit.
         await world.insurer.send(
             "hospital-1", session_of(request.nonce), msgspec.structs.replace(request, limit=400_000)
         )
-        await eligibility.answer(world["hospital-1"], wallet, request.nonce, world.now)
+        await answered(world, request.nonce)
         _, reply = await world.insurer.receive_answer(Presentation, session_of(request.nonce))
         assert isinstance(reply, Refusal)
         assert reply.code == "gateway.used_nonce"
@@ -150,12 +146,12 @@ def test_a_nonce_is_good_once(play: Play) -> None:
 
 def test_an_old_presentation_for_a_new_request(play: Play) -> None:
     async def story(world: Any) -> None:
-        wallet, bill = await world.wallet()
+        bill = await world.bill()
         await world.grant_proofs()
-        old, _ = await asked(world, wallet, world.request(bill))
+        old, _ = await world.limit_checked(world.request(bill))
         assert isinstance(old, Presentation)
         world.alter(world["hospital-1"], Presentation, lambda recipient, message: old)
-        answer, _ = await asked(world, wallet, world.request(bill))
+        answer, _ = await world.limit_checked(world.request(bill))
         assert isinstance(answer, VerificationError)
         assert answer.facts["field"] == "nonce"
 
@@ -164,8 +160,8 @@ def test_an_old_presentation_for_a_new_request(play: Play) -> None:
 
 def test_every_part_of_a_presentation_is_checked(play: Play) -> None:
     async def story(world: Any) -> None:
-        wallet, bill = await world.wallet()
-        _, other = await world.wallet("10.00")
+        bill = await world.bill()
+        other = await world.bill("10.00")
         await world.grant_proofs()
         changes: list[dict[str, Any]] = [
             {"limit": 499_999},
@@ -191,7 +187,7 @@ def test_every_part_of_a_presentation_is_checked(play: Play) -> None:
 
         world.alter(world["hospital-1"], Presentation, tamper)
         while changes or len(flipped) < 8:
-            answer, _ = await asked(world, wallet, world.request(bill))
+            answer, _ = await world.limit_checked(world.request(bill))
             assert isinstance(answer, (VerificationError, DecodeError)), answer
 
     play(story)
@@ -199,24 +195,24 @@ def test_every_part_of_a_presentation_is_checked(play: Play) -> None:
 
 def test_a_bill_that_is_not_on_the_ledger(play: Play) -> None:
     async def story(world: Any) -> None:
-        wallet, _ = await world.wallet()
+        await world.bill()
         await world.grant_proofs()
         stray, opening = bill_limit.commit_bill(
             secrets.token_bytes(16), parse_amount("1.00", "CNY"), secrets.token_bytes
         )
         hospital = world["hospital-1"]
-        wallet.keep(
-            BillSlip(stray, opening, hospital.name, hospital.signer.sign(BILL, encode(stray))), hospital.signer.key
-        )
+        slip = BillSlip(stray, opening, hospital.name, hospital.signer.sign(BILL, encode(stray)))
+        world.wallets.of("person-1").keep(slip, hospital.signer.key)
+        world.wallets.note(HeldBill("person-1", stray))
         request = world.request(stray)
         carried = world.consortium.post.messages_carried
         with pytest.raises(Refused) as refused:
-            await eligibility.check_limit(world.insurer, "hospital-1", request)
+            await eligibility.check_limit(world.insurer, "hospital-1", request, Passing())
         assert refused.value.code == "gateway.no_such_bill"
         assert world.consortium.post.messages_carried == carried, "nobody was asked"
         # An insurer that asks all the same is refused by the hospital.
         await world.insurer.send("hospital-1", session_of(request.nonce), request)
-        await eligibility.answer(hospital, wallet, request.nonce, world.now)
+        await answered(world, request.nonce)
         _, reply = await world.insurer.receive_answer(Presentation, session_of(request.nonce))
         assert isinstance(reply, Refusal) and reply.code == "gateway.no_such_bill"
         assert world.ended("hospital-1") == ["aborted"]
@@ -228,11 +224,10 @@ def test_a_bill_of_another_hospital_in_the_wallet(play: Play) -> None:
     """hospital-1 answers for bills that it registered itself: its trail is where a verifier will look."""
 
     async def story(world: Any) -> None:
-        wallet, _ = await world.wallet()
         await world.grant_proofs()
         amount = parse_amount("5.00", "CNY")
-        bill = await eligibility.issue_bill(world["hospital-2"], wallet, secrets.token_bytes(16), amount)
-        answer, _ = await asked(world, wallet, world.request(bill))
+        bill = await eligibility.issue_bill(world["hospital-2"], world.wallets, "person-1", amount, Passing())
+        answer, _ = await world.limit_checked(world.request(bill))
         assert reason(answer) == "gateway.no_such_bill"
 
     play(story)
@@ -240,10 +235,11 @@ def test_a_bill_of_another_hospital_in_the_wallet(play: Play) -> None:
 
 def test_a_wallet_without_the_bill(play: Play) -> None:
     async def story(world: Any) -> None:
-        _, bill = await world.wallet()
-        empty, _ = await world.wallet("1.00")
+        bill = await world.bill()
+        await world.bill("1.00", "person-2")
+        world.wallets.note(HeldBill("person-2", bill))
         await world.grant_proofs()
-        answer, _ = await asked(world, empty, world.request(bill))
+        answer, _ = await world.limit_checked(world.request(bill))
         assert reason(answer) == "gateway.no_such_bill"
         assert world.ended("hospital-1") == ["aborted"]
 
@@ -252,7 +248,8 @@ def test_a_wallet_without_the_bill(play: Play) -> None:
 
 def test_slips_that_a_wallet_does_not_take(play: Play) -> None:
     async def story(world: Any) -> None:
-        wallet, _ = await world.wallet()
+        await world.bill()
+        wallet = world.wallets.of("person-1")
         held = wallet.bills()
         hospital = world["hospital-1"]
         bill, opening = bill_limit.commit_bill(
@@ -276,7 +273,7 @@ def test_slips_that_a_wallet_does_not_take(play: Play) -> None:
 
 def test_the_intent_is_on_disk_before_the_proof_leaves(play: Play) -> None:
     async def story(world: Any) -> None:
-        wallet, bill = await world.wallet()
+        bill = await world.bill()
         await world.grant_proofs()
         hospital = world["hospital-1"]
         found = []
@@ -287,7 +284,7 @@ def test_the_intent_is_on_disk_before_the_proof_leaves(play: Play) -> None:
             return message
 
         world.alter(hospital, Presentation, look)
-        await asked(world, wallet, world.request(bill))
+        await world.limit_checked(world.request(bill))
         assert found == [1]
 
     play(story)
@@ -295,14 +292,14 @@ def test_the_intent_is_on_disk_before_the_proof_leaves(play: Play) -> None:
 
 def test_an_answer_that_may_have_arrived_counts_as_released(play: Play) -> None:
     async def story(world: Any) -> None:
-        wallet, bill = await world.wallet()
+        bill = await world.bill()
         await world.grant_proofs()
 
         def lost(recipient: str, message: Presentation) -> None:
             raise Unavailable("channel.timeout", organisation="hospital-1", seconds=1)
 
         world.alter(world["hospital-1"], Presentation, lost)
-        answer, _ = await asked(world, wallet, world.request(bill))
+        answer, _ = await world.limit_checked(world.request(bill))
         assert reason(answer) == "gateway.trouble"
         assert world.ended("hospital-1") == ["released"]
 
@@ -311,12 +308,12 @@ def test_an_answer_that_may_have_arrived_counts_as_released(play: Play) -> None:
 
 def test_others_cannot_answer_in_the_hospitals_place(play: Play) -> None:
     async def story(world: Any) -> None:
-        wallet, bill = await world.wallet()
+        bill = await world.bill()
         await world.grant_proofs()
         request = world.request(bill)
         no = Refusal("privacy.deny_no_grant", "no")
         await world["hospital-2"].send("insurer", session_of(request.nonce), no)
-        answer, _ = await asked(world, wallet, request)
+        answer, _ = await world.limit_checked(request)
         assert isinstance(answer, Presentation)
 
     play(story)
@@ -324,16 +321,15 @@ def test_others_cannot_answer_in_the_hospitals_place(play: Play) -> None:
 
 def test_a_message_that_is_no_request(play: Play) -> None:
     async def story(world: Any) -> None:
-        wallet, _ = await world.wallet()
         nonce = secrets.token_bytes(32)
         await world.insurer.send("hospital-1", session_of(nonce), Refusal("a.b", "no"))
         with pytest.raises(ProtocolAbort) as abort:
-            await eligibility.answer(world["hospital-1"], wallet, nonce, world.now)
+            await answered(world, nonce)
         assert (abort.value.code, abort.value.parties) == ("channel.bad_message", ("insurer",))
         assert not world.entries("hospital-1")
         world.impatient(0.1)
         with pytest.raises(MedveilError) as late:
-            await eligibility.answer(world["hospital-1"], wallet, secrets.token_bytes(32), world.now)
+            await answered(world, secrets.token_bytes(32))
         assert late.value.code == "channel.timeout"
 
     play(story)

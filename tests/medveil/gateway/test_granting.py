@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
-from ledger.contracts import AnchorGrant, RevokeGrant
+from ledger.contracts import AnchorGrant, RegisterPopulation, RevokeGrant
 from medveil.gateway import granting
-from medveil.gateway.organisation import Refusal
+from medveil.gateway.organisation import Organisation, Refusal
+from medveil.gateway.rotating import rotate
+from medveil.gateway.steps import Passing
 from privacy.decide import UseRequest
 from privacy.grants import grant_commitment, sign_grant
 from privacy.predicate import Compare
 from wire.canonical import encode
 from wire.errors import ProtocolAbort, Refused, VerificationError
 
+from .cutting import Cut, Cuts, KeptSteps
+
 Play = Callable[[Callable[[Any], Any]], Any]
 
 
-def study(world: Any) -> UseRequest:
+async def new_envelope_key(organisation: Organisation) -> None:
+    """The organisation changes its envelope key, and writes with it."""
+    height = await rotate(organisation, Passing(), notice=2)
+    while organisation.account.state.height < height:
+        await organisation.submit(RegisterPopulation(f"at-{secrets.token_hex(4)}", "row", 1, 1, (organisation.name,)))
+    await organisation.submit(RegisterPopulation("later", "row", 1, 1, (organisation.name,)))
+
+
+def study(recipient: str = "researcher") -> UseRequest:
     """The use that the study's grant covers at hospital-1."""
-    return UseRequest("hospital-1", "researcher", "stays-hospital-1", ("cost", "ward"), "query", "HMB")
+    return UseRequest("hospital-1", recipient, "stays-hospital-1", ("cost", "ward"), "query", "HMB")
 
 
-def decided(world: Any) -> Any:
+async def decided(world: Any) -> Any:
     """hospital-1's decision on it now."""
-    return granting.decide_use(world["hospital-1"], study(world), world.now())[0]
+    return (await granting.decide_use(world["hospital-1"], study(), Passing(), world.now()))[0]
 
 
 def test_a_grant_is_delivered_and_kept_by_both(play: Play) -> None:
     async def story(world: Any) -> None:
         terms = await world.grant("study", "hospital-1", "researcher")
         assert [checked.terms for checked in granting.issued(world["hospital-1"])] == [terms]
-        assert world.researcher.vault.documents("grant-held") == ("study",)
-        assert decided(world).allowed
+        assert [checked.terms for checked in granting.held(world.researcher)] == [terms]
+        assert (await decided(world)).allowed
 
     play(story)
 
@@ -45,12 +58,12 @@ def test_deliveries_that_are_not_taken(play: Play) -> None:
         hospital, other = world["hospital-1"], world["hospital-2"]
         terms = world.terms("study", "hospital-1", "researcher")
         signed = sign_grant(terms, hospital.signer, hospital.salt_key)
-        session = granting._session("study")
+        session = granting.delivery_session("study")
 
         async def delivered(sender: Any, message: Any) -> Any:
             await sender.send("researcher", session, message)
-            with pytest.raises((ProtocolAbort, VerificationError)) as refused:
-                await granting.accept(world.researcher, "study")
+            with pytest.raises((ProtocolAbort, Refused, VerificationError)) as refused:
+                await world.take("researcher", "study")
             assert world.researcher.vault.documents("grant-held") == ()
             return refused.value
 
@@ -60,11 +73,13 @@ def test_deliveries_that_are_not_taken(play: Play) -> None:
         forged = sign_grant(terms, other.signer, other.salt_key)
         abort = await delivered(other, forged)
         assert (abort.code, abort.parties) == ("gateway.grant_of_others", ("hospital-2",))
-        # The right issuer, but for another recipient, or another grant than announced.
-        for changes in ({"recipient": "insurer"}, {"grant": "other"}):
-            changed = msgspec.structs.replace(terms, **changes)
-            abort = await delivered(hospital, sign_grant(changed, hospital.signer, hospital.salt_key))
-            assert abort.code == "gateway.grant_of_others"
+        # The right issuer, but for another recipient, or what the ledger does not have.
+        changed = msgspec.structs.replace(terms, recipient="insurer")
+        abort = await delivered(hospital, sign_grant(changed, hospital.signer, hospital.salt_key))
+        assert abort.code == "gateway.grant_of_others"
+        assert (await delivered(hospital, signed)).code == "gateway.grant_not_anchored"
+        await hospital.submit(AnchorGrant("study", bytes(32), terms.not_before, terms.expires, 0))
+        assert (await delivered(hospital, signed)).code == "gateway.grant_not_anchored"
         # Every part of it changed under way.
         for changes in (
             {"fields": ("age", "cost", "ward")},
@@ -85,9 +100,6 @@ def test_deliveries_that_are_not_taken(play: Play) -> None:
         ):
             assert (await delivered(hospital, tampered)).code == "privacy.grant_signature"
         assert (await delivered(hospital, Refusal("a.b", "no"))).code == "channel.bad_message"
-        # After all that the genuine one still arrives.
-        await hospital.send("researcher", session, signed)
-        assert (await granting.accept(world.researcher, "study")).terms == terms
 
     play(story)
 
@@ -97,10 +109,61 @@ def test_an_id_that_is_taken_spoils_no_grant(play: Play) -> None:
         await world.grant("study", "hospital-1", "researcher")
         for issuer in ("hospital-1", "hospital-2"):
             with pytest.raises(Refused) as refused:
-                await granting.issue(world[issuer], world.terms("study", issuer, "researcher", fields=("cost",)))
+                terms = world.terms("study", issuer, "researcher", fields=("cost",))
+                await granting.issue(world[issuer], terms, Passing())
             assert refused.value.code == "grants.exists"
-        assert decided(world).allowed
+        assert (await decided(world)).allowed
         assert not granting.issued(world["hospital-2"])
+
+    play(story)
+
+
+def test_the_same_terms_again_change_nothing(play: Play) -> None:
+    async def story(world: Any) -> None:
+        hospital = world["hospital-1"]
+        terms = await world.grant("study", "hospital-1", "researcher")
+        written = len(hospital.account.receipts)
+        again = await granting.issue(hospital, terms, Passing())
+        assert len(hospital.account.receipts) == written
+        assert (await world.take("researcher", "study")).terms == again.terms == terms
+        assert [checked.terms for checked in granting.held(world.researcher)] == [terms]
+        await granting.revoke(hospital, "study")
+        with pytest.raises(Refused) as refused:
+            await granting.issue(hospital, terms, Passing())
+        assert refused.value.code == "grants.revoked"
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"issuer": "hospital-2"}, "privacy.grant_form"),
+        ({"recipient": "stranger"}, "organisations.unknown"),
+        ({"delete_by": 0}, "privacy.grant_form"),
+    ],
+)
+def test_terms_that_are_not_its_to_give_are_not_kept(play: Play, changes: dict[str, Any], code: str) -> None:
+    async def story(world: Any) -> None:
+        hospital = world["hospital-1"]
+        terms = msgspec.structs.replace(world.terms("study", "hospital-1", "researcher"), **changes)
+        with pytest.raises(Refused) as refused:
+            await granting.issue(hospital, terms, Passing())
+        assert refused.value.code == code
+        assert not granting.issued(hospital)
+
+    play(story)
+
+
+def test_a_grant_signed_before_a_change_of_keys_still_counts(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant("study", "hospital-1", "researcher")
+        hospital = world["hospital-1"]
+        await new_envelope_key(hospital)
+        assert hospital.trust.member("hospital-1").keys.envelope.valid_from > 0
+        assert [checked.terms.grant for checked in granting.issued(hospital)] == ["study"]
+        assert [checked.terms.grant for checked in granting.held(world.researcher)] == ["study"]
+        assert (await decided(world)).allowed
 
     play(story)
 
@@ -111,10 +174,10 @@ def test_a_grant_covers_nothing_until_it_is_anchored_as_it_is(play: Play) -> Non
         terms = world.terms("study", "hospital-1", "researcher")
         signed = sign_grant(terms, hospital.signer, hospital.salt_key)
         hospital.vault.put_document("grant-issued", "study", encode(signed))
-        assert decided(world).rule == "anchor"
+        assert (await decided(world)).rule == "anchor"
         narrow = grant_commitment(msgspec.structs.replace(terms, fields=("cost",)), hospital.salt_key)
         await hospital.submit(AnchorGrant("study", narrow, terms.not_before, terms.expires, 0))
-        assert decided(world).rule == "anchor"
+        assert (await decided(world)).rule == "anchor"
 
     play(story)
 
@@ -128,7 +191,7 @@ def test_another_organisation_anchors_the_id_first(play: Play) -> None:
         signed = sign_grant(terms, hospital.signer, hospital.salt_key)
         hospital.vault.put_document("grant-issued", "study", encode(signed))
         await hospital.account.caught_up()
-        assert decided(world).rule == "anchor"
+        assert (await decided(world)).rule == "anchor"
 
     play(story)
 
@@ -139,13 +202,15 @@ def test_revocation_holds_at_once_and_is_the_issuers(play: Play) -> None:
         with pytest.raises(Refused) as refused:
             await world.researcher.submit(RevokeGrant("study"))
         assert refused.value.code == "grants.not_issuer"
-        assert decided(world).allowed
-        decision, intent = granting.decide_use(world["hospital-1"], study(world), world.now())
-        assert granting.still_granted(world["hospital-1"], study(world), decision, world.now())
-        await world["hospital-1"].submit(RevokeGrant("study"))
-        assert not granting.still_granted(world["hospital-1"], study(world), decision, world.now())
-        assert decided(world).rule == "revocation"
-        assert intent in world["hospital-1"].audit.unfinished()
+        assert (await decided(world)).allowed
+        hospital = world["hospital-1"]
+        decision, intent = await granting.decide_use(hospital, study(), Passing(), world.now())
+        assert granting.still_granted(hospital, study(), decision, world.now())
+        receipt = await granting.revoke(hospital, "study")
+        assert receipt.result.accepted
+        assert not granting.still_granted(hospital, study(), decision, world.now())
+        assert (await decided(world)).rule == "revocation"
+        assert intent in hospital.audit.unfinished()
 
     play(story)
 
@@ -157,6 +222,116 @@ def test_a_damaged_vault_document_is_no_grant(play: Play) -> None:
         held = hospital.vault.document("grant-issued", "study")
         hospital.vault.put_document("grant-issued", "study", held[:-1] + bytes([held[-1] ^ 1]))
         with pytest.raises(VerificationError):
-            decided(world)
+            await decided(world)
+
+    play(story)
+
+
+# --- cut short and taken up again ---------------------------------------------------------------
+
+
+async def issued_with_a_cut(world: Any, at: int) -> Cut:
+    """A grant of hospital-1, whose flow is cut at its point `at`. Everything is checked."""
+    hospital = world["hospital-1"]
+    terms = world.terms(f"study-{at}", "hospital-1", "researcher")
+    before = len(hospital.account.receipts)
+    cut = Cut(hospital, at)
+    try:
+        signed = await cut.run(lambda steps: granting.issue(hospital, terms, steps))
+    finally:
+        cut.heal()
+    assert len(hospital.account.receipts) == before + 1
+    assert hospital.account.receipts[-1].result.accepted
+    assert (await world.take("researcher", terms.grant)).terms == signed.terms == terms
+    assert world.consortium.post.inbox("researcher", granting.delivery_session(terms.grant)).take(()) is None
+    assert terms in [checked.terms for checked in granting.issued(hospital)]
+    return cut
+
+
+def test_a_grant_is_issued_once_wherever_its_flow_is_cut(play: Play) -> None:
+    async def story(world: Any) -> None:
+        points = len((await issued_with_a_cut(world, 10_000)).cuts.passed)
+        assert points >= 8, "two documents, an envelope and a message"
+        for at in range(1, points + 1):
+            await issued_with_a_cut(world, at)
+
+    play(story)
+
+
+async def used_with_a_cut(world: Any, recipient: str, at: int) -> Cut:
+    """A use of hospital-1's data, whose flow is cut at its point `at`. Everything is checked."""
+    hospital, allowed = world["hospital-1"], recipient == "researcher"
+    query = secrets.token_bytes(32)
+
+    async def use(steps: Any, at: int = 0) -> Any:
+        decision, intent = await granting.decide_use(hospital, study(recipient), steps, at or world.now(), query)
+        await granting.end_use(hospital, intent, "released" if decision.allowed else "denied", steps)
+        return decision, intent
+
+    cut = Cut(hospital, at)
+    try:
+        decision, intent = await cut.run(use)
+    finally:
+        cut.heal()
+    assert decision.allowed is allowed
+
+    def check_trail() -> None:
+        trail = [entry for entry in world.entries("hospital-1") if entry.use.query == query]
+        ends = [(0, ""), (intent, "released" if allowed else "denied")]
+        assert [(entry.intent, entry.outcome) for entry in trail] == ends
+        assert trail[0].sequence == intent
+
+    check_trail()
+    # Taken up once more after its end: still the same, also long after the grant ran out.
+    assert await use(cut.steps, world.now() + 3 * 86_400_000) == (decision, intent)
+    check_trail()
+    return cut
+
+
+@pytest.mark.parametrize("recipient", ["researcher", "insurer"], ids=["allowed", "denied"])
+def test_a_use_is_decided_and_written_once_wherever_its_flow_is_cut(play: Play, recipient: str) -> None:
+    async def story(world: Any) -> None:
+        await world.grant("study", "hospital-1", "researcher")
+        points = (await used_with_a_cut(world, recipient, 10_000)).cuts.passed
+        assert "not kept intent" in points and "after outcome" in points
+        for at in range(1, len(points) + 1):
+            await used_with_a_cut(world, recipient, at)
+
+    play(story)
+
+
+def test_two_flows_of_one_use_have_an_intent_each(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant("study", "hospital-1", "researcher")
+        hospital, at = world["hospital-1"], world.now()
+        flows = [KeptSteps(Cuts()), KeptSteps(Cuts())]
+        first, second = [(await granting.decide_use(hospital, study(), steps, at))[1] for steps in flows]
+        assert hospital.audit.unfinished() == (first, second)
+        assert (await granting.decide_use(hospital, study(), flows[0], at))[1] == first
+
+    play(story)
+
+
+def test_a_use_that_ended_without_a_release_does_not_go_on(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant("study", "hospital-1", "researcher")
+        hospital = world["hospital-1"]
+        steps = KeptSteps(Cuts())
+        _, intent = await granting.decide_use(hospital, study(), steps, world.now())
+        await granting.end_use(hospital, intent, "aborted", steps)
+        await granting.end_use(hospital, intent, "aborted", steps)
+        with pytest.raises(Refused) as refused:
+            await granting.decide_use(hospital, study(), steps, world.now())
+        assert refused.value.code == "gateway.use_ended"
+        with pytest.raises(Refused) as refused:
+            await granting.end_use(hospital, intent, "released", steps)
+        assert refused.value.code == "privacy.audit_outcome"
+        assert world.ended("hospital-1") == ["aborted"]
+
+        steps = KeptSteps(Cuts())
+        _, intent = await granting.decide_use(hospital, study(), steps, world.now())
+        await granting.end_use(hospital, intent, "released", steps)
+        await granting.end_use(hospital, intent, "aborted", steps)  # what left has left
+        assert world.ended("hospital-1") == ["aborted", "released"]
 
     play(story)

@@ -201,10 +201,10 @@ def test_only_final_state_is_read(play: Play) -> None:
 
 def forged_note(world: Any, size: int, root: bytes) -> bytes:
     """A head of one's choice, signed by the sequencer and all cosigners."""
-    note = sign_checkpoint(world.bureau.cosigner, world.consortium.trust.origin, size, root)
+    note = sign_checkpoint(world.bureau.keys.newest.cosign, world.consortium.trust.origin, size, root)
     signed = note
     for member in world.consortium.organisations.values():
-        signed = signed.with_line(cosign_checkpoint(member.cosigner, member.name, note, world.now() // 1000))
+        signed = signed.with_line(cosign_checkpoint(member.keys.newest.cosign, member.name, note, world.now() // 1000))
     return signed.format()
 
 
@@ -220,7 +220,7 @@ def test_a_final_head_that_is_not_ones_own_is_a_fork(play: Play) -> None:
             assert fork.value.facts["organisation"] == "regulator"
         await account.finalised(forged_note(world, log.size + 3, secrets.token_bytes(32)))  # not come there yet
         assert account.state is state
-        too_few = sign_checkpoint(world.bureau.cosigner, world.consortium.trust.origin, log.size, log.root())
+        too_few = sign_checkpoint(world.bureau.keys.newest.cosign, world.consortium.trust.origin, log.size, log.root())
         with pytest.raises(MedveilError):
             await account.finalised(too_few.format())
         await account.finalised(forged_note(world, log.size, log.root()))
@@ -251,7 +251,7 @@ def watcher(world: Any, engine: Any) -> LedgerAccount:
 
 def test_a_replica_that_forks_raises_and_does_not_cosign(play: Play) -> None:
     async def story(world: Any) -> None:
-        origin, sequencer = world.consortium.trust.origin, world.bureau.cosigner
+        origin, sequencer = world.consortium.trust.origin, world.bureau.keys.newest.cosign
         export = await world.consortium.engine.export()
         block = export.blocks[0]
         machine = Machine(world.consortium.trust.founding)
@@ -264,7 +264,7 @@ def test_a_replica_that_forks_raises_and_does_not_cosign(play: Play) -> None:
             (Block(later, block.envelopes), good),
             (Block(block.header, block.envelopes[1:] or (block.envelopes[0][:-1],)), good),
             (block, sign_checkpoint(sequencer, origin, 2, bytes(32))),
-            (block, sign_checkpoint(world.insurer.cosigner, origin, 2, outcome.log_root)),
+            (block, sign_checkpoint(world.insurer.keys.newest.cosign, origin, 2, outcome.log_root)),
         ):
             engine, cosigned = fake_engine((shown, note))
             account = watcher(world, engine)
@@ -280,7 +280,7 @@ def test_an_empty_block_stops_nobody(play: Play) -> None:
     async def story(world: Any) -> None:
         machine = Machine(world.consortium.trust.founding)
         outcome = machine.apply_block(1, machine.time, ())
-        note = sign_checkpoint(world.bureau.cosigner, world.consortium.trust.origin, 2, outcome.log_root)
+        note = sign_checkpoint(world.bureau.keys.newest.cosign, world.consortium.trust.origin, 2, outcome.log_root)
         engine, cosigned = fake_engine((Block(outcome.header, ()), note))
         account = watcher(world, engine)
         await account.attend()

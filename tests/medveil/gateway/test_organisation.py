@@ -11,9 +11,10 @@ import pytest
 
 from ledger.contracts.membership import Consortium
 from medveil.channel import Delivery
-from medveil.gateway.organisation import Refusal, Secrets, refusal
+from medveil.gateway.organisation import Refusal, refusal
+from medveil.gateway.own_keys import Secrets
 from medveil.gateway.parcels import Address, Parcel, pack
-from medveil.gateway.querying import MaskKeys, QueryAnswer
+from medveil.gateway.query_run import MaskKeys, QueryAnswer
 from wire import sealing
 from wire.canonical import decode, encode
 from wire.domains import SEAL_MESSAGE, framed
@@ -48,7 +49,7 @@ def test_a_message_of_another_type(play: Play) -> None:
 def test_bytes_that_are_no_parcel(play: Play) -> None:
     async def story(world: Any) -> None:
         hospital, researcher, post = world["hospital-1"], world.researcher, world.consortium.post
-        key = hospital.open_key.key
+        key = hospital.keys.newest.seal.key
         address = Address("researcher", "hospital-1", SESSION, 0)
 
         def sealed(plaintext: bytes, at: int) -> bytes:
@@ -66,7 +67,10 @@ def test_bytes_that_are_no_parcel(play: Play) -> None:
             lambda at: sealed(encode(Parcel(address, good, researcher.signer.sign(b"other", good))), at),
             # sealed to somebody else; for another place; signed by somebody else; not decodable inside
             lambda at: pack(
-                Address("researcher", "hospital-1", SESSION, at), good, researcher.signer, world.bureau.open_key.key
+                Address("researcher", "hospital-1", SESSION, at),
+                good,
+                researcher.signer,
+                world.bureau.keys.newest.seal.key,
             ),
             lambda at: pack(Address("researcher", "hospital-1", SESSION, at + 1), good, researcher.signer, key),
             lambda at: pack(
@@ -90,7 +94,7 @@ def test_a_repeated_or_redirected_parcel(play: Play) -> None:
     async def story(world: Any) -> None:
         hospital, post = world["hospital-1"], world.consortium.post
         address = Address("researcher", "hospital-1", SESSION, 0)
-        parcel = pack(address, encode(WORDS), world.researcher.signer, hospital.open_key.key)
+        parcel = pack(address, encode(WORDS), world.researcher.signer, hospital.keys.newest.seal.key)
         post.deliver("hospital-1", SESSION, Delivery("researcher", 0, parcel))
         assert (await hospital.receive(Refusal, SESSION))[1] == WORDS
         post.deliver("hospital-1", SESSION, Delivery("researcher", 0, parcel))  # again: dropped
@@ -160,7 +164,7 @@ def test_an_organisation_shows_no_secret(play: Play) -> None:
     async def story(world: Any) -> None:
         hospital = world["hospital-1"]
         secrets_of = decode(Secrets, hospital.vault.document("secrets", "keys"))
-        shown = "".join(map(repr, (hospital, hospital.signer, hospital.open_key, hospital.vault, hospital.account)))
+        shown = "".join(map(repr, (hospital, hospital.signer, hospital.keys, hospital.vault, hospital.account)))
         for name in Secrets.__struct_fields__:
             key = getattr(secrets_of, name)
             assert key.hex() not in shown and repr(key)[2:-1] not in shown

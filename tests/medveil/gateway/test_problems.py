@@ -118,10 +118,21 @@ def test_a_document_is_whole_in_both_languages() -> None:
         "detail": "There is no job abc of yours.",
         "instance": f"urn:uuid:{REQUEST}",
         "code": "jobs.unknown",
+        "kind": "Refused",
         "fix": "List your jobs at /v1/jobs.",
     }
     assert chinese["detail"] == "您没有编号为 abc 的任务。" and chinese["title"] == "未找到"
     assert chinese["type"] == english["type"]
+
+
+def test_a_document_names_the_kind_and_whom_a_stop_concerns() -> None:
+    for name, kind in problems.KINDS.items():
+        error = kind("mpc.any", round="shares", parties=["a", "b"]) if kind is ProtocolAbort else kind("mpc.any")
+        document = json.loads(problems.answer(error, REQUEST, "en").body)
+        assert document["kind"] == name
+        assert (document.get("round"), document.get("parties")) == (
+            ("shares", ["a", "b"]) if kind is ProtocolAbort else (None, None)
+        )
 
 
 def test_when_to_come_back() -> None:
@@ -152,13 +163,16 @@ def test_validation_names_places_and_rules_only() -> None:
             "ctx": {"e": "secret"},
         },
         {"type": "missing", "loc": ("query", "a\x1b[2J" + "b" * 500), "msg": "", "input": {"secret": 1}},
+        {"type": "extra_forbidden", "loc": ("body", "secret 110101199001011234"), "msg": "", "input": 1},
+        {"type": "extra_forbidden", "loc": ("body", "purpos"), "msg": "", "input": 1},
     ] + [{"type": "missing", "loc": ("body", number), "msg": ""} for number in range(100)]
     error, places = problems.misfit(found)
     answer = problems.answer(error, REQUEST, "en", places)
     document = json.loads(answer.body)
     assert "secret" not in answer.body.decode() and "\\u001b" not in answer.body.decode()
     assert document["errors"][0] == {"place": "body.age", "rule": "int_parsing"}
-    assert len(document["errors"]) == 20 and len(document["errors"][1]["place"]) == 200
+    assert len(document["errors"]) == 20
+    assert [one["place"] for one in document["errors"][1:4]] == ["query.?", "body.?", "body.purpos"]
     assert document["detail"].startswith("body.age does not fit")
 
 

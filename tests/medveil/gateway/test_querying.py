@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.contracts import ApproveQuery, CloseQuery, Contribute, ProposeQuery, RevokeGrant
-from medveil.gateway import querying
-from medveil.gateway.querying import MaskKeys, QueryAnswer, QueryRequest, request_session
+from ledger.contracts import ApproveQuery, CloseQuery, Contribute, ProposeQuery, RevokeGrant, queries
+from medveil.gateway.query_run import MaskKeys, QueryAnswer, QueryRequest, request_session
+from medveil.gateway.serving import serve_query
+from medveil.gateway.steps import Passing
 from mpc import secure_aggregation
 from mpc.query import COUNTS, SUMS, Measure, salted_hash
 from mpc.secure_aggregation import Masked, MaskKey
@@ -252,13 +253,17 @@ def test_a_site_that_says_no_after_it_approved(play: Play) -> None:
         await world.grant_study()
         serve = world.serve
 
-        def broken(dataset: str) -> Any:
-            raise ValueError("could not convert string to float: 'Zhang San'")
+        class Broken:
+            layout = staticmethod(world.tables(world["hospital-1"]).layout)
+            names = staticmethod(world.tables(world["hospital-1"]).names)
+
+            def engine(self, dataset: str) -> Any:
+                raise ValueError("could not convert string to float: 'Zhang San'")
 
         def serving(site: Any, handle: bytes) -> Any:
             if site.name != "hospital-1":
                 return serve(site, handle)
-            return querying.serve_query(site, handle, broken, world.layout, world.now)
+            return serve_query(site, "researcher", request_session(handle), Broken(), Passing(), world.now)
 
         world.serve = serving
         answer, parts = await world.run(world.query(), HANDLE)
@@ -281,7 +286,7 @@ def test_a_member_of_the_roster_that_closes_the_query(play: Play) -> None:
         async def close(op: Any) -> None:
             await world["hospital-3"].submit(CloseQuery(HANDLE))
 
-        world.after(world["hospital-3"], querying.queries.AnnounceContribution, close)
+        world.after(world["hospital-3"], queries.AnnounceContribution, close)
         answer, parts = await world.run(world.query(), HANDLE)
         assert {answer.code, *world.codes(parts)} <= {"gateway.query_closed", "gateway.stopped", "queries.status"}
         await world.check_untouched()

@@ -11,9 +11,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.contracts import CloseQuery, FixSurvivors, ProposeQuery, queries
-from medveil.gateway import querying
-from medveil.gateway.querying import QueryAnswer, QueryRequest, request_session
+from ledger.contracts import FixSurvivors, ProposeQuery, queries
+from ledger.contracts.queries import CloseQuery
+from medveil.consortium import _reception
+from medveil.gateway import granting
+from medveil.gateway.asking import ask
+from medveil.gateway.collecting import EvidenceRequest
+from medveil.gateway.organisation import Refusal
+from medveil.gateway.query_board import reserved
+from medveil.gateway.query_run import QueryAnswer, QueryRequest, request_session, stop_session
+from medveil.gateway.steps import Passing
 from mpc.query import salted_hash
 from mpc.release import Release
 from mpc.secure_aggregation import Masked
@@ -90,7 +97,7 @@ def test_over_budget_is_refused_before_anything_is_sent(play: Play) -> None:
         before = world.consortium.post.messages_carried
         query = world.query(rho_nano=world.budget + 1)
         with pytest.raises(BudgetExhausted) as refused:
-            await querying.ask(world.researcher, query, HANDLE, secrets.token_bytes(32))
+            await ask(world.researcher, query, HANDLE, secrets.token_bytes(32), Passing())
         assert refused.value.code == "datasets.budget_exhausted"
         assert refused.value.facts["available"] == world.budget
         assert world.consortium.post.messages_carried == before
@@ -165,7 +172,7 @@ def test_no_log_no_release(play: Play) -> None:
     async def story(world: Any) -> None:
         await world.grant_study()
 
-        def full(use: Any) -> int:
+        def full(*_: Any) -> int:
             raise Unavailable("privacy.store_failed", path="/home/hospital-1/audit.sqlite", reason="No space left")
 
         world["hospital-1"].audit.intent = full
@@ -212,7 +219,7 @@ def test_a_site_that_never_answers(play: Play) -> None:
     async def story(world: Any) -> None:
         await world.grant_study()
         world.deaf(0.5)
-        asked = querying.ask(world.researcher, world.query(), HANDLE, bytes(32))
+        asked = ask(world.researcher, world.query(), HANDLE, bytes(32), Passing())
         parts = [world.serve(site, HANDLE) for site in world.sites[:2]]
         answer, *rest = await asyncio.gather(asked, *parts, return_exceptions=True)
         assert isinstance(answer, Unavailable)
@@ -228,7 +235,7 @@ def test_a_site_that_is_never_asked_gives_up(play: Play) -> None:
         world.impatient(0.2)
         with pytest.raises(Unavailable) as late:
             await world.serve(world["hospital-1"], HANDLE)
-        assert late.value.code == "account.timeout"
+        assert late.value.code == "channel.timeout"
         assert not world.entries("hospital-1")
 
     play(story)
@@ -237,20 +244,47 @@ def test_a_site_that_is_never_asked_gives_up(play: Play) -> None:
 def test_a_cancelled_researcher_leaves_no_reservation_for_good(play: Play) -> None:
     async def story(world: Any) -> None:
         await world.grant_study()
-        asking = asyncio.ensure_future(querying.ask(world.researcher, world.query(), HANDLE, bytes(32)))
+        asking = asyncio.ensure_future(ask(world.researcher, world.query(), HANDLE, bytes(32), Passing()))
         parts = [asyncio.ensure_future(world.serve(site, HANDLE)) for site in world.sites]
-        await world.researcher.account.until(lambda state: querying._reserved(state, HANDLE), "the reservation")
+        await world.researcher.account.until(lambda state: reserved(state, HANDLE), "the reservation")
         asking.cancel()
         world.deaf(0.5)
-        for part in parts:
-            part.cancel()
-        await asyncio.gather(asking, *parts, return_exceptions=True)
+        _, *ended = await asyncio.gather(asking, *parts, return_exceptions=True)  # its sites close it
+        assert set(world.codes(ended)) <= {"channel.timeout", "account.timeout", "gateway.query_closed"}
         for site in world.hospitals:
             assert world.ended(site) == ["aborted"]
         world.impatient(20)
-        await world["hospital-1"].submit(CloseQuery(HANDLE))  # any of the roster can
         await world.check_untouched()
         await world.released()
+
+    play(story)
+
+
+@pytest.mark.parametrize("liar", ["researcher", "hospital-3"])
+def test_who_says_that_it_stops_and_does_not_close(play: Play, liar: str) -> None:
+    """A reservation is not kept for ever by whoever tells everybody to stop and leaves."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        submit = world[liar].submit
+
+        async def leaving(*ops: Any) -> Any:
+            if not isinstance(ops[0], CloseQuery):
+                return await submit(*ops)
+            raise Refused("gateway.trouble", organisation=liar)
+
+        world[liar].submit = leaving
+        stopping = world[liar].account.until(lambda state: reserved(state, HANDLE), "the reservation")
+
+        async def stop() -> None:
+            await stopping
+            for other in ("researcher", *world.hospitals) if liar == "researcher" else ("researcher",):
+                if other != liar:
+                    await world[liar].send(other, stop_session(HANDLE), Refusal("gateway.trouble", "I stop."))
+
+        (answer, parts), _ = await asyncio.gather(world.run(world.query(), HANDLE), stop())
+        assert "gateway.stopped" in world.codes([answer, *parts])
+        await world.check_untouched()
 
     play(story)
 
@@ -270,11 +304,47 @@ def test_outsiders_cannot_spoil_a_query(play: Play) -> None:
                     site, request_session(HANDLE), QueryRequest(HANDLE, world.query(rho_nano=1), bytes(32))
                 )
                 for stranger in (world.insurer, world["hospital-1"]):
-                    stop = querying.Refusal("gateway.trouble", "stop")
-                    await stranger.send(site, querying.stop_session(HANDLE), stop)
+                    stop = Refusal("gateway.trouble", "stop")
+                    await stranger.send(site, stop_session(HANDLE), stop)
         answer, parts = await world.run(world.query(), HANDLE)
         assert isinstance(answer, Release)
         assert world.codes(parts) == ["allowed"] * 3
+
+    play(story)
+
+
+def test_outsiders_cannot_open_the_sessions_of_a_query(play: Play) -> None:
+    """What an outsider begins in a session of a query becomes a flow of its own: it takes nothing from the query's."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        signed = await granting.issue(world.insurer, world.terms("theirs", "insurer", "researcher"), Passing())
+        for one in world.consortium.organisations.values():
+            one.patience = 5.0
+        parties = ("researcher", *world.hospitals)
+
+        async def spoil(recipient: str) -> None:
+            for session in (request_session(HANDLE), stop_session(HANDLE)):  # its flow listens there for minutes
+                await world.bureau.send(recipient, session, EvidenceRequest(session))
+
+        async def asking() -> Any:
+            for party in parties:
+                await spoil(party)
+            await asyncio.sleep(1.0)
+            asked = asyncio.ensure_future(ask(world.researcher, world.query(), HANDLE, bytes(32), Passing()))
+            await world.researcher.account.until(lambda state: reserved(state, HANDLE), "the reservation")
+            await world.insurer.send("researcher", request_session(HANDLE), signed)
+            return await asked
+
+        async with asyncio.TaskGroup() as tasks:
+            home = world.consortium.homes
+            attending = [
+                tasks.create_task(_reception(world[name], home[name], tasks, world.now).attend()) for name in parties
+            ]
+            answer = await asyncio.gather(asking(), return_exceptions=True)
+            for one in attending:
+                one.cancel()
+        assert isinstance(answer[0], Release), answer
 
     play(story)
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
+from itertools import chain, repeat
 from typing import Any
 
 import msgspec
 import pytest
 
 from medveil.gateway import scoring
-from medveil.gateway.organisation import Refusal
-from medveil.gateway.scoring import ModelReview, ModelShown, ScoreRequest, review_session
-from mpc.scoring import Evaluation, PaillierSecret, ScoreAnswers, ScoreModel, model_digest
+from medveil.gateway.models import ModelShown
+from medveil.gateway.scoring import Scored, ScoreRequest, flags_of
+from medveil.gateway.steps import Passing
+from medveil.gateway.tables import Tables
+from mpc.scoring import PaillierSecret, ScoreAnswers, ScoreModel
 from privacy.predicate import Compare
-from wire.errors import ProtocolAbort, Refused, VerificationError
+from wire.canonical import encode
+from wire.errors import ProtocolAbort, Refused
 
 Play = Callable[[Callable[[Any], Any]], Any]
 Build = Callable[..., Any]
@@ -23,12 +27,9 @@ Build = Callable[..., Any]
 
 async def register(world: Any, built: Any) -> ScoreModel:
     """Have a model reviewed and registered."""
-    model, opening = built
-    await asyncio.gather(
-        scoring.propose_model(world.bureau, "regulator", model, opening),
-        scoring.review_model(world.regulator, model.model),
-    )
-    return model
+    shown = ModelShown(*built)
+    await world.register_model(shown)
+    return shown.model
 
 
 async def grant(world: Any, **changes: Any) -> None:
@@ -37,13 +38,27 @@ async def grant(world: Any, **changes: Any) -> None:
     await world.grant("scores", "hospital-1", "bureau", **made)
 
 
+class Reading:
+    """A hospital's tables that remember what was read of them. most: records that it scores."""
+
+    def __init__(self, tables: Tables, most: int = 6) -> None:
+        self.read: list[str] = []
+        self._tables = tables
+        self._most = most
+
+    def layout(self, dataset: str) -> Any:
+        return self._tables.layout(dataset)
+
+    def records(self, dataset: str, columns: tuple[str, ...], rows: Any) -> Any:
+        self.read.append(dataset)
+        return self._tables.records(dataset, columns, rows)[: self._most]
+
+
 class Asked:
     """One request: what the bureau and the hospital got, and which datasets were read for it."""
 
-    def __init__(self) -> None:
-        self.flags: Any = None
-        self.served: Any = None
-        self.read: list[str] = []
+    def __init__(self, flags: Any, served: Any, read: list[str]) -> None:
+        self.flags, self.served, self.read = flags, served, read
 
     @property
     def reason(self) -> str:
@@ -62,21 +77,21 @@ async def ask(
     dataset: str = "stays-hospital-1",
 ) -> Asked:
     """Let the bureau ask hospital-1."""
-    asked = Asked()
+    world.bureau.vault.put_document("secrets", "paillier-key", encode(secret))
     hospital = world["hospital-1"]
-    records = world.records(hospital)
-
-    def reading(dataset: str, columns: tuple[str, ...], rows: Any) -> Any:
-        asked.read.append(dataset)
-        return records(dataset, columns, rows)
-
+    tables = Reading(world.tables(hospital))
     request = ScoreRequest(session or secrets.token_bytes(16), model, dataset, "FRAUD")
-    asked.flags, asked.served = await asyncio.gather(
-        scoring.ask_scores(world.bureau, hospital.name, request, secret),
-        scoring.serve_scores(hospital, request.session, reading, world.layout.kinds(), clock or world.now),
+    flags, served = await asyncio.gather(
+        scoring.ask_scores(world.bureau, hospital.name, request, Passing()),
+        scoring.serve_scores(hospital, "bureau", request.session, tables, Passing(), clock or world.now),
         return_exceptions=True,
     )
-    return asked
+    return Asked(flags, served, tables.read)
+
+
+def row(number: int) -> str:
+    """What hospital-1 calls a record."""
+    return f"stays-hospital-1/{number}"
 
 
 def test_flags_are_the_plain_ones_and_each_record_is_scored_once(
@@ -86,12 +101,12 @@ def test_flags_are_the_plain_ones_and_each_record_is_scored_once(
         model = await register(world, build())
         await grant(world)
         first = await ask(world, paillier, model)
-        assert isinstance(first.served, Evaluation)
-        flags, _ = first.flags
+        assert isinstance(first.served, Scored)
         record_of = dict(first.served.records)
-        reached = {record_of[flag.handle] for flag in flags if flag.reached}
+        reached = {record_of[flag.handle] for flag in first.flags.flags if flag.reached}
+        assert flags_of(world.bureau, first.flags.session) == first.flags
         table = world["hospital-1"].vault.read("stays-hospital-1").slice(0, 6).to_pylist()
-        assert reached == {f"row-{n}" for n, row in enumerate(table) if 2 * row["cost"] - row["age"] >= 60}
+        assert reached == {row(n) for n, one in enumerate(table, start=1) if 2 * one["cost"] - one["age"] >= 60}
         sent: list[Any] = []
         world.alter(world["hospital-1"], ScoreAnswers, lambda recipient, message: sent.append(message))
         again = await ask(world, paillier, model)
@@ -107,8 +122,8 @@ def test_two_requests_at_once_score_the_records_once(play: Play, build: Build, p
         model = await register(world, build())
         await grant(world)
         both = await asyncio.gather(ask(world, paillier, model), ask(world, paillier, model))
-        assert sorted(isinstance(asked.served, Evaluation) for asked in both) == [False, True]
-        (refused,) = (asked for asked in both if not isinstance(asked.served, Evaluation))
+        assert sorted(isinstance(asked.served, Scored) for asked in both) == [False, True]
+        (refused,) = (asked for asked in both if not isinstance(asked.served, Scored))
         assert refused.reason == "scoring.already_scored"
         assert sorted(world.ended("hospital-1")) == ["aborted", "released"]
 
@@ -149,7 +164,7 @@ def test_models_that_nobody_reviewed(play: Play, build: Build, paillier: Paillie
             assert asked.reason == "scoring.not_registered"
             assert not asked.read, "no record was fetched"
         assert world.ended("hospital-1") == ["aborted"] * 5
-        assert isinstance((await ask(world, paillier, model)).served, Evaluation), "refusals used no record up"
+        assert isinstance((await ask(world, paillier, model)).served, Scored), "refusals used no record up"
 
     play(story)
 
@@ -159,10 +174,10 @@ def test_the_grants_rows_and_no_others(play: Play, build: Build, paillier: Paill
         model = await register(world, build())
         await grant(world, predicate=Compare("age", "ge", 6))
         asked = await ask(world, paillier, model)
-        assert isinstance(asked.served, Evaluation)
+        assert isinstance(asked.served, Scored)
         table = world["hospital-1"].vault.read("stays-hospital-1").to_pylist()
-        allowed = [f"row-{n}" for n, row in enumerate(table) if row["age"] >= 6][:6]
-        assert allowed[0] != "row-0"
+        allowed = [row(n) for n, one in enumerate(table, start=1) if one["age"] >= 6][:6]
+        assert allowed[0] != row(1)
         assert {record for _, record in asked.served.records} == set(allowed)
 
     play(story)
@@ -187,7 +202,7 @@ def test_a_grant_that_ends_while_records_are_scored(play: Play, build: Build, pa
     async def story(world: Any) -> None:
         model = await register(world, build())
         await grant(world)
-        times = iter([0, 2 * 86_400_000])
+        times = chain([0], repeat(2 * 86_400_000))
         asked = await ask(world, paillier, model, clock=lambda: world.now() + next(times))
         assert asked.reason == "gateway.grant_gone"
         assert world.ended("hospital-1") == ["aborted"]
@@ -233,7 +248,9 @@ def test_answers_that_the_hospital_changed(play: Play, build: Build, paillier: P
     play(story)
 
 
-def test_breakage_at_the_hospital_is_told_without_a_value(play: Play, build: Build, paillier: PaillierSecret) -> None:
+def test_breakage_at_the_hospital_is_told_without_a_value(
+    play: Play, build: Build, paillier: PaillierSecret, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def story(world: Any) -> None:
         model = await register(world, build())
         await grant(world)
@@ -241,57 +258,11 @@ def test_breakage_at_the_hospital_is_told_without_a_value(play: Play, build: Bui
         def broken(*_: Any) -> Any:
             raise ValueError("could not convert string to float: 'Zhang San'")
 
-        world.records = lambda site: broken
+        monkeypatch.setattr(Reading, "records", broken)
         asked = await ask(world, paillier, model)
         assert asked.reason == "gateway.trouble"
         assert "Zhang" not in asked.flags.text()
         assert isinstance(asked.served, ValueError)
         assert world.ended("hospital-1") == ["aborted"]
-
-    play(story)
-
-
-def test_reviews(play: Play, build: Build) -> None:
-    async def story(world: Any) -> None:
-        model, opening = build()
-        # Others cannot answer for the regulator.
-        await world.insurer.send("bureau", review_session("over-use"), Refusal("a.b", "no"))
-        forged = ModelReview(model_digest(model), world.insurer.signer.sign(b"medveil/v1/model-review", bytes(32)))
-        await world.insurer.send("bureau", review_session("over-use"), forged)
-        await register(world, (model, opening))
-        # What is shown under another name is not what the regulator was asked to look at.
-        other, opened = build("quiet")
-        await world.bureau.send("regulator", review_session("loud"), ModelShown(other, opened))
-        await scoring.review_model(world.regulator, "loud")
-        _, reply = await world.bureau.receive_answer(ModelReview, review_session("loud"))
-        assert isinstance(reply, Refusal) and reply.code == "gateway.misdirected_request"
-        # Weights that are not those of the ciphertexts.
-        wrong = msgspec.structs.replace(opened, weights=(1, 1))
-        outcomes = await asyncio.gather(
-            scoring.propose_model(world.bureau, "regulator", other, wrong),
-            scoring.review_model(world.regulator, "quiet"),
-            return_exceptions=True,
-        )
-        assert isinstance(outcomes[0], Refused)
-        assert outcomes[0].code == "gateway.model_refused"
-
-    play(story)
-
-
-def test_a_bureau_that_registers_what_was_not_reviewed(play: Play, build: Build) -> None:
-    async def story(world: Any) -> None:
-        model, opening = build()
-        other, _ = build(weights=(5, 5))
-
-        session = review_session(model.model)
-        await world.bureau.send("regulator", session, ModelShown(model, opening))
-        await scoring.review_model(world.regulator, model.model)
-        _, review = await world.bureau.receive(ModelReview, session)
-        with pytest.raises(Refused) as refused:
-            register = scoring.models.RegisterModel(model.model, model_digest(other), "regulator", review.signature)
-            await world.bureau.submit(register)
-        assert refused.value.code == "models.review"
-        with pytest.raises(VerificationError):
-            scoring.scoring.review(other, opening)
 
     play(story)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from ledger.contracts import RetireDataset, SupersedeDataset, datasets
-from medveil.gateway import querying
+from medveil.gateway.asking import ask
+from medveil.gateway.steps import Passing
+from medveil.gateway.tables import keep_layout
 from mpc.release import Release
 from wire.errors import MedveilError, Refused
 
@@ -39,6 +41,7 @@ def test_a_query_on_a_superseded_table_is_refused_and_one_on_its_successor_pays_
         assert (await world.population()).reserved == 0
 
         site.vault.ingest("stays-new", site.vault.read("stays-hospital-1"), schema_hash=successor_schema(world))
+        keep_layout(site.vault, "stays-new", world.layout)
         await world.grant("study-new", "hospital-1", "researcher", dataset="stays-new")
         names = ("stays-new", "stays-hospital-2", "stays-hospital-3")
         again = await world.released(world.query(datasets=names))
@@ -62,7 +65,7 @@ def test_a_query_on_a_retired_table_is_refused(play: Play, superseded: bool) -> 
         else:
             await site.submit(RetireDataset("stays-hospital-1"))
         with pytest.raises(Refused) as refused:
-            await querying.ask(world.researcher, world.query(), HANDLE, secrets.token_bytes(32))
+            await ask(world.researcher, world.query(), HANDLE, secrets.token_bytes(32), Passing())
         assert refused.value.code == "datasets.no_table", "not even proposed"
         population = await world.population()
         assert (population.reserved, population.spent) == (0, 0)

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from ledger.contracts.datasets import population_key
-from medveil.gateway import eligibility, scoring
+from medveil.gateway import scoring
 from medveil.gateway.accounting import anchor_audit
-from medveil.gateway.organisation import Secrets
+from medveil.gateway.models import ModelShown
+from medveil.gateway.own_keys import Secrets
 from medveil.gateway.scoring import ScoreRequest
+from medveil.gateway.steps import Passing
 from medveil.verification import Report, verify
 from medveil.verification.kinds import MODEL, ModelEvidence
 from mpc.scoring import Feature, build_model, generate_key
@@ -112,30 +114,20 @@ async def whole_story(world: Any) -> Case:
     await anchor_audit(world["hospital-1"])
     release = await world.released(world.query(minimum_group=90))
     assert release.groups and release.hidden
-    wallet, bill = await world.wallet()
-    shown = []
-    for limit in (500_000, 100):
-        request = world.request(bill, limit=limit)
-        answer, _ = await asyncio.gather(
-            eligibility.check_limit(world.insurer, "hospital-1", request),
-            eligibility.answer(world["hospital-1"], wallet, request.nonce, world.now),
-            return_exceptions=True,
-        )
-        shown.append(answer)
+    bill = await world.bill()
+    shown = [(await world.limit_checked(world.request(bill, limit=limit)))[0] for limit in (500_000, 100)]
     secret = generate_key()
     features = tuple(Feature(column, 0, 100, 1, 50) for column in ("cost", "age"))
     model, opening = build_model(secret, "over-use", features, (2, -1), -10, 10, 60, secrets.token_bytes)
-    await asyncio.gather(
-        scoring.propose_model(world.bureau, "regulator", model, opening),
-        scoring.review_model(world.regulator, "over-use"),
-    )
+    world.bureau.vault.put_document("secrets", "paillier-key", encode(secret))
+    await world.register_model(ModelShown(model, opening))
     hospital = world["hospital-2"]
     await world.grant("scores", hospital.name, "bureau", fields=("age", "cost"), purposes=("FRAUD",), uses=("score",))
     request = ScoreRequest(secrets.token_bytes(16), model, "stays-hospital-2", "FRAUD")
-    records = world.records(hospital)
+    tables, session = world.tables(hospital), request.session
     await asyncio.gather(
-        scoring.ask_scores(world.bureau, hospital.name, request, secret),
-        scoring.serve_scores(hospital, request.session, records, world.layout.kinds(), world.now),
+        scoring.ask_scores(world.bureau, hospital.name, request, Passing()),
+        scoring.serve_scores(hospital, "bureau", session, tables, Passing(), world.now),
     )
     case = await gather_evidence(
         world,

@@ -6,7 +6,6 @@ it was made. Stories run in a fresh consortium each.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,9 @@ import msgspec
 import pytest
 
 from ledger.contracts import AnchorGrant, ApproveQuery, RenewGrant, RevokeGrant, models, queries
-from medveil.gateway import eligibility, granting, querying, scoring
+from medveil.gateway import granting, query_run
 from medveil.gateway.accounting import anchor_audit
+from medveil.gateway.models import ModelShown
 from medveil.verification import Report
 from medveil.verification.kinds import MODEL, ModelEvidence
 from mpc.query import SUMS
@@ -58,7 +58,7 @@ def outcomes(made: Report) -> dict[str, str]:
 def writing(site: Any, change: Callable[[Use], Use]) -> None:
     """Let a hospital write something else into its trail than what happens."""
     intent = site.audit.intent
-    site.audit.intent = lambda use: intent(change(use))
+    site.audit.intent = lambda use, *more: intent(change(use), *more)
 
 
 # --- queries ------------------------------------------------------------------------------------
@@ -147,8 +147,8 @@ def test_one_entry_does_not_stand_for_two_queries(play: Play, gathered: Any, tmp
         trail = world["hospital-2"].audit
         write, end, intents = trail.intent, trail.outcome, []
 
-        def once(use: Use) -> int:
-            intents.append(intents[0] if intents else write(use))
+        def once(use: Use, *more: bytes) -> int:
+            intents.append(intents[0] if intents else write(use, *more))
             return intents[-1]
 
         trail.intent = once
@@ -275,7 +275,7 @@ def test_a_researcher_that_stops_after_the_counts(play: Play, gathered: Any, tmp
         async def stopping(*ops: Any) -> Any:
             receipt = await submit(*ops)
             if isinstance(ops[0], queries.Release):
-                raise querying.ProtocolAbort("mpc.sum_aborted", round="opening")
+                raise query_run.ProtocolAbort("mpc.sum_aborted", round="opening")
             return receipt
 
         world.researcher.submit = stopping
@@ -299,7 +299,7 @@ def test_a_researcher_that_keeps_the_counts_to_itself(play: Play, gathered: Any,
 
         async def keeping(*ops: Any) -> Any:
             if isinstance(ops[0], queries.Release):
-                raise querying.ProtocolAbort("mpc.sum_aborted", round="opening")
+                raise query_run.ProtocolAbort("mpc.sum_aborted", round="opening")
             return await submit(*ops)
 
         world.researcher.submit = keeping
@@ -357,14 +357,9 @@ def test_a_query_that_one_site_stopped_is_no_release(play: Play, gathered: Any, 
 
 async def proof(world: Any) -> Any:
     """One proof to the insurer."""
-    wallet, bill = await world.wallet()
+    bill = await world.bill()
     await world.grant_proofs()
-    request = world.request(bill)
-    answer, _ = await asyncio.gather(
-        eligibility.check_limit(world.insurer, "hospital-1", request),
-        eligibility.answer(world["hospital-1"], wallet, request.nonce, world.now),
-    )
-    return answer
+    return (await world.limit_checked(world.request(bill)))[0]
 
 
 @pytest.mark.parametrize(
@@ -423,10 +418,7 @@ def test_a_model_under_two_names_is_one_model(play: Play, gathered: Any, tmp_pat
         pytest.importorskip("phe", reason="install medveil[scoring]")
         features = (Feature("age", 0, 100, 1, 50),)
         model, opening = build_model(generate_key(), "over-use", features, (2,), -10, 10, 60, secrets.token_bytes)
-        await asyncio.gather(
-            scoring.propose_model(world.bureau, "regulator", model, opening),
-            scoring.review_model(world.regulator, "over-use"),
-        )
+        await world.register_model(ModelShown(model, opening))
         review = world.regulator.signer.sign(MODEL_REVIEW, model_digest(model))
         await world.bureau.submit(models.RegisterModel("the-same", model_digest(model), "regulator", review))
         shown = ModelEvidence(MODEL, model)

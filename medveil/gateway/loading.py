@@ -1,0 +1,202 @@
+"""Loading a table: read, clean, encrypt, declare.
+
+    source -> vault     the rows, each encrypted; beside them the layout and the figures of quality, which stay at home
+    vault  -> ledger    RegisterDataset: columns and bounds, a row class, one salted commitment
+
+May be cut short and taken up again: a vault that has the table already, and a ledger that has it, are left as they
+are; another table under the same name is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import msgspec
+import pyarrow as pa
+
+from connectors.files import read_csv
+from connectors.layout import Layout, row_class, schema_hash
+from connectors.quality import QualityReport, prepare
+from connectors.sources import find_tables
+from ledger.contracts import Column, RegisterDataset, datasets
+from medveil.gateway.ledger_account import FinalState
+from medveil.gateway.organisation import Organisation
+from medveil.gateway.steps import Steps
+from medveil.gateway.tables import keep_layout
+from wire.canonical import Wire, decode, encode
+from wire.commitment import Place, commit, salt
+from wire.errors import Refused
+from wire.identifiers import check_name
+
+_QUALITY = "quality"
+_LOADED = "loaded"
+_DECLARATION = "dataset.toml"
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class ColumnCounts(Wire, frozen=True, tag="medveil.column_counts"):
+    """Exact counts of one column as it was read. Private."""
+
+    column: str
+    missing: Count
+    out_of_range: Count
+
+
+class TableQuality(Wire, frozen=True, tag="medveil.table_quality"):
+    """How clean a table was when it was read: exact counts, private to its owner. See `connectors.quality`.
+
+    source, table: where it came from. duplicates: None where the layout has no record id.
+    """
+
+    dataset: str
+    source: str
+    table: str
+    rows: Count
+    columns: tuple[ColumnCounts, ...]
+    duplicates: Count | None
+    dirty_cells: Count
+
+    @property
+    def dirty_rate(self) -> float:
+        """Dirty cells over all cells, 0.0 to 1.0; 0.0 for an empty table."""
+        cells = self.rows * len(self.columns)
+        return self.dirty_cells / cells if cells else 0.0
+
+
+class TableSource(NamedTuple):
+    """A table that can be loaded. source: the folder's name; table: the file's, without ending."""
+
+    source: str
+    table: str
+    layout: Layout
+    path: Path
+
+    def read(self) -> pa.Table:
+        """The table as read: secret, not yet clamped. Raises DecodeError, Unavailable."""
+        return read_csv(self.path, self.layout)
+
+
+def sources_in(folder: Path) -> tuple[TableSource, ...]:
+    """The tables below a data folder: of each folder in it that holds a declaration, and of itself. No row is read.
+
+    Raises DecodeError for a declaration that is wrong, Unavailable for what cannot be read.
+    """
+    found = []
+    if folder.is_dir():
+        for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
+            if (place / _DECLARATION).exists():
+                layout, files = find_tables(place)
+                found += [TableSource(place.name, name, layout, path) for name, path in files]
+    return tuple(found)
+
+
+def source_in(folder: Path, source: str, table: str) -> TableSource:
+    """One of `sources_in`. Raises Refused where there is none of those names."""
+    for found in sources_in(folder):
+        if (found.source, found.table) == (source, table):
+            return found
+    raise Refused("gateway.no_source", source=source[:64], table=table[:64])
+
+
+async def load_table(
+    organisation: Organisation,
+    dataset: str,
+    layout: Layout,
+    read: Callable[[], pa.Table],
+    steps: Steps,
+    source: str = "",
+    table: str = "",
+) -> TableQuality:
+    """Load a table into the vault and declare it on the ledger; returns its figures of quality (private).
+
+    read: the table as read (secret), called in a thread. source, table: where it comes from. Raises Refused: not an
+    owner of the layout's population, other terms than the population's, a name that is taken; what `read` raises.
+    """
+    check_name(dataset, "dataset")
+    _check_population(organisation, await organisation.account.caught_up(), dataset, layout)
+
+    async def ingesting() -> TableQuality:
+        return await asyncio.to_thread(_ingest, organisation, dataset, layout, read, source, table)
+
+    quality = await steps.once(_LOADED, TableQuality, ingesting)
+    declaration = await asyncio.to_thread(_declaration, organisation, dataset, layout)
+    await organisation.ensure(lambda state: _declared(state, organisation.name, declaration), declaration)
+    return quality
+
+
+def quality_of(organisation: Organisation, dataset: str) -> TableQuality:
+    """A loaded table's figures of quality (private). Raises Refused where there are none."""
+    return decode(TableQuality, organisation.vault.document(_QUALITY, dataset))
+
+
+def _check_population(organisation: Organisation, state: FinalState, dataset: str, layout: Layout) -> None:
+    population = datasets.population(state.view(), layout.population)
+    if organisation.name not in population.owners:
+        raise Refused("datasets.not_owner", organisation=organisation.name, population=layout.population)
+    if (layout.unit, layout.rows_per_person) != (population.unit, population.rows_per_person):
+        raise Refused("gateway.other_terms", dataset=dataset, population=layout.population)
+    taken = state.get(datasets.dataset_key(dataset), datasets.DatasetState)
+    if taken is not None and (taken.owner, taken.population) != (organisation.name, layout.population):
+        raise Refused("datasets.dataset_exists", dataset=dataset)
+
+
+def _ingest(
+    organisation: Organisation,
+    dataset: str,
+    layout: Layout,
+    read: Callable[[], pa.Table],
+    source: str,
+    table: str,
+) -> TableQuality:
+    prepared = prepare(read(), layout)
+    vault, schema = organisation.vault, schema_hash(layout)
+    known = next((info for info in vault.datasets() if info.name == dataset), None)
+    if known is None:
+        vault.ingest(dataset, prepared.table, prepared.record_ids, schema_hash=schema)
+    elif known.schema_hash != schema or not vault.read(dataset).equals(prepared.table):
+        raise Refused("privacy.dataset_exists", dataset=dataset)
+    keep_layout(vault, dataset, layout)
+    quality = _quality(dataset, source, table, prepared.report)
+    vault.put_document(_QUALITY, dataset, encode(quality))
+    return quality
+
+
+def _quality(dataset: str, source: str, table: str, report: QualityReport) -> TableQuality:
+    columns = tuple(ColumnCounts(one.column, one.missing, one.out_of_range) for one in report.columns)
+    return TableQuality(dataset, source, table, report.rows, columns, report.duplicates, report.dirty_cells)
+
+
+def _declaration(organisation: Organisation, dataset: str, layout: Layout) -> RegisterDataset:
+    """A table as the ledger has it: declarations, and one salted commitment to what the vault holds."""
+    table = organisation.vault.read(dataset)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    content = hashlib.sha256(sink.getvalue()).digest()
+    place = Place("datasets", "register", "everyone", dataset, "table", 1)
+    return RegisterDataset(
+        dataset=dataset,
+        population=layout.population,
+        schema_hash=schema_hash(layout),
+        columns=tuple(
+            Column(column.name, column.kind, column.low, column.high, column.scale, column.values)
+            for column in layout.columns
+        ),
+        row_class=row_class(table.num_rows),
+        commitment=commit(salt(organisation.salt_key, place), content),
+    )
+
+
+def _declared(state: FinalState, owner: str, said: RegisterDataset) -> bool:
+    found = state.get(datasets.dataset_key(said.dataset), datasets.DatasetState)
+    if found is None:
+        return False
+    same = (owner, said.population, said.schema_hash, said.commitment)
+    if (found.owner, found.population, found.schema_hash, found.commitment) != same:
+        raise Refused("datasets.dataset_exists", dataset=said.dataset)
+    return True

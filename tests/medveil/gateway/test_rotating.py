@@ -1,0 +1,129 @@
+"""An organisation changes all of its keys: what it does goes on, what it did still holds."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ledger.contracts import AnchorGrant, Contribute, RegisterPopulation
+from ledger.contracts.membership import keys_at
+from medveil.gateway import granting
+from medveil.gateway.organisation import Organisation, Refusal
+from medveil.gateway.rotating import rotate
+from medveil.gateway.steps import Passing
+from mpc.query import SUMS
+from mpc.release import Release
+from wire.errors import Refused
+
+from .cutting import Cut
+
+Play = Callable[[Callable[[Any], Any]], Any]
+SESSION = b"session-of-tests"
+
+
+async def blocks_until(organisation: Organisation, height: int) -> None:
+    """Let blocks come until that height is final."""
+    while organisation.account.state.height < height:
+        name = f"blocks-{secrets.token_hex(4)}"
+        await organisation.submit(RegisterPopulation(name, "row", 1, 1, ("hospital-1",)))
+
+
+@pytest.mark.parametrize("name", ["hospital-1", "bureau", "researcher"])
+def test_everything_goes_on_under_new_keys(play: Play, name: str) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        one = world[name]
+        before = one.trust.member(name).keys
+        await world.insurer.send(name, SESSION, Refusal("sent.before", "Before."))
+        await one.send("insurer", SESSION, Refusal("sent.before", "Before."))
+        height = await rotate(one, Passing(), notice=3)
+        assert one.signer.key == before.envelope.key, "not yet"
+        await blocks_until(world["hospital-1"], height)
+        after = (await world.insurer.account.caught_up()) and world.insurer.trust.member(name).keys
+        for use in ("envelope", "cosign", "http", "tls", "seal"):
+            assert getattr(after, use).key != getattr(before, use).key, use
+        assert one.signer.key == after.envelope.key
+        assert one.tls_seed(one.trust.latest) == one.keys.newest.tls_seed
+        # What was sent before is read after, on both sides; what is sent now too.
+        assert (await one.receive(Refusal, SESSION, ("insurer",), 5))[1].code == "sent.before"
+        assert (await world.insurer.receive(Refusal, SESSION, (name,), 5))[1].code == "sent.before"
+        await one.send("insurer", SESSION, Refusal("sent.after", "After."))
+        assert (await world.insurer.receive(Refusal, SESSION, (name,), 5))[1].code == "sent.after"
+        assert isinstance(await world.released(), Release)
+        assert all(checked.terms.issuer == "hospital-1" for checked in granting.issued(world["hospital-1"]))
+
+    play(story)
+
+
+@pytest.mark.parametrize("name", ["hospital-2", "researcher", "bureau"])
+def test_a_query_goes_on_while_keys_change(play: Play, name: str) -> None:
+    """New keys come into force between the contribution to phase 2 and its masked vector."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        site = world["hospital-2"]
+
+        async def turn(op: Contribute) -> None:
+            if op.phase == SUMS:
+                await blocks_until(site, await rotate(world[name], Passing(), notice=2))
+
+        world.after(site, Contribute, turn)
+        assert isinstance(await world.released(), Release)
+        await world[name].account.caught_up()
+        assert world[name].keys.newest is not world[name].keys.first
+        assert world[name].signer.key == world[name].keys.newest.envelope.key
+
+    play(story)
+
+
+def test_cut_short_at_any_step_it_is_one_rotation(play: Play) -> None:
+    async def story(world: Any) -> int:
+        points = 0
+        for number, name in enumerate(("insurer", "hospital-1", "hospital-2", "regulator", "researcher"), start=1):
+            cut = Cut(world[name], number)
+            try:
+                height = await cut.run(lambda steps, name=name: rotate(world[name], steps, notice=3))
+            finally:
+                cut.heal()
+            points = max(points, len(cut.cuts.passed))
+            await blocks_until(world["hospital-3"], height)
+            one = world[name]
+            await one.account.caught_up()
+            assert one.signer.key == one.keys.newest.envelope.key
+            await one.submit(AnchorGrant(f"by-{name}", bytes(32), 1_700_000_000_000, 1_900_000_000_000, 0))
+        return points
+
+    assert play(story) >= 5
+
+
+def test_twice_at_once_is_refused(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await rotate(world.insurer, Passing(), notice=50)
+        with pytest.raises(Refused) as caught:
+            await rotate(world.insurer, Passing(), notice=50)
+        assert caught.value.code == "organisations.rotation_pending"
+        # Else its certificates would be under a key that nobody will know: shut out from the height of the change on.
+        state = await world.insurer.account.caught_up()
+        announced = keys_at(state.view(), "insurer", state.height + 100)
+        assert announced is not None and announced.tls.key == world.insurer.keys.newest.tls.key
+        with pytest.raises(ValueError, match="ahead"):
+            await rotate(world.insurer, Passing(), notice=1)
+        await world.insurer.submit(RegisterPopulation("still", "row", 1, 1, ("hospital-1",)))
+
+    play(story)
+
+
+def test_what_was_drawn_in_vain_is_used_first(play: Play) -> None:
+    """A gateway that was killed after it drew keys, and before it kept which."""
+
+    async def story(world: Any) -> None:
+        drawn = world.insurer.keys.draw()
+        height = await rotate(world.insurer, Passing(), notice=3)
+        await blocks_until(world["hospital-1"], height)
+        await world.insurer.account.caught_up()
+        assert world.insurer.signer.key == drawn.envelope.key and len(world.insurer.keys.generations) == 2
+
+    play(story)
