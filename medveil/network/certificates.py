@@ -296,6 +296,7 @@ class PeerTls:
     ) -> None:
         self.organisation = organisation
         self._path = folder / _FILE
+        self._next: PeerTls | None = None
         self._hosts = tuple(hosts)
         self._clock = clock
         self._rand = rand
@@ -304,16 +305,28 @@ class PeerTls:
         self._listening: ServerContext | None = None
         self._towards: dict[str, ssl.SSLContext] = {}
 
-    def refresh(self, membership: Membership, authority_seed: bytes) -> bool:
+    def refresh(self, membership: Membership, authority_seed: bytes, next_seed: bytes | None = None) -> bool:
         """Renew the certificate if that is due, and let new connections follow `membership`; whether it was renewed.
 
-        authority_seed: the 32 secret bytes of the organisation's present `tls` key; they are not kept.
+        authority_seed: the 32 secret bytes of the organisation's present `tls` key; next_seed: of the one that it has
+        announced, if it is not in force yet as far as this organisation knows. They are not kept.
         Raises VerificationError if the organisation is no member, or its key is another.
         """
         keys = {member.organisation: member.keys.tls.key for member in membership.members}
-        own = _member_key(keys, self.organisation)
-        if Signer(authority_seed).key != own:
+        if Signer(authority_seed).key != _member_key(keys, self.organisation):
             raise VerificationError("network.other_key", organisation=self.organisation)
+        if next_seed is None or next_seed == authority_seed:
+            self._next = None
+        else:
+            if self._next is None:
+                folder = self._path.parent / "next"
+                folder.mkdir(mode=0o700, exist_ok=True)
+                self._next = PeerTls(folder, self.organisation, self._hosts, self._clock, self._rand, self._days)
+            self._next._follow(keys | {self.organisation: Signer(next_seed).key}, next_seed)
+        return self._follow(keys, authority_seed)
+
+    def _follow(self, keys: dict[str, VerifyKey], authority_seed: bytes) -> bool:
+        own = keys[self.organisation]
         renew = renewal_due(self._path, self.organisation, own, self._hosts, self._clock())
         if renew:
             issued = issue(authority_seed, self.organisation, self._hosts, self._clock(), self._rand, self._days)
@@ -338,11 +351,16 @@ class PeerTls:
             raise ValueError("refresh comes before the first use")
         return self._listening
 
-    def towards(self, peer: str) -> ssl.SSLContext:
-        """The context for connections to `peer`: the same object until the peer's key changes.
+    def towards(self, peer: str) -> tuple[ssl.SSLContext, ...]:
+        """The contexts for connections to `peer`, the same objects until a key changes; one, unless a key of its own
+        is about to change: then that of the key to come is the second, for whoever knows it already.
 
         Raises VerificationError if `peer` is no member. Clients that live long should ask before they connect.
         """
+        mine = self._context(peer)
+        return (mine,) if self._next is None else (mine, self._next._context(peer))
+
+    def _context(self, peer: str) -> ssl.SSLContext:
         found = self._towards.get(peer)
         if found is None:
             found = client_context(self._path, anchor(peer, _member_key(self._keys, peer)))

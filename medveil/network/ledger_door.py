@@ -168,7 +168,8 @@ def _hex(text: str, length: int | None = None) -> bytes:
     return value
 
 
-def _number(request: Request, name: str) -> int:
+def question_number(request: Request, name: str) -> int:
+    """A number of the query, 0 where it is not given. Raises DecodeError."""
     text = request.query_params.get(name, "0")
     if not (text.isascii() and text.isdecimal() and len(text) <= 18):
         raise DecodeError("network.bad_question")
@@ -188,7 +189,7 @@ class _Door:
         return Done()
 
     async def receipt(self, request: Request, member: str) -> Wire:
-        wait = min(_number(request, "wait") / 1000, LONGEST_WAIT)
+        wait = min(question_number(request, "wait") / 1000, LONGEST_WAIT)
         return await self._engine.wait(_hex(request.path_params["id"], 32), wait)
 
     async def refusal(self, request: Request, member: str) -> Wire:
@@ -201,7 +202,7 @@ class _Door:
 
     async def value(self, request: Request, member: str) -> Wire:
         key = _hex(request.path_params["key"])
-        if _number(request, "prove"):
+        if question_number(request, "prove"):
             return await self._engine.query(key, prove=True)
         return Value(await self._engine.query(key))
 
@@ -210,12 +211,12 @@ class _Door:
         return HeadIs(head.height, head.final_height, head.note)
 
     async def handovers(self, request: Request, member: str) -> Wire:
-        return Handovers(await self._engine.handovers(_number(request, "after")))
+        return Handovers(await self._engine.handovers(question_number(request, "after")))
 
     async def blocks(self, request: Request, member: str) -> Wire:
-        after = _number(request, "after")
+        after = question_number(request, "after")
         found: list[BlockWithHead] = []
-        size, wait = 0, min(_number(request, "wait") / 1000, LONGEST_WAIT)
+        size, wait = 0, min(question_number(request, "wait") / 1000, LONGEST_WAIT)
         following = self._engine.subscribe(after + 1).__aiter__()
         try:
             async with asyncio.timeout(max(wait, 0.05)) as limit:

@@ -15,9 +15,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 from sqlalchemy import (
@@ -94,6 +94,14 @@ incoming = Table(
 )
 
 
+class Traffic(NamedTuple):
+    """What went by since the start. sessions: open here now. sent, received: payload bytes, repeats included."""
+
+    sessions: int
+    sent: int
+    received: int
+
+
 class NetworkPost:
     """One organisation's end. Implements `medveil.channel.Channel`; use it from one event loop, after `start`.
 
@@ -112,22 +120,38 @@ class NetworkPost:
         self._line_to = line_to
         self._clock = clock
         self._read: dict[tuple[bytes, str], int] = defaultdict(int)  # next sequence to hand out in this process
-        self._arrived: dict[bytes, asyncio.Event] = defaultdict(asyncio.Event)
+        self._arrived: dict[bytes, asyncio.Event] = {}  # of sessions that somebody listens to: since he looked last
+        self._openings: asyncio.Queue[tuple[bytes, str]] = asyncio.Queue()  # in which session, by whom
         self._to_carry: dict[str, asyncio.Event] = {}
         self._carriers: dict[str, asyncio.Task[None]] = {}
         self._closing = False
+        self._sent = 0
+        self._received = 0
+
+    @property
+    def traffic(self) -> Traffic:
+        """For the metrics."""
+        return Traffic(len(self._arrived), self._sent, self._received)
 
     async def start(self) -> None:
         """Throw away what is too old, and go on delivering what was not acknowledged."""
 
         def waiting(db: Connection) -> list[str]:
+            return list(db.scalars(select(outgoing.c.recipient).where(outgoing.c.acknowledged == 0).distinct()))
+
+        await self.prune()
+        for recipient in await self._run(waiting):
+            self._carry(recipient)
+
+    async def prune(self) -> None:
+        """Throw away what is too old: what nobody asked for counts towards its sender's quota until then."""
+
+        def old(db: Connection) -> None:
             oldest = self._clock() - KEPT_MS
             db.execute(delete(incoming).where(incoming.c.arrived_at < oldest))
             db.execute(delete(outgoing).where(outgoing.c.sent_at < oldest))
-            return list(db.scalars(select(outgoing.c.recipient).where(outgoing.c.acknowledged == 0).distinct()))
 
-        for recipient in await self._run(waiting):
-            self._carry(recipient)
+        await self._run(old)
 
     async def close(self) -> None:
         """Stop carrying; what is not acknowledged is carried on after the next start."""
@@ -157,9 +181,11 @@ class NetworkPost:
         await self._run(lambda db: self._insert(db, outgoing, row))
         self._carry(organisation)
 
-    def _insert(self, db: Connection, table: Table, row: dict[str, object]) -> None:
+    def _insert(self, db: Connection, table: Table, row: dict[str, object]) -> bool:
         with contextlib.suppress(IntegrityError), db.begin_nested():  # there already
             db.execute(insert(table).values(row))
+            return True
+        return False
 
     def _carry(self, recipient: str) -> None:
         event = self._to_carry.setdefault(recipient, asyncio.Event())
@@ -177,6 +203,7 @@ class NetworkPost:
                 try:
                     line = self._line_to(recipient)
                     await line.ask("POST", "/peer/v1/messages", Done, encode(message), 60.0)
+                    self._sent += len(message.payload)
                 except Unavailable:
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, LONGEST_PAUSE)
@@ -205,13 +232,16 @@ class NetworkPost:
 
         async def take(request: Request, sender: str) -> Wire:
             message = decode(PeerMessage, await read_body(request, LARGEST_PAYLOAD + 1024))
-            await self._run(lambda db: self._keep(db, sender, message))
-            self._arrived[message.session].set()
+            new = await self._run(lambda db: self._keep(db, sender, message))
+            if new and message.sequence == 0:
+                self._openings.put_nowait((message.session, sender))
+            self._received += len(message.payload)
+            self._wake(message.session)
             return Done()
 
         return [Route("/peer/v1/messages", answering(identify, take), methods=["POST"])]
 
-    def _keep(self, db: Connection, sender: str, message: PeerMessage) -> None:
+    def _keep(self, db: Connection, sender: str, message: PeerMessage) -> bool:
         into = incoming.c
         held = select(func.count(), func.coalesce(func.sum(func.length(into.payload)), 0)).where(into.sender == sender)
         count, size = db.execute(held).one()
@@ -224,16 +254,28 @@ class NetworkPost:
             "payload": message.payload,
             "arrived_at": self._clock(),
         }
-        self._insert(db, incoming, row)
+        return self._insert(db, incoming, row)
 
-    async def receive(self, session: bytes, timeout: float) -> Delivery:
+    async def openings(self) -> AsyncIterator[tuple[bytes, Delivery]]:
+        """See `Channel.openings`."""
+        into = incoming.c
+        began = select(into.session, into.sender).where(into.sequence == 0).order_by(into.place)
+        for row in await self._run(lambda db: db.execute(began).all()):
+            self._openings.put_nowait((row.session, row.sender))
+        while True:
+            session, sender = await self._openings.get()  # contents one by one: together they may be gigabytes
+            first = select(into.payload).where(into.session == session, into.sender == sender, into.sequence == 0)
+            payload = await self._run(lambda db, first=first: db.scalars(first).first())  # type: ignore[misc]
+            if payload is not None:
+                yield session, Delivery(sender, 0, payload)
+
+    async def receive(self, session: bytes, timeout: float, senders: Collection[str] = ()) -> Delivery:
         """See `Channel.receive`. After a restart it begins anew with the first message of each sender."""
-        arrived = self._arrived[session]
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    arrived.clear()
-                    found = await self._run(lambda db: self._following(db, session))
+                    arrived = self._arrived.setdefault(session, asyncio.Event())
+                    found = await self._run(lambda db: self._following(db, session, senders))
                     if found is not None:
                         self._read[session, found.sender] += 1
                         return found
@@ -241,29 +283,39 @@ class NetworkPost:
         except TimeoutError:
             raise Unavailable("channel.timeout", organisation=self.organisation, seconds=int(timeout)) from None
 
-    def _following(self, db: Connection, session: bytes) -> Delivery | None:
+    def _wake(self, session: bytes) -> None:
+        """Something has arrived in a session: whoever listens looks again. Each wakes, however many there are."""
+        listening = self._arrived.pop(session, None)
+        if listening is not None:
+            listening.set()
+
+    def _following(self, db: Connection, session: bytes, senders: Collection[str]) -> Delivery | None:
         into = incoming.c
-        rows = db.execute(
-            select(into.place, into.sender, into.sequence).where(into.session == session).order_by(into.place)
-        ).all()
+        found = select(into.place, into.sender, into.sequence).where(into.session == session).order_by(into.place)
+        rows = db.execute(found.where(into.sender.in_(senders)) if senders else found).all()
         for row in rows:
-            if row.sequence == self._read[session, row.sender]:
+            if row.sequence == self._read.get((session, row.sender), 0):
                 payload = db.scalars(select(into.payload).where(into.place == row.place)).one()
                 return Delivery(row.sender, row.sequence, payload)
         return None
 
-    async def forget(self, session: bytes) -> None:
-        """The session is over: nothing of it is kept but that it was sent."""
+    async def forget(self, session: bytes, peers: Collection[str] = ()) -> None:
+        """See `Channel.forget`."""
 
         def drop(db: Connection) -> None:
-            db.execute(delete(incoming).where(incoming.c.session == session))
+            into = incoming.c.session == session
             done = (outgoing.c.session == session) & (outgoing.c.acknowledged == 1)
+            if peers:
+                into &= incoming.c.sender.in_(peers)
+                done &= outgoing.c.recipient.in_(peers)
+            db.execute(delete(incoming).where(into))
             db.execute(delete(outgoing).where(done))
 
         await self._run(drop)
-        self._arrived.pop(session, None)
-        for key in [key for key in self._read if key[0] == session]:
+        for key in [key for key in self._read if key[0] == session and (not peers or key[1] in peers)]:
             del self._read[key]
+        if not peers or not any(key[0] == session for key in self._read):
+            self._wake(session)
 
     async def waiting(self) -> dict[str, int]:
         """Messages that were not acknowledged yet, by recipient: for the metrics."""

@@ -7,7 +7,9 @@ when the line broke. Nothing here is believed: whoever uses it replays blocks an
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import AsyncIterator
+from itertools import islice
 from typing import Literal, Protocol, TypeVar, overload
 
 from ledger.engines.block_copy import BlockCopy
@@ -61,6 +63,10 @@ class RemoteEngine:
         self._copy = copy
         self._founding = founding
         self._closed = asyncio.Event()
+        self._taking: tuple[Block, Note] | None = None  # shown to the replica, which asked for no more yet
+        self._reading = asyncio.Lock()
+        self._read: Machine | None = None
+        self._entries: list[Entry] = []
 
     async def submit(self, envelope: bytes) -> TxId:
         """See `Engine.submit`. Where nobody answers it is offered again for a while: that is harmless."""
@@ -116,7 +122,8 @@ class RemoteEngine:
     async def subscribe(self, cursor: int) -> AsyncIterator[tuple[Block, Note]]:
         """See `Engine.subscribe`: from the copy at home first. A broken line is mended; ends when `close` is called.
 
-        A block is kept at home once the next one is asked for: then the replica has taken it.
+        A block is kept at home once the next one is asked for, or the cosignature of its head is handed in: then the
+        replica has taken it.
         """
         while cursor <= self._copy.height and not self._closed.is_set():
             yield await asyncio.to_thread(self._copy.block, cursor)
@@ -131,6 +138,7 @@ class RemoteEngine:
                 continue
             pause = FIRST_PAUSE
             for block, note in found:
+                self._taking = block, note
                 yield block, note
                 await asyncio.to_thread(self._copy.append, block, note)
                 cursor += 1
@@ -153,7 +161,12 @@ class RemoteEngine:
         return Unavailable("network.bad_answer", organisation=self._line.organisation)
 
     async def add_cosignature(self, size: int, line: SignatureLine) -> None:
-        """See `Engine.add_cosignature`. Where nobody answers it is offered again until it is taken, or `close`."""
+        """See `Engine.add_cosignature`. Where nobody answers it is offered again until it is taken, or `close`.
+
+        The block is kept at home before: a sequencer that lost its own gets back all that was cosigned.
+        """
+        if self._taking is not None and self._taking[1].checkpoint.size == size:
+            await asyncio.to_thread(self._copy.append, *self._taking)
         body = encode(Cosigned(size, line.name, line.key_id, line.signature))
         await self._insist("POST", "cosignatures", Done, body, patience=float("inf"))
 
@@ -169,9 +182,8 @@ class RemoteEngine:
         blocks = [block async for block in self._history(head.final_height)]
         return LedgerExport(EXPORT, self._founding, tuple(blocks), await self.handovers(), head.note)
 
-    async def _history(self, last: int) -> AsyncIterator[Block]:
-        """Blocks 1 to `last`, from home as far as they are there."""
-        height = 1
+    async def _history(self, last: int, height: int = 1) -> AsyncIterator[Block]:
+        """Blocks `height` to `last`, from home as far as they are there."""
         while height <= min(last, self._copy.height):
             yield (await asyncio.to_thread(self._copy.block, height))[0]
             height += 1
@@ -195,17 +207,18 @@ class RemoteEngine:
     async def entries(
         self, selection: Selection = EVERYTHING, after: Cursor = START, limit: int = 100
     ) -> tuple[Entry, ...]:
-        """See `Engine.entries`: replayed."""
+        """See `Engine.entries`: replayed, from where the last call came to; all that was replayed stays in memory."""
         if not 1 <= limit <= MOST_ENTRIES:
             raise ValueError(f"limit is 1..{MOST_ENTRIES}")
-        machine = Machine(self._founding)
-        found: list[Entry] = []
-        async for block in self._history((await self.head()).final_height):
-            outcome = await asyncio.to_thread(machine.replay, block)
-            found += (entry for entry in selection.entries(block, outcome.results) if Cursor.of(entry) > after)
-            if len(found) >= limit:
-                break
-        return tuple(found[:limit])
+        last = (await self.head()).final_height
+        async with self._reading:
+            machine = self._read = self._read or Machine(self._founding)
+            async for block in self._history(last, machine.height + 1):
+                outcome = await asyncio.to_thread(machine.replay, block)
+                self._entries += EVERYTHING.entries(block, outcome.results)
+        begin = bisect_right(self._entries, after, key=Cursor.of)
+        found = (entry for entry in islice(self._entries, begin, None) if selection.holds(entry))
+        return tuple(islice(found, limit))
 
     async def watch(self, selection: Selection = EVERYTHING, after: Cursor = START) -> AsyncIterator[Entry]:
         """See `Engine.watch`: replayed."""
@@ -238,6 +251,11 @@ class RemoteEngine:
             if not asking.done():
                 raise Unavailable("ledger.closed")
             return asking.result()
+        except Unavailable as error:
+            if error.code != "ledger.closed" or self._closed.is_set():
+                raise
+            # It is the sequencer's engine that closes; this one is open, and the sequencer may come back.
+            raise Unavailable("network.unreachable", retry_after=5, organisation=self._line.organisation) from None
         finally:
             asking.cancel()
             closing.cancel()

@@ -423,13 +423,13 @@ def test_an_organisation_follows_the_members(field: Any) -> None:
     both = field.members(bureau=0, insurer=0)
     assert bureau.refresh(both, field.seed("bureau")) and insurer.refresh(both, field.seed("insurer"))
     assert not bureau.refresh(both, field.seed("bureau"))
-    listening, towards = bureau.listening, insurer.towards("bureau")
+    listening, towards = bureau.listening, insurer.towards("bureau")[0]
     first = meet(listening, towards)
 
     # The insurer's key changes: it renews, and is let in by the object that was there before.
     rotated = field.members(bureau=0, insurer=1)
     assert insurer.refresh(rotated, field.seed("insurer", "tls", 1))
-    assert insurer.towards("bureau") is towards
+    assert insurer.towards("bureau")[0] is towards
     with pytest.raises(ssl.SSLCertVerificationError):
         meet(listening, towards)
     assert not bureau.refresh(rotated, field.seed("bureau"))
@@ -442,14 +442,14 @@ def test_an_organisation_follows_the_members(field: Any) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         meet(listening, towards)
     insurer.refresh(field.members(bureau=1, insurer=1), field.seed("insurer", "tls", 1))
-    assert insurer.towards("bureau") is not towards
-    meet(listening, insurer.towards("bureau"))
+    assert insurer.towards("bureau")[0] is not towards
+    meet(listening, insurer.towards("bureau")[0])
 
     # The insurer leaves, and time passes for the bureau.
     at[0] += 21 * field.DAY
     assert bureau.refresh(field.members(bureau=1), field.seed("bureau", "tls", 1))
     with pytest.raises(ssl.SSLCertVerificationError):
-        meet(listening, insurer.towards("bureau"))
+        meet(listening, insurer.towards("bureau")[0])
     for name in ("insurer", "nobody"):
         with pytest.raises(VerificationError) as caught:
             bureau.towards(name)

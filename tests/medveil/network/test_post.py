@@ -33,8 +33,9 @@ class Wire:
             raise Unavailable("network.unreachable", organisation=self.organisation)
         other = self.town.posts[self.organisation]
         message = decode(PeerMessage, body)
-        await other._run(lambda db: other._keep(db, self.sender, message))
-        other._arrived[message.session].set()
+        if await other._run(lambda db: other._keep(db, self.sender, message)) and message.sequence == 0:
+            other._openings.put_nowait((message.session, self.sender))
+        other._wake(message.session)
         if self.town.losing.random() < self.town.loss:
             raise Unavailable("network.unreachable", organisation=self.organisation)
         return Done()
@@ -87,6 +88,7 @@ def test_once_and_in_order_over_a_line_that_loses_acknowledgements(tmp_path: Pat
             await a.send("b", SESSION, number, b"%d" % number)
         assert await take(b, 20) == [("a", number, b"%d" % number) for number in range(20)]
         assert town.asked > 20
+        assert a.traffic.sent == 30 and b.traffic.sessions == 1
         with pytest.raises(Unavailable):
             await b.receive(SESSION, 0.2)
         town.loss = 0.0
@@ -123,6 +125,7 @@ def test_a_session_begins_anew_after_a_restart_until_it_is_forgotten(tmp_path: P
         b = await town.open("b")
         assert await take(b, 3) == first
         await b.forget(SESSION)
+        assert b.traffic.sessions == 0
         await town.stop("b")
         b = await town.open("b")
         with pytest.raises(Unavailable):
@@ -190,5 +193,63 @@ def test_what_nobody_asks_for_is_thrown_away_in_the_end(tmp_path: Path) -> None:
         b = await town.open("b")
         with pytest.raises(Unavailable):
             await b.receive(SESSION, 0.2)
+        await a.send("b", b"another", 0, b"y")
+        assert (await b.receive(b"another", 10)).payload == b"y"
+        town.now += module.KEPT_MS + 1
+        await b.prune()  # without a restart
+        assert await b._run(lambda db: db.execute(module.select(module.incoming)).all()) == []
+
+    run(tmp_path, test)
+
+
+def test_what_others_send_in_a_session_is_theirs_alone(tmp_path: Path) -> None:
+    """Whoever listens to one sender neither takes nor drops what another sent, nor forgets it."""
+
+    async def test(town: Town) -> None:
+        a, b, c = await town.open("a"), await town.open("b"), await town.open("c")
+        await a.send("b", SESSION, 0, b"from a")
+        await c.send("b", SESSION, 0, b"from c")
+        await b.send("a", SESSION, 0, b"to a")
+        assert (await b.receive(SESSION, 10, ("c",))).payload == b"from c"
+        await b.forget(SESSION, ("c",))
+        await b.send("a", SESSION, 0, b"another")
+        assert (await a.receive(SESSION, 10)).payload == b"to a"
+        assert (await b.receive(SESSION, 10, ("a",))).payload == b"from a"
+        for nobody in ((), ("c",)):
+            with pytest.raises(Unavailable):
+                await b.receive(SESSION, 0.2, nobody)
+
+    run(tmp_path, test)
+
+
+def test_two_that_listen_in_one_session_both_hear(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        a, b, c = await town.open("a"), await town.open("b"), await town.open("c")
+        for number in range(10):
+            listening = [asyncio.ensure_future(b.receive(SESSION, 10, (sender,))) for sender in ("a", "c")]
+            await asyncio.sleep(0.01 * (number % 3))
+            await a.send("b", SESSION, number, b"a")
+            await c.send("b", SESSION, number, b"c")
+            assert [one.payload for one in await asyncio.gather(*listening)] == [b"a", b"c"]
+
+    run(tmp_path, test)
+
+
+def test_openings_come_again_after_a_restart_until_they_are_forgotten(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        a, b, c = await town.open("a"), await town.open("b"), await town.open("c")
+        await a.send("b", SESSION, 0, b"from a")
+        await c.send("b", SESSION, 0, b"from c")
+        async with asyncio.timeout(20):
+            openings, both = b.openings(), set[str]()
+            while both != {"a", "c"}:
+                both.add((await anext(openings))[1].sender)
+            await town.stop("b")
+            b = await town.open("b")
+            openings = b.openings()
+            assert (await anext(openings))[0] == SESSION
+            await b.forget(SESSION, ("a", "c"))
+            await a.send("b", b"another", 0, b"more")
+            assert await anext(openings) == (b"another", ("a", 0, b"more"))
 
     run(tmp_path, test)
