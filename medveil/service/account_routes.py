@@ -6,9 +6,21 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from medveil.gateway import problems
-from medveil.service.bodies import Confirmation, FirstCode, Me, PasswordChange, RecoveryCodes, Seed, Session
+from medveil.service.bodies import (
+    Confirmation,
+    FirstCode,
+    Me,
+    PasswordChange,
+    RecoveryCodes,
+    Seed,
+    Session,
+    SessionList,
+    SessionPath,
+    SessionView,
+)
 from medveil.service.callers import May
 from medveil.service.passwords import HashingThreads
+from medveil.service.path_router import PathRouter
 from medveil.service.rights import Principal
 from medveil.service.sign_in import SignIn
 from medveil.service.sign_in_routes import Own, address_of, answered
@@ -17,7 +29,7 @@ from medveil.service.site import Site
 
 def account_routes(sign_in: SignIn, site: Site, hashing: HashingThreads) -> APIRouter:
     """The router of ``/v1/me``."""
-    router = APIRouter(tags=["account"])
+    router = PathRouter(tags=["account"])
 
     @router.get("/v1/me", summary="Who you are")
     async def me(who: Annotated[Principal, Depends(May(None))]) -> Me:
@@ -37,6 +49,18 @@ def account_routes(sign_in: SignIn, site: Site, hashing: HashingThreads) -> APIR
         address = address_of(request)
         signed_in = await hashing.run(address, sign_in.change_password, who, body.old, body.new, address=address)
         return answered(site, response, signed_in, bearer="authorization" in request.headers)
+
+    @router.get("/v1/me/sessions", summary="List your sessions")
+    async def sessions(who: Own) -> SessionList:
+        """Wherever you are signed in, the newest first."""
+        found = await asyncio.to_thread(sign_in.sessions_of, who)
+        return SessionList(sessions=[SessionView(**one._asdict()) for one in found])
+
+    @router.delete("/v1/me/sessions/{session}", status_code=204, summary="End one of your sessions",
+                   responses=problems.documented(404))  # fmt: skip
+    async def end_session(who: Own, session: SessionPath) -> None:
+        """From the next call on."""
+        await asyncio.to_thread(sign_in.end_session, who, session)
 
     @router.post("/v1/me/codes", summary="Begin to set up one-time codes", responses=problems.documented(409))
     async def begin_codes(request: Request, who: Own, body: Confirmation) -> Seed:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from medveil.gateway import problems
+from medveil.gateway import filters, problems
 from medveil.service.callers import Identify, May
 from medveil.service.doorway import Doorway, Limits, route_template
 from medveil.service.health import Health
@@ -25,6 +25,7 @@ from medveil.service.job_routes import job_routes
 from medveil.service.jobs import Jobs
 from medveil.service.logs import Log, Vocabulary
 from medveil.service.metrics import MEDIA_TYPE, Metrics
+from medveil.service.path_router import PathRouter, Paths
 from medveil.service.rates import Rates
 from medveil.service.rights import Principal
 from medveil.service.security_trail import SecurityTrail, actor_of
@@ -105,12 +106,10 @@ def make_app(parts: Parts) -> FastAPI:
         telemetry=TELEMETRY_OFF,
     )
     furnish(app, parts)
-    app.state.identify = _counted(parts)
-    app.include_router(_watching(parts))
-    app.include_router(_about(parts))
-    app.include_router(job_routes(parts.jobs))
-    for router in parts.routers:
-        app.include_router(router)
+    app.state.identify, app.state.known = _counted(parts), parts.identify
+    paths = Paths(app)
+    for router in (_watching(parts), _about(parts), job_routes(parts.jobs), *parts.routers):
+        paths.include(router)
     if parts.console is not None:
         app.mount("/console", parts.console, name="console")
     parts.vocabulary.add(*(context.path_format for context in iter_route_contexts(app.routes) if context.path_format))
@@ -163,13 +162,17 @@ async def _framework_refused(request: Request, error: Exception) -> Response:
 
 
 def _methods_at(request: Request) -> list[str]:
-    """Every method that the address takes: the framework names only those of the first route that it found."""
-    found: set[str] = set()
+    """Every method that the address takes: the framework names only those of the first route that it found.
+
+    An address that is itself a route's path is no value of another route's parameter.
+    """
+    path, found, exact = request.scope["path"], set[str](), set[str]()
     for context in iter_route_contexts(request.app.routes):
         pattern = getattr(context, "path_regex", None)
-        if pattern is not None and pattern.match(request.scope["path"]):
+        if pattern is not None and pattern.match(path):
             found |= context.methods or set()
-    return sorted(found)
+            exact |= (context.methods or set()) if context.path_format == path else set()
+    return sorted(exact or found)
 
 
 async def _did_not_fit(request: Request, error: Exception) -> Response:
@@ -204,7 +207,7 @@ def _counted(parts: Parts) -> Identify:
 
 
 def _about(parts: Parts) -> APIRouter:
-    router = APIRouter(tags=["about"])
+    router = PathRouter(tags=["about"])
 
     @router.get("/v1/about", summary="Whose gateway this is")
     async def about(_caller: Annotated[Principal, Depends(May("members.read"))]) -> About:
@@ -216,7 +219,7 @@ def _about(parts: Parts) -> APIRouter:
 
 def _watching(parts: Parts) -> APIRouter:
     """Health for whoever restarts or balances, metrics for the machine's own monitoring."""
-    router = APIRouter(tags=["health"])
+    router = PathRouter(tags=["health"])
 
     @router.get("/health/live", summary="Does the process answer?")
     async def live() -> Liveness:
@@ -266,6 +269,7 @@ def _description(app: FastAPI) -> dict[str, Any]:
                 operation.setdefault("security", [{"bearer": []}] if path.startswith("/v1/") else [])
         components = made["components"].setdefault("schemas", {})
         components[problems.COMPONENT] = problems.schema()
+        components[filters.COMPONENT] = filters.schema()
         for unused in ("HTTPValidationError", "ValidationError"):
             components.pop(unused, None)
         app.openapi_schema = made

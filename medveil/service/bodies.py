@@ -16,6 +16,7 @@ NAME = "^[a-z][a-z0-9]*([-_.][a-z0-9]+)*$"
 Name = Annotated[str, Field(max_length=64, pattern=NAME, examples=["ada"])]
 PersonPath = Annotated[str, Path(max_length=64, pattern=NAME, description="Name of the account.")]
 TokenPath = Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="Id of the token: 16 hex digits.")]
+SessionPath = Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="Name of the session: 16 hex digits.")]
 Secret = Annotated[str, Field(max_length=1024, json_schema_extra={"format": "password"})]
 Role = Literal["officer", "researcher", "clerk", "auditor", "admin"]
 Roles = Annotated[list[Role], Field(min_length=1, max_length=len(ROLES))]
@@ -55,6 +56,22 @@ class Session(BaseModel):
     enrolling: bool = Field(description="One-time codes must be set up before anything else is allowed.")
     session: str | None
     device: str | None
+
+
+class SessionView(BaseModel):
+    """One of your sessions. session: names it, and opens nothing. Instants in ms since 1970, UTC; own: this call's."""
+
+    session: str
+    created: int
+    seen: int
+    expires: int
+    own: bool
+
+
+class SessionList(BaseModel):
+    """Sessions that stand, the newest first."""
+
+    sessions: list[SessionView]
 
 
 class Acceptance(Sent):

@@ -6,18 +6,25 @@ the application says how callers are known (`make_identify`), so that no route c
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
+from typing import Any, Protocol
 
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from medveil.service.database import Database
 from medveil.service.rights import Principal, check, who_has
 from medveil.service.sign_in import SignIn
 from medveil.service.signatures import PlainRequest, needs_signature, verify_request
 from medveil.service.site import SESSION, Site
+from medveil.service.standing import Standing
 from medveil.service.tokens import PREFIX, Tokens
 from wire.errors import MedveilError
+
+OPEN_BODY = 16 * 1024
+"""Bytes that a body may have where anybody may call: a sign-in, an invitation."""
 
 Identify = Callable[[Request], Awaitable[Principal]]
 """Who sends this request. Raises ``MedveilError("http.not_signed_in")`` for nobody, or another refusal."""
@@ -44,15 +51,54 @@ class May:
         self.right = right
 
     async def __call__(self, request: Request) -> Principal:
+        if getattr(request.state, "admitted_by", None) is self:
+            return request.state.principal  # type: ignore[no-any-return]
         identify: Identify = request.app.state.identify
         principal = await identify(request)
         if self.right is not None:
             check(principal, self.right)
+        request.state.principal, request.state.admitted_by = principal, self
         return principal
 
 
+class GuardedRoute(APIRoute):
+    """A route that knows its caller before anything of a body is parsed.
+
+    The framework reads and parses the body first and asks dependencies after that. Here `May` comes first, and where
+    anybody may call, a body is small.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """See `APIRoute.get_route_handler`."""
+        handle = super().get_route_handler()
+        rights = tuple(_asked(self.dependant))
+        reads = self.body_field is not None
+
+        async def guarded(request: Request) -> Response:
+            for may in rights:
+                await may(request)
+            if reads and not rights and len(await _body(request)) > OPEN_BODY:
+                raise MedveilError("http.body_too_large")
+            return await handle(request)
+
+        return guarded
+
+
+def _asked(dependant: Dependant) -> Iterator[May]:
+    """Every `May` of a route, also of a dependency's dependency."""
+    for inner in dependant.dependencies:
+        if isinstance(inner.call, May):
+            yield inner.call
+        yield from _asked(inner)
+
+
 def make_identify(
-    sign_in: SignIn, tokens: Tokens, database: Database, origins: Collection[str], clock: Callable[[], int]
+    sign_in: SignIn,
+    tokens: Tokens,
+    standing: Standing,
+    database: Database,
+    origins: Collection[str],
+    clock: Callable[[], int],
 ) -> Identify:
     """How callers are known. origins: where this service answers, as ``https://host:port``.
 
@@ -70,22 +116,29 @@ def make_identify(
         secret = _bearer(given)
         if secret.startswith(PREFIX):
             return await program(request, secret)
-        principal = await asyncio.to_thread(sign_in.principal, secret)
+        principal = await person(secret)
         request.state.principal = principal
         return principal
+
+    async def person(secret: str) -> Principal:
+        stamp = await standing.now()
+        known = None if stamp is None else sign_in.recalled(secret, stamp)
+        return known if known is not None else await asyncio.to_thread(sign_in.principal, secret)
 
     async def person_by_cookie(request: Request) -> Principal:
         secret = site.cookie(request, SESSION)
         if not secret:
             raise MedveilError("http.not_signed_in")
-        principal = await asyncio.to_thread(sign_in.principal, secret)
+        principal = await person(secret)
         request.state.principal = principal
         if needs_signature(request.method):
             site.check_own_page(request)
         return principal
 
     async def program(request: Request, secret: str) -> Principal:
-        principal, token = await asyncio.to_thread(tokens.principal, secret)
+        stamp = await standing.now()
+        known = None if stamp is None else tokens.recalled(secret, stamp)
+        principal, token = known if known is not None else await asyncio.to_thread(tokens.principal, secret)
         request.state.principal = principal
         if needs_signature(request.method):
             plain = await _plain(request, site)
@@ -106,9 +159,14 @@ def _bearer(given: list[str]) -> str:
 
 async def _plain(request: Request, site: Site) -> PlainRequest:
     """The request as it was signed: fields and target as they arrived, the whole body."""
-    try:
-        body = await request.body()
-    except ClientDisconnect:
-        raise MedveilError("http.bad_request") from None
+    body = await _body(request)
     headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw)
     return PlainRequest(request.method, site.target(request), headers, body)
+
+
+async def _body(request: Request) -> bytes:
+    """The whole body, which stays readable for the route. Its size is the doorway's matter."""
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        raise MedveilError("http.bad_request") from None

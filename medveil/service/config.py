@@ -6,12 +6,28 @@
     database = "sqlite"                                       # or "postgresql+psycopg://user@host/name"
 
     traces = ""                                               # address of an OpenTelemetry collector; empty: none
+    backups = ""                                              # folder of the backups that a running gateway makes
 
     [people]                                                  # programs and people of the organisation
     listen = "localhost:8443"
     certificate = ""                                          # PEM files; empty: plain HTTP, on a loopback address only
     key = ""
     origins = []                                              # how it is addressed, if a proxy stands before it
+    proxies = []                                              # that proxy's addresses: X-Forwarded-For is believed
+
+    [people.provider]                                         # sign-in by OpenID Connect, besides local accounts
+    issuer = "https://id.example"                             # to the letter as the provider gives it
+    client_id = "medveil"
+    secret_file = "provider-secret"                           # mode 600; empty: a public client
+    authorities = ""                                          # PEM: who issued its certificate; empty: this machine's
+    name_claim = "preferred_username"                         # gives the account its name
+    scopes = ["openid", "profile"]
+
+    [people.provider.required]                                # each claim must have one of these values
+    acr = ["urn:example:two-factors"]
+
+    [people.provider.roles.groups]                            # claim, its value, the role; nobody else gets in
+    claims-team = "clerk"
 
     [peers]                                                   # the other organisations' gateways, mutual TLS
     listen = "*:9443"                                         # every address of this machine
@@ -19,6 +35,9 @@
 
     [peers.addresses]
     bureau = "https://gateway-1:9443"
+
+    [data]
+    folder = ""                                               # tables that officers may load: docs/dataset-toml.md
 
 Unknown keys are refused, so that a misspelt one is not passed over.
 """
@@ -35,6 +54,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from medveil.service.rights import ROLES
 from wire.errors import DecodeError, Refused, Unavailable
 from wire.evidence import write_file
 from wire.identifiers import NAME_PATTERN
@@ -47,16 +67,38 @@ Organisation = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=64)]
 Text = Annotated[str, msgspec.Meta(max_length=1000)]
 
 
+class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A provider of OpenID Connect that people may sign in by. roles: claim -> value -> role.
+
+    required: claim -> values, of which an id token must have one (``acr``, ``amr``: how somebody proved who they are).
+
+    secret_file, authorities: from the home if they are relative; authorities: PEM, empty for this machine's own.
+    """
+
+    issuer: Text
+    client_id: Text
+    roles: dict[Text, dict[Text, Text]]
+    required: dict[Text, tuple[Text, ...]] = {}
+    secret_file: Text = ""
+    authorities: Text = ""
+    name_claim: Text = "preferred_username"
+    scopes: tuple[Text, ...] = ("openid", "profile")
+
+
 class People(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The listener for the organisation's own people and programs. certificate, key: PEM files; empty: plain HTTP.
 
     origins: as whom browsers and programs address it (``https://host``), if not as it listens.
+    proxies: addresses or networks of the proxy that stands before it: its word counts for who calls.
+    provider: whom people may sign in by, besides local accounts.
     """
 
     listen: Text = "localhost:8443"
     certificate: Text = ""
     key: Text = ""
     origins: tuple[Text, ...] = ()
+    proxies: tuple[Text, ...] = ()
+    provider: Provider | None = None
 
 
 class Peers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,6 +109,12 @@ class Peers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     addresses: dict[Organisation, Text] = {}
 
 
+class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Tables to load. folder: below it, a folder a source, each with a dataset.toml and .csv files; empty: none."""
+
+    folder: Text = ""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of it. Make one with `read_config`, which checks it."""
 
@@ -75,8 +123,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     passphrase_file: Text = ""
     database: Text = "sqlite"
     traces: Text = ""
+    backups: Text = ""
     people: People = People()
     peers: Peers = Peers()
+    data: Data = Data()
 
 
 def address(listen: str) -> tuple[str, int]:
@@ -108,6 +158,11 @@ def check_config(config: Config, where: str = FILE) -> Config:
         parts = urlsplit(origin)
         if parts.scheme not in ("https", "http") or not parts.hostname or parts.path or parts.query:
             raise Refused("config.bad_origin", file=where, origin=origin)
+    for proxy in config.people.proxies:
+        if not _is_network(proxy):
+            raise Refused("config.bad_proxy", file=where, proxy=proxy)
+    if config.people.provider is not None:
+        _check_provider(config.people.provider, where)
     for name, url in config.peers.addresses.items():
         parts = urlsplit(url)
         try:
@@ -119,6 +174,28 @@ def check_config(config: Config, where: str = FILE) -> Config:
     if not config.peers.hosts:
         raise Refused("config.no_hosts", file=where)
     return config
+
+
+def _check_provider(provider: Provider, where: str) -> None:
+    """Raises Refused, naming the key that cannot work."""
+    try:
+        parts = urlsplit(provider.issuer)
+        safe = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
+        issuer = safe and bool(parts.hostname) and not (parts.query or parts.fragment or parts.username)
+    except ValueError:
+        issuer = False
+    mapped = [role for values in provider.roles.values() for role in values.values()]
+    holds = {
+        "issuer": issuer,
+        "client_id": bool(provider.client_id),
+        "name_claim": bool(provider.name_claim),
+        "scopes": "openid" in provider.scopes,
+        "required": all(provider.required.values()),
+        "roles": bool(mapped) and set(mapped) <= set(ROLES),
+    }
+    for key, held in holds.items():
+        if not held:
+            raise Refused("config.bad_provider", file=where, key=key)
 
 
 def origins(people: People) -> tuple[str, ...]:
@@ -134,6 +211,14 @@ def _is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return False
+
+
+def _is_network(text: str) -> bool:
+    """One address, or a network that is not everybody."""
+    try:
+        return ipaddress.ip_network(text).prefixlen > 0
+    except ValueError:
+        return False
 
 
 def read_config(path: Path) -> Config:
@@ -165,23 +250,44 @@ organisation = {_quoted(config.organisation)}
 passphrase_file = {_quoted(config.passphrase_file)}
 database = {_quoted(config.database)}
 traces = {_quoted(config.traces)}
+backups = {_quoted(config.backups)}
 
 [people]
 listen = {_quoted(config.people.listen)}
 certificate = {_quoted(config.people.certificate)}
 key = {_quoted(config.people.key)}
 origins = [{", ".join(_quoted(origin) for origin in config.people.origins)}]
-
+proxies = [{", ".join(_quoted(proxy) for proxy in config.people.proxies)}]
+{_provider_text(config.people.provider)}
 [peers]
 listen = {_quoted(config.peers.listen)}
 hosts = [{", ".join(_quoted(host) for host in config.peers.hosts)}]
 
 [peers.addresses]
-{peers}"""
+{peers}
+[data]
+folder = {_quoted(config.data.folder)}
+"""
     try:
         write_file(path, text.encode())
     except OSError:
         raise Unavailable("config.unwritable", file=str(path)) from None
+
+
+def _provider_text(provider: Provider | None) -> str:
+    if provider is None:
+        return ""
+    keys = ("issuer", "client_id", "secret_file", "authorities", "name_claim")
+    lines = ["", "[people.provider]", *(f"{key} = {_quoted(getattr(provider, key))}" for key in keys)]
+    lines.append(f"scopes = [{', '.join(_quoted(scope) for scope in provider.scopes)}]")
+    if provider.required:
+        lines += ["", "[people.provider.required]"]
+        for claim, wanted in sorted(provider.required.items()):
+            lines.append(f"{_quoted(claim)} = [{', '.join(_quoted(value) for value in wanted)}]")
+    for claim, values in sorted(provider.roles.items()):
+        lines += ["", f"[people.provider.roles.{_quoted(claim)}]"]
+        lines += [f"{_quoted(value)} = {_quoted(role)}" for value, role in sorted(values.items())]
+    return "\n".join(lines) + "\n"
 
 
 def _quoted(text: str) -> str:
@@ -196,11 +302,15 @@ def passphrase(config: Config) -> str:
     named = os.environ.get("MEDVEIL_PASSPHRASE_FILE") or config.passphrase_file
     if not named:
         raise Refused("config.no_passphrase")
-    path = Path(named)
+    return secret_in(Path(named))
+
+
+def secret_in(path: Path) -> str:
+    """The secret in a file, without its last line end. Raises Refused (others may read it), Unavailable."""
     try:
         if path.stat().st_mode & 0o077:
-            raise Refused("config.open_passphrase", file=named)
+            raise Refused("config.open_passphrase", file=str(path))
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError):
-        raise Unavailable("config.unreadable", file=named) from None
+        raise Unavailable("config.unreadable", file=str(path)) from None
     return text.rstrip("\n")

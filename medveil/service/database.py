@@ -6,7 +6,8 @@ data of another application, another owner or a newer version is refused before 
 
 One writer at a time, on both engines: SQLite by ``BEGIN IMMEDIATE``, PostgreSQL by an advisory lock that each
 writing transaction takes first. So "look, then write" inside one `transaction` needs no further lock. A
-transaction that returned is durable (``synchronous=FULL``; PostgreSQL's ``synchronous_commit``).
+transaction that returned is durable (``synchronous=FULL``; PostgreSQL's ``synchronous_commit``). SQLite's writers
+wait by looking again and again, so that a busy one keeps the others out: those of one process take turns besides.
 
 Errors of the drivers become `Unavailable` (busy, full, unreachable: try again) or `DecodeError` (damaged, not
 ours). No message holds a statement, a parameter or a password: a URL is shown as host, port and name alone.
@@ -15,17 +16,19 @@ ours). No message holds a statement, a parameter or a password: a URL is shown a
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from medveil.service import sqlite_file
+from medveil.service.turns import Turns
 from wire.errors import DecodeError, Refused, Unavailable
 
 VERSION = 1
@@ -35,6 +38,7 @@ PARTS = (
     "medveil.service.throttling",
     "medveil.service.sign_in",
     "medveil.service.tokens",
+    "medveil.service.standing",
     "medveil.service.signatures",
     "medveil.service.oidc",
     "medveil.service.job_tables",
@@ -46,7 +50,8 @@ metadata = sa.MetaData()
 
 _BUSY_SECONDS = 5
 _POOL = 8
-_WRITER = 0x6D76_6731  # the advisory lock of PostgreSQL: "mvg1"
+WRITER = 0x6D76_6731
+"""The advisory lock of PostgreSQL that whoever writes holds: "mvg1"."""
 
 mark = sa.Table(
     "medveil_data",
@@ -82,6 +87,8 @@ class Database:
         self._reader = engine.execution_options(medveil_reads=True)
         self.place = place
         self.path = path
+        self._turns = Turns()
+        self._unwaiting: sqlite3.Connection | None = None
 
     @classmethod
     def open(
@@ -129,10 +136,71 @@ class Database:
 
         Raises Unavailable or DecodeError for the engine's own errors, ValueError for a broken constraint.
         """
-        with self._translated(), self._engine.begin() as connection:
+        with self._turn(), self._translated(), self._engine.begin() as connection:
             if self.path is None:
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER)))
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITER)))
             yield connection
+
+    def statement(self, text: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement in the driver's own words and markers, a transaction of its own; returns its rows.
+
+        What it wrote is durable on return. It is for what every call does, and costs a fifth of a `transaction`. On
+        PostgreSQL a statement that writes takes the lock `WRITER` itself. Raises as `transaction`.
+        """
+        with self._turn(), self._translated():
+            borrowed = self._engine.raw_connection()
+            try:
+                connection: Any = borrowed.driver_connection
+                if self.path is None:
+                    connection.autocommit = True
+                try:
+                    cursor = connection.execute(text, values)
+                    return cursor.fetchall() if cursor.description else []
+                finally:
+                    if self.path is None:
+                        connection.autocommit = False
+            except self._engine.dialect.loaded_dbapi.Error as error:
+                raise self._wrapped(error) from None
+            finally:
+                borrowed.close()
+
+    def glance(self, text: str) -> tuple[Any, ...] | None:
+        """The first row of a short query on the SQLite file's latest state, in microseconds: waits for nobody.
+
+        None where it would have to wait, or there is none. Raises as `transaction`.
+        """
+        cursor = self._at_once(text, ())
+        return None if cursor is None else cursor.fetchone()
+
+    def statement_at_once(self, text: str, values: Sequence[object] = ()) -> bool:
+        """As `statement`, if nobody else writes: False, and nothing is done, where it would have to wait.
+
+        What it waits for is the disk alone. It leaves the journal's tidying to `statement` and `transaction`, so that
+        one in some hundreds must be one of those. False on PostgreSQL. Raises as `transaction`.
+        """
+        if self.path is None or not self._turns.take(0):
+            return False
+        try:
+            return self._at_once(text, values) is not None
+        finally:
+            self._turns.pass_on()
+
+    def _at_once(self, text: str, values: Sequence[object]) -> sqlite3.Cursor | None:
+        """None where it is busy."""
+        if self._unwaiting is None:
+            with self._translated():
+                borrowed = self._engine.raw_connection()
+                self._unwaiting = cast(sqlite3.Connection, borrowed.driver_connection)
+                borrowed.detach()  # the pool no longer counts it; it is closed with the store
+                for pragma in ("busy_timeout=0", "wal_autocheckpoint=0"):
+                    self._unwaiting.execute(f"PRAGMA {pragma}")
+        try:
+            return self._unwaiting.execute(text, values)
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in sqlite_file.BUSY:
+                return None
+            with self._translated():
+                raise self._wrapped(error) from None
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -158,6 +226,9 @@ class Database:
 
     def close(self) -> None:
         """Close every connection. What was committed is durable already."""
+        if self._unwaiting is not None:
+            self._unwaiting.close()
+            self._unwaiting = None
         self._engine.dispose()
 
     def __repr__(self) -> str:
@@ -217,6 +288,26 @@ class Database:
             fault("migrate:committed")
 
     @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """This process's turn to write. PostgreSQL's own lock is fair."""
+        if self.path is None:
+            yield
+            return
+        if not self._turns.take(_BUSY_SECONDS):
+            raise Unavailable("database.busy", place=self.place, retry_after=1)
+        try:
+            yield
+        finally:
+            self._turns.pass_on()
+
+    def _wrapped(self, error: Exception) -> BaseException:
+        """The driver's error as SQLAlchemy would have raised it."""
+        dialect = self._engine.dialect
+        return exc.DBAPIError.instance(
+            None, None, error, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect
+        )
+
+    @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
@@ -261,11 +352,17 @@ def _engine(url: sa.URL) -> sa.Engine:
         event.listen(engine, "begin", _begun)
         return engine
     options = f"-c lock_timeout={_BUSY_SECONDS}s -c statement_timeout=30s -c idle_in_transaction_session_timeout=60s"
-    arguments = {"connect_timeout": _BUSY_SECONDS, "options": options, "application_name": "medveil"}
+    arguments = {"connect_timeout": _BUSY_SECONDS, "options": options, "application_name": "medveil", **_trust(url)}
     try:
         return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=arguments, **pool)
     except ModuleNotFoundError:
         raise Refused("database.no_driver") from None
+
+
+def _trust(url: sa.URL) -> dict[str, str]:
+    """TLS with a checked certificate towards another machine, unless the address says otherwise (``?sslmode=``)."""
+    here = not url.host or url.host.startswith("/") or url.host in ("localhost", "127.0.0.1", "::1")
+    return {} if here or "host" in url.query or "sslmode" in url.query else {"sslmode": "verify-full"}
 
 
 def _connected(connection: Any, _entry: ConnectionPoolEntry) -> None:

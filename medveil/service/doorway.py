@@ -39,6 +39,7 @@ SECURITY = {
 """Header fields of every answer that does not set them itself (OWASP ASVS 5.0, 3.4)."""
 _TRANSPORT = (b"strict-transport-security", b"max-age=63072000; includeSubDomains")
 _SECURITY = tuple((name.encode(), value.encode()) for name, value in SECURITY.items())
+_CONSOLE = "/console/"
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -93,7 +94,8 @@ class Doorway:
         leaving = _Leaving(send, request, scope.get("scheme") == "https")
         method = scope["method"] if scope["method"] in METHODS else "OTHER"
         carried = _carried(headers)
-        with self._traces.span(method, carried, server=True) as span, self._metrics.in_flight.track_inprogress():
+        with self._traces.span(method, carried, server=True) as span:
+            self._metrics.in_flight.inc()
             try:
                 self._check(scope, headers)
                 await self._app(scope, self._measured(scope, headers, receive), leaving)
@@ -106,16 +108,21 @@ class Doorway:
                 self._log.error("fault", request=request, trace=span.trace_id, **about(error))
                 await leaving.problem(problems.fault(), language)
             finally:
+                self._metrics.in_flight.dec()
                 self._record(scope, span, method, request, leaving.status, perf_counter() - started)
 
     def _check(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         """Raises what refuses a request before it is routed."""
         client = scope.get("client")
         self._rates.address(client[0] if client else "")
-        limits = self._limits
+        limits, fields = self._limits, scope["headers"]
+        hosts = sum(name == b"host" for name, _ in fields)
+        if hosts > 1 or (not hosts and scope.get("http_version") != "1.0"):  # RFC 9112, 3.2
+            raise MedveilError("http.bad_request")
+        if b"%" in (scope.get("raw_path") or b"") and not scope["path"].startswith(_CONSOLE):
+            raise MedveilError("http.bad_request")  # no address of the API needs it, and a proxy may read it otherwise
         if len(scope.get("raw_path") or scope["path"]) > limits.path or len(scope["query_string"]) > limits.query:
             raise MedveilError("http.address_too_long")
-        fields = scope["headers"]
         if len(fields) > limits.header_count or sum(len(name) + len(value) for name, value in fields) > limits.headers:
             raise MedveilError("http.headers_too_large")
         announced = headers.get(b"content-length", b"")

@@ -2,7 +2,8 @@
 
 A stream can be taken up again with Last-Event-ID: every event is in the table, numbered. Each listener has a
 queue of its own, of bounded length; whoever reads too slowly is dropped and nobody waits for it. An idle stream
-costs a task, a queue and, now and then, a comment line that keeps proxies from closing it.
+costs a task, a queue and, now and then, a comment line that keeps proxies from closing it. Before each of these, and
+before an event, its reader is asked again who it is: what was withdrawn meanwhile ends the stream.
 
 Spec: WHATWG HTML, 9.2 server-sent events (204 tells a client not to come back).
 """
@@ -31,6 +32,7 @@ _FIELDS = [
 ]
 _HEARTBEAT = b": \n\n"
 _PAGE = 500
+_KNOWN_SECONDS = 1.0  # for which a reader is not asked again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,13 +132,19 @@ class EventStream(Response):
     """The answer that streams one job's events.
 
     after: number of the last event that the client has. past: reads events after a number from the table, at most
-    500 at once.
+    500 at once. stands: whether the reader still may.
     """
 
     media_type = MEDIA_TYPE
 
     def __init__(
-        self, streams: Streams, job: str, owner: str, after: int, past: Callable[[str, int], Awaitable[list[Event]]]
+        self,
+        streams: Streams,
+        job: str,
+        owner: str,
+        after: int,
+        past: Callable[[str, int], Awaitable[list[Event]]],
+        stands: Callable[[], Awaitable[bool]],
     ) -> None:
         super().__init__()
         self._streams = streams
@@ -144,6 +152,7 @@ class EventStream(Response):
         self._owner = owner
         self._after = after
         self._past = past
+        self._stands = stands
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See `starlette.responses.Response.__call__`. Raises Unavailable before anything is sent."""
@@ -186,15 +195,23 @@ class EventStream(Response):
             if page[-1].last:
                 await write(b"", more=False)
                 return
+        known = clock()
         while clock() < until:
+            event_or_end: Event | None = None
             try:
                 async with asyncio.timeout(limits.heartbeat):
                     event_or_end = await listener.queue.get()
+                if event_or_end is None:
+                    break
             except TimeoutError:
+                pass
+            if clock() - known >= _KNOWN_SECONDS:
+                if not await self._stands():
+                    break
+                known = clock()
+            if event_or_end is None:
                 await write(_HEARTBEAT)
                 continue
-            if event_or_end is None:
-                break
             if event_or_end.number > sent:
                 await write(_line(event_or_end))
                 sent = event_or_end.number

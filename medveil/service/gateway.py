@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -28,9 +29,11 @@ from medveil.network.peers import PeerLines, identify, peers_app
 from medveil.network.post import NetworkPost
 from medveil.network.protocol import PeerServer
 from medveil.network.remote_engine import RemoteEngine
+from medveil.network.replica_door import replica_routes
 from medveil.service.config import address
 from medveil.service.database import Database
 from medveil.service.home import Home
+from medveil.service.returned import Return, audit_trouble
 from medveil.service.serve import bind
 from wire.canonical import encode
 from wire.checkpoint.membership import Membership
@@ -57,9 +60,12 @@ class Gateway:
         self._seen: Membership | None = None
         self.engine: Engine
         self.account: LedgerAccount
+        self.returning: Return | None = None
+        """What is left to do for a home that came back from a backup; see `medveil.service.returned`."""
         self.post: NetworkPost
         self.database: Database
         self.peers: tuple[str, int]
+        self.tls: PeerTls
 
     @classmethod
     async def start(cls, home: Home, clock: Callable[[], int], steady: Callable[[], int] | None = None) -> Gateway:
@@ -80,24 +86,30 @@ class Gateway:
         home, name = self.home, self.organisation.name
         self._parts.callback(home.close)
         trust = home.trust
-        tls = PeerTls(_private(home.folder / "tls"), name, home.config.peers.hosts, self.clock, self.organisation.rand)
-        await asyncio.to_thread(tls.refresh, trust.latest, self.organisation.tls_seed)
+        hosts = home.config.peers.hosts
+        self.tls = tls = PeerTls(_private(home.folder / "tls"), name, hosts, self.clock, self.organisation.rand)
+        await asyncio.to_thread(self._renew, tls, trust.latest)
+        self.returning = Return.of(home, self.clock)
         self._seen = trust.latest
         lines = PeerLines(tls, home.config.peers.addresses)
         self._parts.push_async_callback(lines.close)
         self.database = await asyncio.to_thread(home.database)
         self._parts.callback(self.database.close)
-        founding = trust.founding
+        founding, returning, copy = trust.founding, self.returning, None
+        if returning is not None:
+            await asyncio.to_thread(returning.settle, self.database)
         if trust.sequencer == name:
             path = home.folder / "ledger.sqlite"
+            if returning is not None:
+                await returning.recover_ledger(path, founding, lines.to)
             signer = self.organisation.cosigner
             self.engine = await EmbeddedEngine.open(path, founding, signer, self.clock, steady=self._steady)
         else:
             copy = await asyncio.to_thread(BlockCopy, home.folder / "blocks.sqlite", founding)
             self._parts.callback(copy.close)
-            self.engine = RemoteEngine(lines.to(trust.sequencer), founding, copy)
+            self.engine = RemoteEngine(lines.following(trust.sequencer), founding, copy)
         replica = await asyncio.to_thread(self._replica)
-        self.account = LedgerAccount(name, self.organisation.signer, self.engine, replica, trust)
+        self.account = LedgerAccount(name, self.organisation.keys.envelopes, self.engine, replica, trust)
         self.post = NetworkPost(name, self.database, lines.to, self.clock)
         await self.post.start()
         self._parts.push_async_callback(self.post.close)
@@ -105,7 +117,7 @@ class Gateway:
         self._following = asyncio.create_task(self.account.attend(), name=f"{name} follows the ledger")
         self._parts.push_async_callback(_ended, self._following)
         who = identify(lambda: self.account.trust.latest, self.clock)
-        routes = self.post.routes(who)
+        routes = self.post.routes(who) + replica_routes(replica, copy, who)
         if trust.sequencer == name:
             routes += ledger_routes(self.engine, who)
         server = PeerServer(peers_app(routes), bind(*address(home.config.peers.listen)), tls.listening)
@@ -115,6 +127,27 @@ class Gateway:
         self.peers = server.address
         refreshing = asyncio.create_task(self._refresh(tls), name=f"{name} keeps its certificate fresh")
         self._parts.push_async_callback(_cancelled, refreshing)
+        looking = asyncio.create_task(self._look_back(lines), name=f"{name} looks at what it may have forgotten")
+        self._parts.push_async_callback(_cancelled, looking)
+
+    async def _look_back(self, lines: PeerLines) -> None:
+        """See whether the ledger knows more of this organisation than its home does; let a restored home sign again."""
+        organisation = self.organisation
+        if self.returning is not None:
+            await self.returning.wait(self.account, lines.to)
+            self.account.replica.silent = False
+        while True:
+            try:
+                state = await self.account.caught_up()
+                break
+            except Unavailable:
+                await asyncio.sleep(REFRESH_SECONDS / 60)
+        trouble = audit_trouble(organisation, state)
+        organisation.audit.hold(trouble)
+        if trouble is not None:
+            print(f"medveil: {trouble().text()}", file=sys.stderr, flush=True)
+        if self.returning is not None:
+            self.returning = await asyncio.to_thread(self.returning.done)
 
     def _replica(self) -> Replica:
         return Replica(
@@ -124,6 +157,7 @@ class Gateway:
             self.clock,
             self.home.folder / "cosigned.note",
             report=self._keep_split_view,
+            silent=self.returning is not None,
         )
 
     def _keep_split_view(self, split: SplitView) -> None:
@@ -141,16 +175,24 @@ class Gateway:
         """Whether it follows the ledger: a check of readiness."""
         return not self._following.done()
 
+    def _renew(self, tls: PeerTls, members: Membership) -> None:
+        keys = self.organisation.keys
+        tls.refresh(members, self.organisation.tls_seed(members), keys.newest.tls_seed)
+
     async def _refresh(self, tls: PeerTls) -> None:
         """Follow the members with the certificate and the lines, as changes become final."""
-        looked = asyncio.get_running_loop().time()
+        looked, newest = asyncio.get_running_loop().time(), self.organisation.keys.newest
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             present, at = self.account.trust.latest, asyncio.get_running_loop().time()
-            if present is self._seen and at - looked < REFRESH_SECONDS:
+            drawn, newest = newest is not self.organisation.keys.newest, self.organisation.keys.newest
+            if present is self._seen and not drawn and at - looked < REFRESH_SECONDS:
                 continue
             with contextlib.suppress(MedveilError):  # it left: nobody listens to it any more
-                await asyncio.to_thread(tls.refresh, present, self.organisation.tls_seed)
+                await asyncio.to_thread(self._renew, tls, present)
+            if present is not self._seen:
+                with contextlib.suppress(MedveilError):  # readiness tells of a disk that takes nothing
+                    await asyncio.to_thread(self.home.follow, self.account.trust)
             self._seen, looked = present, at
 
     async def stop(self) -> None:

@@ -10,6 +10,7 @@
     blocks.sqlite     its copy of the ledger; ledger.sqlite too at the sequencer
     service.sqlite    people, tokens, jobs, messages (unless the database is PostgreSQL)
     tls/              its present certificate and key
+    restored.json     only in a home that came back from a backup, until it has caught up
     data-version      of this layout; a newer one is refused
 
 Made whole or not at all; mode 700. Secret keys are in the vault, never in a file of their own.
@@ -78,7 +79,7 @@ class Home:
             try:
                 member = msgspec.structs.replace(organisation.member(re_executes), tier=tier)
                 check_member(member)
-                card = make_card(member, chain, organisation.signers)
+                card = make_card(member, chain, organisation.keys.first.signers)
             finally:
                 organisation.close()
             write_config(part / FILE, Config(VERSION, name, peers=Peers(hosts=hosts)))
@@ -162,10 +163,17 @@ class Home:
         if path.exists() and read_trust(path).genesis_hash != trust.genesis_hash:
             raise Refused("home.joined_another", organisation=self.organisation.name)
         named = trust.latest.find(self.organisation.name)
-        own = self.organisation.signers[0].key
-        if named is not None and named.keys.envelope.key != own:
+        own = [generation.envelope.key for generation in self.organisation.keys.generations]
+        if named is not None and named.keys.envelope.key not in own:
             raise VerificationError("home.other_keys", organisation=self.organisation.name)
         write_trust(path, trust)
+
+    def follow(self, trust: TrustFile) -> None:
+        """Keep the pinned file as the ledger's handovers have extended it: a later start knows the members of now.
+
+        Raises Unavailable (disk).
+        """
+        write_trust(self.folder / CONSORTIUM, trust)
 
     def close(self) -> None:
         """Let go of everything."""

@@ -116,9 +116,13 @@ class PatientProtocol(HttpToolsProtocol):
         self._refuse("http.bad_request")
 
     def _refuse(self, code: str) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._cut()  # an answer is under way: another would be read as its continuation
-            return
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if cycle.response_started or self.pipeline or not self._in_body:
+                self._cut()  # another answer is due first, or under way: this one would be taken for it
+                return
+            cycle.disconnected = True  # it is this very request's body: nobody else answers it
+            cycle.message_event.set()
         answer = problems.answer(MedveilError(code), str(uuid.uuid4()), "en", headers={"connection": "close"})
         head = [f"HTTP/1.1 {answer.status} {problems.TITLES[answer.status][0]}"]
         head += [f"{name}: {value}" for name, value in (*answer.headers, ("x-content-type-options", "nosniff"))]

@@ -12,7 +12,9 @@ from medveil.service.callers import May
 from medveil.service.events import MEDIA_TYPE, EventStream
 from medveil.service.job_tables import ENDED, Job, State
 from medveil.service.jobs import Jobs
-from medveil.service.rights import Principal
+from medveil.service.path_router import PathRouter
+from medveil.service.rights import Principal, check
+from wire.errors import MedveilError
 
 _ID = "^[0-9a-f]{32}$"
 JobId = Annotated[str, Path(pattern=_ID, description="The job's id, from the answer that began it.")]
@@ -82,7 +84,7 @@ Canceller = Annotated[Principal, Depends(May("jobs.cancel"))]
 
 def job_routes(jobs: Jobs) -> APIRouter:
     """The router of ``/v1/jobs``."""
-    router = APIRouter(tags=["jobs"])
+    router = PathRouter(tags=["jobs"])
 
     @router.get("/v1/jobs", summary="List your jobs", responses=problems.documented(404))
     async def list_jobs(
@@ -116,6 +118,7 @@ def job_routes(jobs: Jobs) -> APIRouter:
         },
     )
     async def follow_job(
+        request: Request,
         caller: Reader,
         job: JobId,
         last_event_id: Annotated[
@@ -127,7 +130,16 @@ def job_routes(jobs: Jobs) -> APIRouter:
         after = int(last_event_id)
         if found.state in ENDED and after >= found.events:
             return Response(status_code=204)
-        return EventStream(jobs.streams, job, caller.id, after, jobs.past)
+
+        async def stands() -> bool:
+            try:
+                now: Principal = await request.app.state.known(request)
+                check(now, "jobs.read")
+            except MedveilError:
+                return False
+            return now.id == caller.id
+
+        return EventStream(jobs.streams, job, caller.id, after, jobs.past, stands)
 
     @router.post("/v1/jobs/{job}/cancel", summary="Cancel a job", responses=problems.documented(404))
     async def cancel_job(request: Request, caller: Canceller, job: JobId) -> JobView:

@@ -10,6 +10,7 @@ synchronous; callers run them in a thread.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -115,6 +116,9 @@ class Event(NamedTuple):
         return self.name == "state" and json.loads(self.data)["state"] in ENDED
 
 
+_LONGEST_KEY = 128
+"""Characters of the column `key`. SQLite would take more, PostgreSQL refuses them."""
+
 _VISIBLE = [column for column in jobs.c if column.name not in {"key", "request", "seed"}]
 
 
@@ -169,8 +173,11 @@ class JobStore:
     def add(self, job: Job, secret: Secret, key: str | None, most_unfinished: int) -> tuple[Job, Event | None]:
         """Keep a new job. The event is None where `key` names a job of this owner already, which is returned.
 
-        Raises Unavailable if `most_unfinished` of the owner's have not ended.
+        A key that is too long for the table stands there as its hash. Raises Unavailable if `most_unfinished` of the
+        owner's have not ended.
         """
+        if key is not None and len(key) > _LONGEST_KEY:
+            key = f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
         with self._database.transaction() as connection:
             if key is not None:
                 found = connection.execute(

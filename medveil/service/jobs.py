@@ -20,10 +20,14 @@ from medveil.service.journal import SEED, Clock, Control, Guard, JobCancelled, J
 from medveil.service.logs import Log, Vocabulary, about
 from medveil.service.metrics import Metrics
 from medveil.service.traces import Traces
-from wire.errors import MedveilError, VerificationError
+from wire.errors import MedveilError, Refused, VerificationError
 
 Work = Callable[[Journal], Awaitable[str | None]]
 """A kind of job's work: returns the reference of its result. Whatever it does goes through `Journal.once`."""
+
+
+PEER = "organisation:"
+"""What the owner of a job begins with that another organisation began; its name follows."""
 
 
 class Kind(NamedTuple):
@@ -37,10 +41,16 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class JobLimits:
-    """How many run at once, in all and of one owner, and how many of one owner may wait."""
+    """How many run at once, in all and of one owner, and how many of one owner may wait.
+
+    Other organisations' are counted apart from those of the own people: flows that answer mostly wait for each other,
+    and with few places two gateways could each run what the other lets wait.
+    """
 
     running: int = 16
     per_owner: int = 4
+    of_peers: int = 128
+    per_peer: int = 32
     waiting: int = 32
 
 
@@ -79,7 +89,13 @@ class Jobs:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._controls: dict[str, Control] = {}
         self._of_owner: Counter[str] = Counter()
+        self._of_kind: Counter[bool] = Counter()  # of peers, of own people
         self._closing = False
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many jobs run in this process, and how many wait."""
+        return len(self._running), len(self._waiting)
 
     def register(self, kind: str, work: Work, steps: int | None = None, guard: Guard | None = None) -> None:
         """Make a kind of job known. Do so before `resume`. kind: a name from the source, never from a caller."""
@@ -101,8 +117,8 @@ class Jobs:
         """Begin a job; it is durable when this returns.
 
         request: what the work is asked (secret, sealed in the table). key: the caller's name for this very use; a
-        second call with it returns the job of the first. Raises Unavailable if too many of the owner's are waiting,
-        ValueError for a kind that was not registered.
+        second call with it returns the job of the first. Raises Refused if that one was asked something else,
+        Unavailable if too many of the owner's are waiting, ValueError for a kind that was not registered.
         """
         if kind not in self._kinds:
             raise ValueError(f"no kind of job {kind!r}")
@@ -112,7 +128,8 @@ class Jobs:
             self._sealer.seal(sealed_under(identity, "seed"), self._rand(SEED)),
         )
         now = self._clock()
-        total, most = self._kinds[kind].steps, self.limits.per_owner + self.limits.waiting
+        most = (self.limits.per_peer if owner.startswith(PEER) else self.limits.per_owner) + self.limits.waiting
+        total = self._kinds[kind].steps
         job = Job(identity, kind, owner, "waiting", False, now, now, 0, total, None, None, None, 0)
         kept, event = await asyncio.to_thread(self.store.add, job, secret, key, most)
         if event is not None:
@@ -120,7 +137,19 @@ class Jobs:
             self._log.info("job.waiting", job=kept.id, kind=kind)
             self._waiting[kept.id] = kept
             self._admit()
+        elif kept.kind != kind or await self._asked(kept.id) not in (request, None):
+            raise Refused("jobs.key_used", job=kept.id)
         return kept
+
+    async def _asked(self, job: str) -> bytes | None:
+        """What a job was asked (secret); None once it has ended, for then that is gone."""
+        secret = await asyncio.to_thread(self.store.secret, job)
+        if not secret.request:
+            return None
+        try:
+            return self._sealer.open(sealed_under(job, "request"), secret.request)
+        except VerificationError:
+            raise VerificationError("jobs.bad_record", job=job, step="request") from None
 
     async def get(self, job: str, owner: str) -> Job:
         """One job of its owner. Raises Refused if there is none."""
@@ -146,6 +175,11 @@ class Jobs:
             self._told(found.kind, job, event, "waiting", "cancelled")
         return found
 
+    def fault(self, error: Exception) -> None:
+        """Say that a job could not be begun by a fault of this program."""
+        self._metrics.faults.inc()
+        self._log.error("fault", part="reception", **about(error))
+
     async def close(self, grace: float) -> None:
         """Stop: running jobs at their next step, within `grace` seconds; later ones in the middle of a step, which
         runs again when the process does."""
@@ -164,12 +198,15 @@ class Jobs:
         if self._closing:
             return
         for job in list(self._waiting.values()):
-            if len(self._running) >= self.limits.running:
-                return
-            if self._of_owner[job.owner] >= self.limits.per_owner:
+            peer = job.owner.startswith(PEER)
+            most, each = (
+                (self.limits.of_peers, self.limits.per_peer) if peer else (self.limits.running, self.limits.per_owner)
+            )
+            if self._of_kind[peer] >= most or self._of_owner[job.owner] >= each:
                 continue
             del self._waiting[job.id]
             self._of_owner[job.owner] += 1
+            self._of_kind[peer] += 1
             self._controls[job.id] = Control(job.cancelling)
             task = asyncio.create_task(self._run(job), name=f"job {job.id}")
             self._running[job.id] = task
@@ -179,6 +216,7 @@ class Jobs:
         self._running.pop(job.id, None)
         self._controls.pop(job.id, None)
         self._of_owner[job.owner] -= 1
+        self._of_kind[job.owner.startswith(PEER)] -= 1
         if not self._of_owner[job.owner]:
             del self._of_owner[job.owner]
         error = None if task.cancelled() else task.exception()
@@ -203,7 +241,7 @@ class Jobs:
             with self._traces.span(f"job {self._vocabulary.known(job.kind)}") as span:
                 span.note("medveil.job", job.id)
                 span.note("medveil.job.kind", job.kind)
-                result = await self._work(job, control)
+                result = await self._work(job, control, resumed=event is None)
         except BaseException as group:
             error = _first(group)
             if isinstance(error, JobPaused):
@@ -224,16 +262,16 @@ class Jobs:
         ended = await asyncio.to_thread(self.store.end, job.id, self._clock(), state, result, why)
         self._told(job.kind, job.id, ended, "running", state, why)
 
-    async def _work(self, job: Job, control: Control) -> str | None:
+    async def _work(self, job: Job, control: Control, resumed: bool) -> str | None:
         kind = self._kinds.get(job.kind)
         if kind is None:
             raise MedveilError("jobs.unknown_kind", job=job.id, kind=job.kind)
+        request = await self._asked(job.id) or b""
         secret = await asyncio.to_thread(self.store.secret, job.id)
         try:
-            request = self._sealer.open(sealed_under(job.id, "request"), secret.request)
             seed = self._sealer.open(sealed_under(job.id, "seed"), secret.seed)
         except VerificationError:
-            raise VerificationError("jobs.bad_record", job=job.id, step="request") from None
+            raise VerificationError("jobs.bad_record", job=job.id, step="seed") from None
         journal = Journal(
             job.id,
             job.owner,
@@ -246,7 +284,8 @@ class Jobs:
             told=lambda event: self.streams.publish(job.id, event),
             guard=kind.guard,
         )
-        await journal.boundary()
+        if not resumed:  # else the work itself hears that it was cancelled: it may have begun what it must end
+            await journal.boundary()
         return await kind.work(journal)
 
     def _told(

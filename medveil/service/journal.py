@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from medveil.gateway.steps import FlowCancelled, FlowPaused
 from medveil.service.job_tables import Event, JobStore
 from wire.canonical import Wire, decode, encode
 from wire.domains import JOB_RAND, JOB_RECORD, digest
@@ -47,11 +48,11 @@ class Sealer(Protocol):
         ...
 
 
-class JobCancelled(BaseException):
-    """The owner wants no more of this job. Not an Exception: a step's own handlers do not swallow it."""
+class JobCancelled(FlowCancelled):
+    """The owner wants no more of this job."""
 
 
-class JobPaused(BaseException):
+class JobPaused(FlowPaused):
     """The process stops; the job goes on at this step when it runs again."""
 
 
@@ -109,6 +110,10 @@ class Journal:
             raise JobCancelled
         if self._guard is not None:
             await self._guard(self)
+
+    async def kept(self, step: str) -> bool:
+        """Whether that step was recorded, in this life of the job or an earlier one."""
+        return await asyncio.to_thread(self._store.record_of, self.job, step) is not None
 
     async def once(self, step: str, kind: type[W], work: Callable[[], Awaitable[W]]) -> W:
         """What `work` gives, or gave when this step was recorded: then it does not run again.

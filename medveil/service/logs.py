@@ -11,6 +11,7 @@ quote a request, is left out, and so is the text of an exception.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
@@ -45,8 +46,10 @@ EVENTS = frozenset(
         "job.done",
         "job.failed",
         "job.cancelled",
+        "jobs.forgotten",
         "stream.dropped",
         "denial_not_kept",
+        "tls.refused",
     }
 )
 """All events there are. A part that logs adds its own here, so that the list stays on one screen."""
@@ -156,6 +159,17 @@ def _line(_logger: object, _level: str, fields: MutableMapping[str, Any]) -> byt
     return msgspec.json.encode(fields)
 
 
+class _Lines(structlog.BytesLogger):
+    """Writes lines. One that cannot be written (whoever read them is gone, the disk is full) is lost, and nothing else:
+    a gateway serves and stops without its log."""
+
+    def msg(self, message: bytes) -> None:
+        with contextlib.suppress(OSError):
+            super().msg(message)
+
+    debug = info = warning = warn = error = critical = fatal = exception = log = msg
+
+
 def make_log(
     organisation: str,
     vocabulary: Vocabulary,
@@ -170,7 +184,7 @@ def make_log(
     if level not in _LEVELS:
         raise ValueError(f"no log level {level!r}; there are {', '.join(_LEVELS)}")
     made = structlog.wrap_logger(
-        structlog.BytesLogger(file if file is not None else sys.stderr.buffer),
+        _Lines(file if file is not None else sys.stderr.buffer),
         processors=[_Allowed(organisation, vocabulary, clock), _line],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         cache_logger_on_first_use=True,

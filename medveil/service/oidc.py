@@ -64,6 +64,7 @@ class Provider:
     """One provider, as gateway.toml describes it. client_secret: secret, empty for a public client.
 
     roles: claim -> value -> role; a claim is a text or a list of texts. name_claim: gives the account's name.
+    required: claim -> values, of which the id token must have one; for ``acr`` they are asked for, too.
     """
 
     issuer: str
@@ -73,6 +74,7 @@ class Provider:
     client_secret: str = field(default="", repr=False)
     name_claim: str = "preferred_username"
     scopes: tuple[str, ...] = ("openid", "profile")
+    required: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not _is_safe(self.issuer) or not self.client_id or "openid" not in self.scopes:
@@ -137,6 +139,8 @@ class ProviderSignIn:
             "code_challenge": challenge,
             "code_challenge_method": "S256",
         }
+        if "acr" in self._provider.required:
+            query["acr_values"] = " ".join(self._provider.required["acr"])
         return Begun(f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}", browser)
 
     def finish(self, answer: Mapping[str, str], browser: str, *, replaces: str = "") -> SignedIn:
@@ -152,6 +156,9 @@ class ProviderSignIn:
         if "error" in answer or not answer.get("code"):
             raise Refused("oidc.provider_refused")
         claims = self._checked(self._exchange(answer["code"], verifier), nonce)
+        for claim, wanted in self._provider.required.items():
+            if not set(_texts(claims.get(claim))) & set(wanted):
+                raise Refused("oidc.not_as_required", claim=claim)
         given = self._roles(claims)
         name = claims.get(self._provider.name_claim)
         if not isinstance(name, str):
@@ -266,12 +273,9 @@ class ProviderSignIn:
         return self._document[1]
 
     def _roles(self, claims: Mapping[str, Any]) -> frozenset[str]:
-        given = set()
+        given: set[str] = set()
         for claim, values in self._provider.roles.items():
-            found = claims.get(claim)
-            for one in found if isinstance(found, list) else [found]:
-                if isinstance(one, str) and one in values:
-                    given.add(values[one])
+            given.update(values[one] for one in _texts(claims.get(claim)) if one in values)
         if not given:
             raise Refused("oidc.no_role")
         return frozenset(given)
@@ -325,6 +329,11 @@ def _is_safe(url: str) -> bool:
     except ValueError:
         return False
     return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK))
+
+
+def _texts(claim: object) -> list[str]:
+    """The texts of a claim that is one, or a list of them."""
+    return [one for one in (claim if isinstance(claim, list) else [claim]) if isinstance(one, str)]
 
 
 def _is_time(value: object) -> bool:

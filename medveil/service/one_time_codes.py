@@ -4,7 +4,7 @@ A TOTP code is accepted for its own step and one to each side, and once: the las
 only later ones count. The seed must be had in the clear to check a code, so it is kept encrypted (AES-256-GCM,
 bound to the person) under a key outside the database.
 
-Recovery codes have 80 bits, are kept hashed, and each works once.
+Recovery codes have 120 bits, so that one hash keeps them, and each works once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEP_SECONDS = 30
 RECOVERY_CODES = 10
 
 _SEED_BYTES = 20
-_RECOVERY_BYTES = 10
+_RECOVERY_BYTES = 15
 _NONCE_BYTES = 12
 
 
@@ -73,9 +73,9 @@ def unlock_seed(key: bytes, person: str, locked: bytes) -> bytes:
 
 
 def new_recovery_codes(rand: Callable[[int], bytes]) -> list[str]:
-    """Ten codes like ``ABCD-EFGH-IJKL-MNOP``, to be shown once."""
+    """Ten codes like ``ABCD-EFGH-IJKL-MNOP-QRST-UVWX``, to be shown once."""
     codes = [base64.b32encode(rand(_RECOVERY_BYTES)).decode() for _ in range(RECOVERY_CODES)]
-    return ["-".join(code[i : i + 4] for i in range(0, 16, 4)) for code in codes]
+    return ["-".join(code[i : i + 4] for i in range(0, len(code), 4)) for code in codes]
 
 
 def recovery_digest(person: str, code: str) -> bytes:

@@ -199,6 +199,14 @@ class People:
                 self._keep_an_admin(connection, name)
             self._log(connection, by, "people.disabled" if disabled else "people.enabled", name)
 
+    def end_sessions(self, by: Principal, name: str) -> None:
+        """End all of somebody's sessions; their tokens stay. Needs ``people.manage``."""
+        check(by, "people.manage")
+        with self._database.transaction() as connection:
+            _known(connection, name)
+            connection.execute(sessions.delete().where(sessions.c.person == name))
+            self._log(connection, by, "people.sessions_ended", name)
+
     def of_provider(self, issuer: str, subject: str, name: str, given: frozenset[str]) -> str:
         """The account of somebody whom an OpenID provider vouches for, made at the first sign-in; returns its name.
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends
 from medveil.gateway import problems
 from medveil.service.bodies import Invitation, NewPerson, NewRoles, PeopleList, PersonPath, PersonView, Reset
 from medveil.service.callers import May
+from medveil.service.path_router import PathRouter
 from medveil.service.people import People
 from medveil.service.rights import Principal
 
@@ -18,7 +19,7 @@ _CHANGES = problems.documented(404, 409)
 
 def people_routes(people: People) -> APIRouter:
     """The router of ``/v1/people``."""
-    router = APIRouter(tags=["people"])
+    router = PathRouter(tags=["people"])
 
     @router.get("/v1/people", summary="List the accounts")
     async def listed(who: Reader) -> PeopleList:
@@ -57,6 +58,11 @@ def people_routes(people: People) -> APIRouter:
     async def enable(who: Admin, person: PersonPath) -> None:
         """Let somebody sign in again."""
         await asyncio.to_thread(people.set_disabled, who, person, False)
+
+    @router.post("/v1/people/{person}/sign-out", status_code=204, summary="End somebody's sessions", responses=_CHANGES)
+    async def end_sessions(who: Admin, person: PersonPath) -> None:
+        """Wherever they are signed in. They can sign in again; their programs' tokens stay."""
+        await asyncio.to_thread(people.end_sessions, who, person)
 
     @router.post("/v1/people/{person}/reset", summary="Reset an account", responses=_CHANGES)
     async def reset(who: Admin, person: PersonPath, body: Reset) -> Invitation:

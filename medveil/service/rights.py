@@ -73,9 +73,9 @@ RIGHTS: dict[str, Right] = {
     "audit.anchor": _of("officer"),
     "evidence.export": _of("officer", "auditor"),
     "security.read": _of("auditor", "admin"),
-    # jobs: a job's own right is asked besides
-    "jobs.read": _of("officer", "researcher", "clerk", "auditor"),
-    "jobs.cancel": _of("officer", "researcher", "clerk"),
+    # jobs, one's own: a job's own right is asked besides
+    "jobs.read": _of(*ROLES),
+    "jobs.cancel": _of("officer", "researcher", "clerk", "admin"),
     # the service itself
     "service.read": _of("admin", "auditor"),
     "service.manage": _of("admin", programs=False),  # backup, stop

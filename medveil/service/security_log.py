@@ -10,7 +10,7 @@ an outsider typed: an unknown name is written as such.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -24,6 +24,10 @@ from wire.errors import VerificationError
 
 _START = bytes(32)
 
+Head = tuple[int, bytes]
+"""Number and hash of the last entry."""
+Row = tuple[int, int, str, str, str, str, bytes]
+
 entries = sa.Table(
     "security_log",
     metadata,
@@ -35,6 +39,8 @@ entries = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("hash", sa.LargeBinary, nullable=False),
 )
+
+COLUMNS = tuple(column.name for column in entries.c)
 
 _REFUSALS = {
     "sqlite": [
@@ -91,20 +97,23 @@ def append(connection: sa.Connection, at: int, actor: str, what: str, subject: s
     append_all(connection, [Noted(at, actor, what, subject, reason)])
 
 
-def append_all(connection: sa.Connection, noted: Sequence[Noted]) -> None:
-    """Write entries, in this order, in the caller's writing transaction."""
-    last = connection.execute(
-        sa.select(entries.c.sequence, entries.c.hash).order_by(entries.c.sequence.desc()).limit(1)
-    ).one_or_none()
-    sequence, previous = (last.sequence, bytes(last.hash)) if last else (0, _START)
-    rows = []
+def append_all(connection: sa.Connection, noted: Sequence[Noted]) -> tuple[int, bytes]:
+    """Write entries, in this order, in the caller's writing transaction; returns the new head, as `head` would."""
+    rows, after = chained(head(connection), noted)
+    if rows:
+        connection.execute(entries.insert(), [dict(zip(COLUMNS, row, strict=True)) for row in rows])
+    return after
+
+
+def chained(after: Head, noted: Iterable[Noted]) -> tuple[list[Row], Head]:
+    """The rows, in the order of `COLUMNS`, that continue the chain after a head; and the new head."""
+    (sequence, previous), rows = after, []
     for one in noted:
         sequence += 1
-        entry = SecurityEntry(sequence, one.at, *(text[:300] for text in one[1:]))
-        previous = digest(SECURITY_LOG, previous, encode(entry))
-        rows.append({name: getattr(entry, name) for name in entry.__struct_fields__} | {"hash": previous})
-    if rows:
-        connection.execute(entries.insert(), rows)
+        fields = (sequence, one.at, one.actor[:300], one.event[:300], one.subject[:300], one.reason[:300])
+        previous = digest(SECURITY_LOG, previous, encode(SecurityEntry(*fields)))
+        rows.append((*fields, previous))
+    return rows, (sequence, previous)
 
 
 def read(connection: sa.Connection, *, before: int | None = None, limit: int = 100) -> list[SecurityEntry]:
@@ -115,13 +124,14 @@ def read(connection: sa.Connection, *, before: int | None = None, limit: int = 1
     return [_entry(row) for row in connection.execute(query)]
 
 
-def head(connection: sa.Connection) -> tuple[int, bytes]:
+def head(connection: sa.Connection) -> Head:
     """How many entries there are, and the hash of the last (32 zero bytes where there is none)."""
-    row = connection.execute(sa.select(entries).order_by(entries.c.sequence.desc()).limit(1)).one_or_none()
+    last = sa.select(entries.c.sequence, entries.c.hash).order_by(entries.c.sequence.desc()).limit(1)
+    row = connection.execute(last).one_or_none()
     return (int(row.sequence), bytes(row.hash)) if row else (0, _START)
 
 
-def verify(connection: sa.Connection, kept: tuple[int, bytes] | None = None) -> int:
+def verify(connection: sa.Connection, kept: Head | None = None) -> int:
     """Check the whole chain, and that it passes through the `kept` head; returns the number of entries.
 
     Raises VerificationError naming the first entry that does not fit.

@@ -9,6 +9,7 @@ from medveil.service import security_log
 from medveil.service.bodies import Chain, EntryPage, EntryView
 from medveil.service.callers import May
 from medveil.service.database import Database
+from medveil.service.path_router import PathRouter
 from medveil.service.rights import Principal
 from medveil.service.security_trail import SecurityTrail
 from wire.errors import VerificationError
@@ -19,7 +20,7 @@ _MOST = 2**53
 
 def security_routes(database: Database, trail: SecurityTrail) -> APIRouter:
     """The router of ``/v1/security-log``."""
-    router = APIRouter(tags=["security log"])
+    router = PathRouter(tags=["security log"])
     checking = asyncio.Lock()  # the whole log is read: one at a time
 
     @router.get("/v1/security-log", summary="Read the security log")

@@ -1,7 +1,6 @@
 """How a running service writes its security log: many entries in one transaction, denials within bounds.
 
-A note is durable when `note` returns. What waits while one transaction is written goes into the next one together,
-so that a hundred calls at once cost a few flushes of the disk, not a hundred.
+A note is durable when `note` returns. What waits while one is written goes into the next one together (`gathered`).
 
 Every denial is noted. So that nobody fills the disk with denials, the entries of one hour are bounded: for each
 address of callers who are nobody, for all such addresses together, and for each person or program. What is beyond
@@ -15,8 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from medveil.service import security_log
 from medveil.service.database import Database
+from medveil.service.gathered import Gathered
+from medveil.service.log_writer import LogWriter
 from medveil.service.rates import network
 from medveil.service.rights import NOBODY
 from medveil.service.security_log import Noted
@@ -25,7 +25,6 @@ from wire.errors import MedveilError
 Clock = Callable[[], int]
 
 HOUR_MS = 3600 * 1000
-_MOST_TOGETHER = 500
 _NOBODY = "-"
 _WRITTEN_ALREADY = frozenset({"accounts.not_signed_in", "accounts.not_confirmed"})
 """Refusals that `sign_in` writes in the transaction that counts them."""
@@ -44,11 +43,12 @@ class SecurityTrail:
     """The pen of one process. Used in one event loop; `database` may be shared."""
 
     def __init__(self, database: Database, clock: Clock, bounds: Bounds | None = None) -> None:
-        self._database = database
         self._clock = clock
         self._bounds = bounds or Bounds()
-        self._waiting: list[tuple[Noted, asyncio.Future[None]]] = []
-        self._writing: asyncio.Task[None] | None = None
+        writer = LogWriter(database)
+        self._pen: Gathered[Sequence[Noted], None] = Gathered(
+            writer.write, "writes the security log", at_once=writer.write_at_once
+        )
         self._hour = 0
         self._written: Counter[str] = Counter()
         self._beyond: Counter[str] = Counter()
@@ -58,7 +58,7 @@ class SecurityTrail:
 
         Raises Unavailable or DecodeError where the store cannot.
         """
-        await self._keep([Noted(self._clock(), actor, what, subject, reason)])
+        await self._pen.ask((Noted(self._clock(), actor, what, subject, reason),))
 
     async def denied(self, actor: str, address: str, route: str, code: str) -> None:
         """Note that a call was refused, or count it where the hour's entries are used up.
@@ -77,13 +77,20 @@ class SecurityTrail:
             if _is_power_of_ten(self._beyond[who]):
                 entries.append(Noted(self._clock(), who, "denied.more", "", str(self._beyond[who])))
         if entries:
-            await self._keep(entries)
+            await self._pen.ask(entries)
 
     async def settle(self) -> None:
         """Write what has only been counted so far. Raises as `note`."""
         entries = self._ended_hour(now=True)
         if entries:
-            await self._keep(entries)
+            await self._pen.ask(entries)
+
+    async def close(self) -> None:
+        """Write what has only been counted, and end the pen's thread. Raises as `note`."""
+        try:
+            await self.settle()
+        finally:
+            await asyncio.to_thread(self._pen.close)
 
     def _admits(self, actor: str, address: str) -> bool:
         keys = {actor: self._bounds.actor} if actor else {_NOBODY: self._bounds.nobody}
@@ -105,38 +112,6 @@ class SecurityTrail:
             return []
         counts, self._beyond = self._beyond, Counter()
         return [Noted(self._clock(), who, "denied.more", "", str(count)) for who, count in sorted(counts.items())]
-
-    async def _keep(self, entries: Sequence[Noted]) -> None:
-        loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in entries]
-        self._waiting += zip(entries, futures, strict=True)
-        if self._writing is None:
-            self._writing = loop.create_task(self._write(), name="writes the security log")
-        for future in futures:
-            await future
-
-    async def _write(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:_MOST_TOGETHER], self._waiting[_MOST_TOGETHER:]
-                failure: Exception | None = None
-                try:
-                    await asyncio.to_thread(self._append, [noted for noted, _ in batch])
-                except Exception as error:
-                    failure = error
-                for _, future in batch:
-                    if future.done():  # its caller went away
-                        continue
-                    if failure is None:
-                        future.set_result(None)
-                    else:
-                        future.set_exception(failure)
-        finally:
-            self._writing = None
-
-    def _append(self, entries: Sequence[Noted]) -> None:
-        with self._database.transaction() as connection:
-            security_log.append_all(connection, entries)
 
 
 def actor_of(state: object, error: MedveilError) -> str:

@@ -12,6 +12,7 @@ transaction: nobody waits for the store meanwhile.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -20,6 +21,8 @@ from medveil.service.database import Database, metadata
 from medveil.service.passwords import Passwords, check_new
 from medveil.service.people import Clock, Rand, is_name, kept, new_secret, people, recovery_codes, roles_of, sessions
 from medveil.service.rights import ROLES, Principal, check, rights_of
+from medveil.service.standing import Remembered, stamp_of
+from wire.domains import SERVICE_SECRET, digest
 from wire.errors import Refused, Unavailable
 
 IDLE_MS = 30 * 60 * 1000
@@ -50,6 +53,16 @@ class SignedIn:
     enrolling: bool
 
 
+class Standing(NamedTuple):
+    """A session as its person sees it. session: its name, which opens nothing. Instants in ms UTC; own: the call's."""
+
+    session: str
+    created: int
+    seen: int
+    expires: int
+    own: bool
+
+
 class SignIn:
     """Sessions of one organisation's people.
 
@@ -75,6 +88,7 @@ class SignIn:
         self._rand = rand
         self._passwords = passwords or Passwords()
         self._codes_for = codes_for
+        self._remembered: Remembered[Principal] = Remembered()
 
     def sign_in(
         self, name: str, password: str, code: str = "", *, address: str, device: str = "", replaces: str = ""
@@ -104,15 +118,21 @@ class SignIn:
                 self._refused(connection, now, name)
                 outcome = "accounts.not_signed_in"
             else:
-                throttling.refund(connection, now, counters[0])
-                throttling.clear(connection, *counters[1:])
+                throttling.refund(connection, now, *counters[:-1])
+                throttling.clear(connection, counters[-1])
                 return self._signed_in(connection, name, device, replaces, renewed)
         raise Refused("accounts.code_needed" if outcome == "accounts.code_needed" else "accounts.not_signed_in")
 
     def open_for_provider(self, name: str, *, replaces: str = "") -> SignedIn:
         """A session for somebody whom an OpenID provider vouched for just now."""
         with self._database.transaction() as connection:
+            if connection.execute(sa.select(people.c.disabled).where(people.c.name == name)).scalar_one():
+                raise Refused("accounts.disabled", person=name)  # since the provider was asked
             return self._signed_in(connection, name, "", replaces, None, by_provider=True)
+
+    def recalled(self, session: str, stamp: int) -> Principal | None:
+        """What `principal` would return, where that is remembered under the present stamp (`Standing.now`)."""
+        return self._remembered.get(kept("session", session), self._clock(), stamp)
 
     def principal(self, session: str) -> Principal:
         """Who calls with this session. Raises Refused where it ended or never was."""
@@ -124,16 +144,20 @@ class SignIn:
             .where(sessions.c.secret == secret)
         )
         with self._database.reading() as connection:
-            rows = connection.execute(query).all()
+            stamp, rows = stamp_of(connection), connection.execute(query).all()
         if not rows or rows[0].disabled or rows[0].expires <= now or rows[0].seen + IDLE_MS <= now:
             raise Refused("accounts.no_session")
         first, given = rows[0], frozenset(row.role for row in rows if row.role is not None)
-        if first.seen + _SEEN_MS <= now:
+        seen = first.seen
+        if seen + _SEEN_MS <= now:
+            seen = now
             with self._database.transaction() as connection:
                 connection.execute(sessions.update().where(sessions.c.secret == secret).values(seen=now))
         enrolling = bool(given & self._codes_for) and first.totp is None and not first.by_provider
         rights = frozenset({"account.own"}) if enrolling else rights_of(given)
-        return Principal("person", first.person, given, rights, first.person, enrolling, secret)
+        found = Principal("person", first.person, given, rights, first.person, enrolling, secret)
+        self._remembered.put(secret, found, stamp=stamp, until=min(first.expires, seen + _SEEN_MS))
+        return found
 
     def sign_out(self, who: Principal, *, everywhere: bool = False) -> None:
         """End this session, or all of the person's."""
@@ -145,15 +169,40 @@ class SignIn:
                 connection.execute(devices.delete().where(devices.c.person == who.name))
             self._log(connection, who, "account.signed_out", "everywhere" if everywhere else "")
 
+    def sessions_of(self, who: Principal) -> list[Standing]:
+        """One's sessions that stand, the newest first."""
+        check(who, "account.own")
+        now = self._clock()
+        mine = (sessions.c.person == who.name, sessions.c.expires > now, sessions.c.seen > now - IDLE_MS)
+        query = sa.select(sessions).where(*mine).order_by(sessions.c.created.desc(), sessions.c.secret)
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        return [
+            Standing(_shown(row.secret), row.created, row.seen, row.expires, bytes(row.secret) == who.session)
+            for row in rows
+        ]
+
+    def end_session(self, who: Principal, shown: str) -> None:
+        """End one of one's sessions, by what `sessions_of` calls it. Raises Refused where there is none."""
+        check(who, "account.own")
+        with self._database.transaction() as connection:
+            rows = connection.execute(sa.select(sessions.c.secret).where(sessions.c.person == who.name)).scalars()
+            for secret in [bytes(secret) for secret in rows if _shown(secret) == shown]:
+                connection.execute(sessions.delete().where(sessions.c.secret == secret))
+                self._log(connection, who, "account.session_ended")
+                return
+        raise Refused("accounts.unknown_session")
+
     def change_password(self, who: Principal, old: str, new: str, *, address: str) -> SignedIn:
         """Change one's own password. All sessions and known devices end; returns a new session.
 
         Raises Refused (old one wrong; new one not accepted), Unavailable (wait).
         """
-        self._confirm(who, old, address)
+        confirmed = self._confirm(who, old, address)
         check_new(new, (who.name, self._organisation))
         hashed = self._passwords.hash(new)
         with self._database.transaction() as connection:
+            self._check_still(connection, who, confirmed)
             connection.execute(people.update().where(people.c.name == who.name).values(password=hashed))
             connection.execute(sessions.delete().where(sessions.c.person == who.name))
             connection.execute(devices.delete().where(devices.c.person == who.name))
@@ -162,10 +211,11 @@ class SignIn:
 
     def begin_codes(self, who: Principal, password: str, *, address: str) -> str:
         """The ``otpauth://`` address for an authenticator app (secret). It counts once `finish_codes` saw a code."""
-        self._confirm(who, password, address)
+        confirmed = self._confirm(who, password, address)
         seed = one_time_codes.new_seed(self._rand)
         locked = one_time_codes.lock_seed(self._key, who.name, seed, self._rand)
         with self._database.transaction() as connection:
+            self._check_still(connection, who, confirmed)
             connection.execute(people.update().where(people.c.name == who.name).values(totp_pending=locked))
         return one_time_codes.provisioning_uri(seed, who.name, f"medveil {self._organisation}")
 
@@ -175,6 +225,7 @@ class SignIn:
         now = self._clock()
         with self._database.transaction() as connection:
             row = connection.execute(sa.select(people).where(people.c.name == who.name)).one()
+            self._check_still(connection, who, row.password)
             if row.totp_pending is None:
                 raise Refused("accounts.no_pending_codes")
             seed = one_time_codes.unlock_seed(self._key, who.name, bytes(row.totp_pending))
@@ -189,8 +240,9 @@ class SignIn:
 
     def new_recovery_codes(self, who: Principal, password: str, *, address: str) -> list[str]:
         """Ten new recovery codes (secret, shown once); the old ones end."""
-        self._confirm(who, password, address)
+        confirmed = self._confirm(who, password, address)
         with self._database.transaction() as connection:
+            self._check_still(connection, who, confirmed)
             self._log(connection, who, "account.recovery_codes_renewed")
             return self._new_recovery_codes(connection, who.name)
 
@@ -208,33 +260,50 @@ class SignIn:
                     )
                 ).one_or_none()
             )
-            second = throttling.of_device(secret) if known else throttling.of_account(typed)
-            counters = (throttling.of_address(address), second)
+            # A known device counts alone: who shares its address (a ward behind one) must not shut it out.
+            here = throttling.of_address(address)
+            counters = (throttling.of_device(secret),) if known else (here, throttling.of_account(typed))
             wait = throttling.count(connection, now, *counters)
             row = connection.execute(sa.select(people).where(people.c.name == name)).one_or_none()
         if wait:
             raise Unavailable("accounts.wait", retry_after=wait, seconds=wait)
         return row, counters
 
-    def _confirm(self, who: Principal, password: str, address: str) -> None:
-        """Ask for the password again before something that lasts; counted like a sign-in from a known device."""
+    def _confirm(self, who: Principal, password: str, address: str) -> str | None:
+        """Ask for the password again before something that lasts; counted like a sign-in from a known device.
+
+        Returns it as it is kept, for `_check_still`.
+        """
         check(who, "account.own")
         now = self._clock()
-        counters = (throttling.of_address(address), throttling.of_device(who.session))
+        counter = throttling.of_device(who.session)
         with self._database.transaction() as connection:
-            wait = throttling.count(connection, now, *counters)
+            wait = throttling.count(connection, now, counter)
             row = connection.execute(sa.select(people).where(people.c.name == who.name)).one()
         if wait:
             raise Unavailable("accounts.wait", retry_after=wait, seconds=wait)
         right = self._passwords.matches(row.password, password)
         with self._database.transaction() as connection:
             if right:
-                throttling.refund(connection, now, counters[0])
-                throttling.clear(connection, counters[1])
+                throttling.clear(connection, counter)
             else:
                 self._log(connection, who, "account.wrong_password")
         if not right:
             raise Refused("accounts.not_confirmed")
+        kept_as: str | None = row.password
+        return kept_as
+
+    def _check_still(self, connection: sa.Connection, who: Principal, confirmed: str | None) -> None:
+        """In the transaction that changes something: what was confirmed outside of it was not withdrawn meanwhile.
+
+        Hashing takes long enough for an administrator's reset to come in between, which must not be undone by it.
+        """
+        mine = sa.select(people.c.password, people.c.disabled).where(people.c.name == who.name)
+        session = sa.select(sessions.c.secret).where(sessions.c.secret == who.session, sessions.c.person == who.name)
+        row = connection.execute(mine).one()
+        gone = row.disabled or row.password != confirmed or connection.execute(session).one_or_none() is None
+        if gone:
+            raise Refused("accounts.no_session")
 
     def _use_code(self, connection: sa.Connection, row: sa.Row[tuple[object, ...]], code: str, now: int) -> bool:
         """Whether the code is right; if so, it is used up."""
@@ -278,7 +347,8 @@ class SignIn:
             connection.execute(people.update().where(people.c.name == name).values(password=renewed))
         person = connection.execute(sa.select(people).where(people.c.name == name)).one()
         given = frozenset(connection.execute(sa.select(roles_of.c.role).where(roles_of.c.person == name)).scalars())
-        security_log.append(connection, now, f"person:{name}", "account.signed_in", f"person:{name}")
+        how = "provider" if by_provider else "password" if person.totp is None else "password and code"
+        security_log.append(connection, now, f"person:{name}", "account.signed_in", f"person:{name}", how)
         enrolling = bool(given & self._codes_for) and person.totp is None and not by_provider
         return SignedIn(name, secret, device, now + ABSOLUTE_MS, enrolling)
 
@@ -294,3 +364,8 @@ class SignIn:
 
     def _log(self, connection: sa.Connection, who: Principal, what: str, reason: str = "") -> None:
         security_log.append(connection, self._clock(), who.actor, what, who.actor, reason)
+
+
+def _shown(secret: bytes) -> str:
+    """What a session is called where people see it: 64 bits of a hash of what is kept of its secret."""
+    return digest(SERVICE_SECRET, b"shown", bytes(secret)).hex()[:16]

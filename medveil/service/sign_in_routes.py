@@ -15,6 +15,7 @@ from medveil.service.bodies import Acceptance, Accepted, Credentials, Leading, S
 from medveil.service.callers import May
 from medveil.service.oidc import ATTEMPT_MS, ProviderSignIn
 from medveil.service.passwords import HashingThreads
+from medveil.service.path_router import PathRouter
 from medveil.service.people import People
 from medveil.service.rights import Principal
 from medveil.service.sign_in import DEVICE_MS, SignedIn, SignIn
@@ -23,6 +24,9 @@ from wire.errors import Refused
 
 OPEN: dict[str, list[dict[str, list[str]]]] = {"security": []}
 """``openapi_extra`` of a route that anybody may call."""
+
+LEFT_BEHIND = '"cache", "storage"'
+"""What a browser forgets when somebody signs out (Clear-Site-Data); cookies are ended one by one."""
 
 Text = Annotated[str, Query(max_length=2048)]
 Own = Annotated[Principal, Depends(May("account.own"))]
@@ -50,7 +54,7 @@ def answered(site: Site, response: Response, signed_in: SignedIn, *, bearer: boo
 
 def sign_in_routes(sign_in: SignIn, people: People, site: Site, hashing: HashingThreads) -> APIRouter:
     """The router of ``/v1/sign-in``, ``/v1/sign-out`` and ``/v1/invitations``."""
-    router = APIRouter(tags=["sign-in"])
+    router = PathRouter(tags=["sign-in"])
 
     @router.post("/v1/sign-in", summary="Sign in", openapi_extra=OPEN)
     async def enter(request: Request, response: Response, body: Credentials) -> Session:
@@ -73,6 +77,7 @@ def sign_in_routes(sign_in: SignIn, people: People, site: Site, hashing: Hashing
         """End this session."""
         await asyncio.to_thread(sign_in.sign_out, who)
         site.drop_cookie(response, SESSION)
+        response.headers["clear-site-data"] = LEFT_BEHIND
 
     @router.post("/v1/sign-out/everywhere", status_code=204, summary="Sign out everywhere")
     async def leave_everywhere(response: Response, who: Own) -> None:
@@ -80,6 +85,7 @@ def sign_in_routes(sign_in: SignIn, people: People, site: Site, hashing: Hashing
         await asyncio.to_thread(sign_in.sign_out, who, everywhere=True)
         site.drop_cookie(response, SESSION)
         site.drop_cookie(response, DEVICE)
+        response.headers["clear-site-data"] = LEFT_BEHIND
 
     @router.post("/v1/invitations/accept", summary="Accept an invitation", openapi_extra=OPEN,
                  responses=problems.documented(409))  # fmt: skip
@@ -94,7 +100,7 @@ def sign_in_routes(sign_in: SignIn, people: People, site: Site, hashing: Hashing
 
 def provider_routes(provider: ProviderSignIn, site: Site, after: str = "/console/") -> APIRouter:
     """The router of ``/v1/sign-in/provider``. after: the path where a browser goes once it is signed in."""
-    router = APIRouter(tags=["sign-in"])
+    router = PathRouter(tags=["sign-in"])
 
     @router.post("/v1/sign-in/provider", summary="Begin to sign in by the provider", openapi_extra=OPEN,
                  responses=problems.documented(502))  # fmt: skip

@@ -54,6 +54,8 @@ _DIGESTS = {"sha-256": "sha256", "sha-512": "sha512"}
 _PORTS = {"https": 443, "http": 80}
 _MOST_COMPONENTS = 32
 _LONGEST_FIELD = 8192
+_NOBODY = b""
+"""Stands for the key in the row that says since when signatures count."""
 
 nonces = sa.Table(
     "signature_nonces",
@@ -92,7 +94,7 @@ def verify_request(
     _check_body(request)
     _check_signature(request, key, label)
     nonce = str(parameters["nonce"])
-    _use_up(database, key, nonce, clock() // 1000, expires)
+    _use_up(database, key, nonce, clock() // 1000, created, expires)
     return Verified(key, nonce, created, expires)
 
 
@@ -227,11 +229,21 @@ def _check_signature(request: PlainRequest, key: VerifyKey, label: str) -> None:
         raise VerificationError("signatures.does_not_hold") from None
 
 
-def _use_up(database: Database, key: VerifyKey, nonce: str, now: int, expires: int) -> None:
+def refuse_older(connection: sa.Connection, now: int) -> None:
+    """Refuse every signature that was made before `now` (seconds): the nonces that were used up are not known.
+
+    For a store that was restored from a backup, in the caller's transaction. After the longest life it says nothing.
+    """
+    connection.execute(nonces.delete().where(nonces.c.key == _NOBODY))
+    connection.execute(nonces.insert().values(key=_NOBODY, nonce="", until=now + 2 * LONGEST_S))
+
+
+def _use_up(database: Database, key: VerifyKey, nonce: str, now: int, created: int, expires: int) -> None:
     """Keep the nonce until no clock that is off by the longest life would let its signature pass."""
     with database.transaction() as connection:
         connection.execute(nonces.delete().where(nonces.c.until < now))
-        mine = sa.select(nonces).where(nonces.c.key == key.public, nonces.c.nonce == nonce)
-        if connection.execute(mine).one_or_none() is not None:
-            raise VerificationError("signatures.replayed")
+        mine = sa.and_(nonces.c.key == key.public, nonces.c.nonce == nonce)
+        for row in connection.execute(sa.select(nonces).where(sa.or_(mine, nonces.c.key == _NOBODY))):
+            if row.key != _NOBODY or created <= row.until - 2 * LONGEST_S:
+                raise VerificationError("signatures.replayed")
         connection.execute(nonces.insert().values(key=key.public, nonce=nonce, until=expires + LONGEST_S))

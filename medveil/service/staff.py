@@ -1,5 +1,6 @@
 """An organisation's own people and programs at its service: all parts of it, made once, and the API's part of it."""
 
+import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from medveil.service.security_trail import Bounds, SecurityTrail
 from medveil.service.sign_in import SignIn
 from medveil.service.sign_in_routes import provider_routes, sign_in_routes
 from medveil.service.site import Site
+from medveil.service.standing import Standing
 from medveil.service.token_routes import token_routes
 from medveil.service.tokens import Tokens
 
@@ -33,7 +35,10 @@ class Staff:
     trail: SecurityTrail
     site: Site
     hashing: HashingThreads
+    standing: Standing
     identify: Identify
+    clock: Callable[[], int]
+    rand: Callable[[int], bytes]
 
     @classmethod
     def of(
@@ -55,6 +60,7 @@ class Staff:
         passwords = passwords or Passwords()
         site = Site(origins)
         sign_in = SignIn(database, organisation, key, clock=clock, rand=rand, passwords=passwords, codes_for=codes_for)
+        standing = Standing(database)
         tokens = Tokens(database, clock=clock, rand=rand)
         return cls(
             database,
@@ -64,7 +70,10 @@ class Staff:
             SecurityTrail(database, clock, bounds),
             site,
             HashingThreads(),
-            make_identify(sign_in, tokens, database, site.origins, clock),
+            standing,
+            make_identify(sign_in, tokens, standing, database, site.origins, clock),
+            clock,
+            rand,
         )
 
     def routers(self, provider: ProviderSignIn | None = None) -> list[APIRouter]:
@@ -80,5 +89,6 @@ class Staff:
 
     async def close(self) -> None:
         """Write what was only counted, and end the threads. The database is its owner's to close."""
-        await self.trail.settle()
+        await self.trail.close()
+        await asyncio.to_thread(self.standing.close)
         self.hashing.close()

@@ -1,12 +1,13 @@
 """How often a sign-in may be tried: waits that double, counted before the secret is looked at.
 
-Three counters: of the address, of the account, and of a known device of the account. An attempt counts against its
-address and either its device, if it shows a device secret from an earlier sign-in, or else the account.
+Three counters: of the address, of the account, and of a known device of the account. An attempt that shows a device
+secret from an earlier sign-in counts against that device alone; any other against its address and the account.
 
 * After the free attempts each further failure doubles the wait: up to an hour for an address, a quarter of an hour
   for a device, 30 s for an account. An attempt inside a wait is refused unread and does not lengthen it.
 * So nobody is locked out for ever by somebody else: whoever signed in before from a device has a counter of their
-  own, which an attacker without that device cannot move; anybody else waits 30 s at most for their account.
+  own, which an attacker without that device cannot move, a colleague behind the same address neither; anybody else
+  waits 30 s at most for their account, and for their address if it is guessed from.
 * Counting comes before checking, in a transaction of its own: a hundred attempts at once are a hundred attempts.
 
 An account's counter is kept under a hash of what was typed as a name, known or not, so that it tells nothing about

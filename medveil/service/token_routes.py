@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends
 from medveil.gateway import problems
 from medveil.service.bodies import IssuedToken, NewToken, TokenList, TokenPath, TokenView
 from medveil.service.callers import May
+from medveil.service.path_router import PathRouter
 from medveil.service.rights import Principal
 from medveil.service.tokens import Token, Tokens
 from wire.signing import ED25519, VerifyKey
@@ -37,7 +38,7 @@ def _listed(tokens: Sequence[Token]) -> TokenList:
 
 def token_routes(tokens: Tokens) -> APIRouter:
     """The router of ``/v1/tokens``."""
-    router = APIRouter(tags=["tokens"])
+    router = PathRouter(tags=["tokens"])
 
     @router.post("/v1/tokens", status_code=201, summary="Make a token", responses=problems.documented(409))
     async def issue(who: Owner, body: NewToken) -> IssuedToken:

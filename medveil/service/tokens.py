@@ -17,6 +17,7 @@ from medveil.service import security_log
 from medveil.service.database import Database, metadata
 from medveil.service.people import Clock, Rand, kept, new_secret, people, roles_of
 from medveil.service.rights import RIGHTS, Principal, check, rights_of
+from medveil.service.standing import Remembered, stamp_of
 from wire.errors import Refused
 from wire.signing import ED25519, PUBLIC_BYTES, VerifyKey
 
@@ -68,6 +69,7 @@ class Tokens:
         self._database = database
         self._clock = clock
         self._rand = rand
+        self._remembered: Remembered[tuple[Principal, Token]] = Remembered()
 
     def issue(
         self, by: Principal, label: str, scopes: Iterable[str], key: VerifyKey, *, days: int
@@ -83,9 +85,10 @@ class Tokens:
             raise Refused("tokens.bad_label")
         if not wanted or not wanted <= RIGHTS.keys():
             raise Refused("tokens.unknown_scope")
-        beyond = sorted(wanted - (by.rights & rights_of(by.roles, programs=True)))
+        possible = by.rights & rights_of(by.roles, programs=True)
+        beyond = sorted(wanted - possible)
         if beyond:
-            raise Refused("tokens.beyond_rights", scopes=", ".join(beyond))
+            raise Refused("tokens.beyond_rights", scopes=", ".join(beyond), possible=", ".join(sorted(possible)))
         if not 1 <= days <= LONGEST_DAYS:
             raise Refused("tokens.bad_period", longest=LONGEST_DAYS)
         if key.algorithm != ED25519 or not _is_point(key.public):
@@ -104,6 +107,10 @@ class Tokens:
             security_log.append(connection, now, by.actor, "tokens.issued", f"program:{name}", reason)
         return secret, token
 
+    def recalled(self, secret: str, stamp: int) -> tuple[Principal, Token] | None:
+        """What `principal` would return, where that is remembered under the present stamp (`Standing.now`)."""
+        return self._remembered.get(kept("token", secret), self._clock(), stamp)
+
     def principal(self, secret: str) -> tuple[Principal, Token]:
         """Who calls with this token, and the token, whose key a signature must be of.
 
@@ -117,7 +124,7 @@ class Tokens:
             .where(tokens.c.secret == kept("token", secret))
         )
         with self._database.reading() as connection:
-            rows = connection.execute(query).all()
+            stamp, rows = stamp_of(connection), connection.execute(query).all()
         if not rows:
             raise Refused("tokens.unknown")
         row, roles = rows[0], frozenset(one.role for one in rows if one.role is not None)
@@ -128,11 +135,16 @@ class Tokens:
             raise Refused("tokens.expired", token=token.id)
         if row.disabled:
             raise Refused("tokens.owner_gone", token=token.id)
-        if token.used + _SEEN_MS <= now:
+        used = token.used
+        if used + _SEEN_MS <= now:
+            used = now
             with self._database.transaction() as connection:
                 connection.execute(tokens.update().where(tokens.c.id == token.id).values(used=now))
         rights = token.scopes & rights_of(roles, programs=True)
-        return Principal("program", token.id, roles, rights, token.owner), token
+        found = Principal("program", token.id, roles, rights, token.owner), token
+        until = min(token.expires, used + _SEEN_MS)
+        self._remembered.put(kept("token", secret), found, stamp=stamp, until=until)
+        return found
 
     def own(self, by: Principal) -> list[Token]:
         """One's own tokens, the newest first."""

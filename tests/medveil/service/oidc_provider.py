@@ -24,7 +24,7 @@ CLIENT, SECRET, BACK = "medveil", "s:e c/ret", "https://hospital-a/v1/session/pr
 
 
 class Provider:
-    """Start with `with`, then `reset`. now: seconds UTC, the clock that it dates tokens by."""
+    """Start with `with`, then `reset`. now: seconds UTC, its clock. back: the redirect address that it knows."""
 
     def __init__(self) -> None:
         self._own_key = RSAKey.generate_key(2048, parameters={"kid": "k1"})
@@ -33,7 +33,7 @@ class Provider:
 
     def reset(self, now: Callable[[], int]) -> None:
         """Be an honest provider with one key again."""
-        self.now = now
+        self.now, self.back = now, BACK
         self.keys: dict[str, Key] = {"k1": self._own_key}
         self.algorithm, self.kid = "RS256", "k1"
         self.header: dict[str, Any] = {}
@@ -90,12 +90,12 @@ class Provider:
             return 200, json.dumps({"keys": shown}).encode(), []
         if path == "/authorize":
             asked = {name: values[0] for name, values in parse_qs(query).items()}
-            assert (asked["client_id"], asked["redirect_uri"]) == (CLIENT, BACK)
+            assert (asked["client_id"], asked["redirect_uri"]) == (CLIENT, self.back)
             assert asked["code_challenge_method"] == "S256" and "openid" in asked["scope"].split()
             code = f"code-{len(self.asked)}"
             self._codes[code] = asked
             back = urlencode({"code": code, "state": asked["state"], "iss": self.issuer})
-            return 302, b"", [(b"location", f"{BACK}?{back}".encode())]
+            return 302, b"", [(b"location", f"{self.back}?{back}".encode())]
         if path == "/token":
             if self.answer is not None:
                 return *self.answer, []

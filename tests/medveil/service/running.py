@@ -9,13 +9,11 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from starlette.requests import Request
@@ -26,7 +24,7 @@ from medveil.service.doorway import Limits
 from medveil.service.events import StreamLimits, Streams
 from medveil.service.health import Health
 from medveil.service.http_protocol import PatientProtocol
-from medveil.service.job_tables import JobStore, metadata
+from medveil.service.job_tables import JobStore
 from medveil.service.jobs import JobLimits, Jobs
 from medveil.service.logs import Vocabulary, make_log
 from medveil.service.metrics import Metrics
@@ -38,32 +36,6 @@ from medveil.service.traces import NoTraces, Traces
 from wire.errors import MedveilError, VerificationError
 
 TOKENS = {"token-of-anna": "anna", "token-of-bo": "bo"}
-
-
-class SqliteFile:
-    """One SQLite file: one writer at a time, durable when a transaction returned."""
-
-    def __init__(self, path: Path) -> None:
-        self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
-        sa.event.listen(self._engine, "connect", self._prepare)
-        sa.event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        metadata.create_all(self._engine)
-
-    @staticmethod
-    def _prepare(connection: Any, _record: object) -> None:
-        connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @contextmanager
-    def transaction(self) -> Iterator[sa.Connection]:
-        with self._engine.begin() as connection:
-            yield connection
-
-    reading = transaction
-
-    def close(self) -> None:
-        self._engine.dispose()
 
 
 class AesSealer:
@@ -132,7 +104,7 @@ class Set:
         self.log = make_log("north", self.vocabulary, self.clock, file=self.written)
         self.metrics = Metrics("north", "0.1.0", self.vocabulary)
         self.health = Health(self.log)
-        self.database = SqliteFile(self.folder / "service.db")
+        self.database = Database.open(f"sqlite:///{self.folder / 'service.db'}")
         self.store = JobStore(self.database)
         self.streams = Streams(self.log, self.metrics, self.stream_limits)
         self.jobs = Jobs(
@@ -155,7 +127,7 @@ class Set:
                 "version": "0.1.0",
                 "height": lambda: 7,
                 "identify": by_token,
-                "trail": SecurityTrail(cast(Database, self.database), self.clock),
+                "trail": SecurityTrail(self.database, self.clock),
                 "jobs": self.jobs,
                 "health": self.health,
                 "metrics": self.metrics,
@@ -189,10 +161,13 @@ class Running:
         own: Set,
         protocol: type[PatientProtocol] = PatientProtocol,
         at: Callable[[str], dict[str, Any]] = lambda _: {},
+        proxies: Sequence[str] = (),
+        loop: asyncio.AbstractEventLoop | None = None,
         **others: Any,
     ) -> None:
-        """at: parts that must know the service's address."""
+        """at: parts that must know the service's address. loop: running elsewhere, to be used instead of an own one."""
         self.set = own
+        self._shared = loop
         bound = bind("127.0.0.1", 0)
         self.port: int = bound.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
@@ -201,7 +176,7 @@ class Running:
         self._listening = threading.Event()
         self.exit_code: int | None = None
         self.service = Service(
-            listeners=[Listener(name="people", app=self.app, bound=bound, protocol=protocol)],
+            listeners=[Listener(name="people", app=self.app, bound=bound, protocol=protocol, proxies=proxies)],
             jobs=own.jobs,
             streams=own.streams,
             health=own.health,
@@ -210,14 +185,17 @@ class Running:
             grace=Grace(requests=2, jobs=2.0),
             on_listening=self._listening.set,
         )
-        self._thread = threading.Thread(target=self._main)
+        self._thread = threading.Thread(target=self._main, daemon=True)
 
     def _main(self) -> None:
         async def main() -> None:
             self.loop = asyncio.get_running_loop()
             self.exit_code = await self.service.run(self._stop)
 
-        asyncio.run(main())
+        if self._shared is None:
+            asyncio.run(main())
+        else:
+            asyncio.run_coroutine_threadsafe(main(), self._shared).result()
 
     def __enter__(self) -> Running:
         self._thread.start()

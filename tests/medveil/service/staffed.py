@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,16 @@ class Staffed:
         bounds: Bounds | None = None,
         issuer: str = "",
         origins: Iterable[str] = (),
-        routers: Iterable[APIRouter] = (),
+        routers: Iterable[APIRouter] | Callable[[Set], Iterable[APIRouter]] = (),
         settings: dict[str, Any] | None = None,
+        url: str = "",
         **others: Any,
     ) -> None:
         self.clock = Clock()
         self.rand = random.Random(7).randbytes
-        self.database = Database.open(f"sqlite:///{folder}/staff.sqlite")
+        self.database = Database.open(url or f"sqlite:///{folder}/staff.sqlite")
         self._codes_for, self._bounds = frozenset(codes_for), bounds
-        self._origins, self._routers = tuple(origins), tuple(routers)
+        self._origins, self._routers = tuple(origins), routers
         self._issuer, self._client = issuer, httpx.Client(timeout=5, trust_env=False)
         self._callers = httpx.Client(timeout=20, trust_env=False)
         self.set = Set(folder, **(settings or {}))
@@ -91,10 +92,11 @@ class Staffed:
                 clock=self.clock,
                 rand=self.rand,
             )
+        routers = self._routers(self.set) if callable(self._routers) else self._routers
         return {
             "identify": self.staff.identify,
             "trail": self.staff.trail,
-            "routers": [*self.staff.routers(provider), *self._routers],
+            "routers": [*self.staff.routers(provider), *routers],
         }
 
     def __enter__(self) -> Staffed:

@@ -7,12 +7,28 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from medveil.service.config import Config, Peers, People, address, passphrase, read_config, write_config
+from medveil.service.config import Config, Peers, People, Provider, address, passphrase, read_config, write_config
 from wire.errors import DecodeError, MedveilError, Refused, Unavailable
 
 GOOD = """
 version = 1
 organisation = "hospital-1"
+"""
+PROVIDER = Provider(
+    issuer="https://id.example/realm",
+    client_id="medveil",
+    secret_file="secret",
+    required={"acr": ("urn:a", 'b"'), "amr": ("mfa",)},
+    authorities="ca.pem",
+    name_claim='"name"',
+    scopes=("openid", "groups"),
+    roles={"groups": {"claims team": "clerk", "a.b": "officer"}, "https://id.example/dept": {"审计": "auditor"}},
+)
+NAMED = """[people.provider]
+issuer = "https://id.example"
+client_id = "medveil"
+[people.provider.roles.groups]
+staff = "clerk"
 """
 
 
@@ -25,7 +41,9 @@ def test_written_and_read(tmp_path: Path) -> None:
             "hospital-1",
             passphrase_file='C:\\"quoted"\n',
             database="postgresql+psycopg://me@db/medveil",
-            people=People("[::1]:1", "cert.pem", "key.pem"),
+            people=People(
+                "[::1]:1", "cert.pem", "key.pem", ("https://a.example",), ("127.0.0.1", "10.0.0.0/24"), PROVIDER
+            ),
             peers=Peers("*:9443", ("a.example", "10.0.0.1"), {"bureau": "https://b:9", "insurer-2.x": "https://c"}),
         ),
     ):
@@ -52,8 +70,21 @@ def test_written_and_read(tmp_path: Path) -> None:
         ('[peers.addresses]\nbureau = "https://b:x"', "config.bad_peer_address"),
         ('[peers.addresses]\nBureau = "https://b:1"', "config.bad"),
         ("[", "config.bad"),
+        (NAMED.replace("https://id.example", "http://id.example"), "config.bad_provider"),
+        (NAMED.replace("https://id.example", "https://id.example/?x"), "config.bad_provider"),
+        (NAMED.replace("https://id.example", "https://[id"), "config.bad_provider"),
+        (NAMED.replace('"medveil"', '""'), "config.bad_provider"),
+        (NAMED.replace('"medveil"', '"medveil"\nscopes = ["profile"]'), "config.bad_provider"),
+        (NAMED.replace('"clerk"', '"king"'), "config.bad_provider"),
+        (NAMED.replace('staff = "clerk"', ""), "config.bad_provider"),
+        (NAMED.replace('"medveil"', '"medveil"\nsecret = "in the open"'), "config.bad"),
+        (NAMED.partition("[people.provider.roles")[0], "config.bad"),
+        (NAMED.replace('"medveil"', '"medveil"\nrequired = {acr = []}'), "config.bad_provider"),
+        ('[people]\nproxies = ["*"]', "config.bad_proxy"),
+        ('[people]\nproxies = ["0.0.0.0/0"]', "config.bad_proxy"),
+        ('[people]\nproxies = ["gateway.example"]', "config.bad_proxy"),
     ],
-    ids=range(16),
+    ids=range(29),
 )
 def test_what_cannot_work(tmp_path: Path, more: str, code: str) -> None:
     path = tmp_path / "gateway.toml"

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from medveil.service import database as module
 from medveil.service import sqlite_file
-from medveil.service.database import Database, Schema, mark, restore
+from medveil.service.database import Database, Schema, _trust, mark, restore
 from wire.errors import DecodeError, MedveilError, Refused, Unavailable
 
 OLD = sa.MetaData()
@@ -326,6 +326,20 @@ def test_an_address_that_is_not_known_is_refused_without_repeating_it(url: str) 
         Database.open(url)
     assert _code(raised) == "database.url"
     assert "hunter2" not in f"{raised.value}{raised.value!r}{raised.value.text('zh')}"
+
+
+@pytest.mark.parametrize(
+    ("url", "mode"),
+    [
+        ("postgresql+psycopg://me@db.example/medveil", "verify-full"),
+        ("postgresql+psycopg://me@192.0.2.7/medveil", "verify-full"),
+        ("postgresql+psycopg://me@db.example/medveil?sslmode=require", None),
+        ("postgresql+psycopg://me@/medveil?host=/run/postgresql", None),
+        ("postgresql+psycopg://me@127.0.0.1/medveil", None),
+    ],
+)
+def test_a_database_on_another_machine_is_reached_by_checked_tls(url: str, mode: str | None) -> None:
+    assert _trust(sa.make_url(url)).get("sslmode") == mode
 
 
 def test_a_folder_that_is_not_there_is_unavailable(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ def test_made_and_opened(tmp_path: Path) -> None:
         assert home.card == card and home.config.peers.hosts == ("h1.example",)
         member = check_card(card, FOUNDING)
         assert (member.organisation, member.roles, member.tier) == ("hospital-1", ("hospital",), "city")
-        assert home.organisation.signers[0].key == member.keys.envelope.key
-        assert home.organisation.open_key.key == member.keys.seal.key
+        assert home.organisation.keys.first.envelope.key == member.keys.envelope.key
+        assert home.organisation.keys.first.seal.key == member.keys.seal.key
         with pytest.raises(Unavailable) as caught:
             opened(tmp_path / "h1")
         assert caught.value.code == "home.in_use"

@@ -15,8 +15,9 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from medveil.service.job_tables import Job, State, job_steps, jobs
-from medveil.service.jobs import JobLimits
+from medveil.service.database import Database
+from medveil.service.job_tables import Job, JobStore, State, job_steps, jobs
+from medveil.service.job_tables import Secret as Secret_
 from medveil.service.journal import Control, JobCancelled, Journal
 from wire.canonical import Wire
 from wire.errors import ConsentDenied, ProtocolAbort, Refused, Unavailable, VerificationError
@@ -232,6 +233,43 @@ def test_a_job_is_cancelled_at_its_next_step(make_set: Make) -> None:
     asyncio.run(main())
 
 
+def test_a_job_that_was_cancelled_and_killed_still_cleans_up(make_set: Make) -> None:
+    """What it began before, a reservation on the ledger say, is for its work to end: that hears of it first."""
+    began, cleaned = asyncio.Event(), []
+
+    async def work(journal: Journal) -> None:
+        try:
+            await journal.once("first", Number, first)
+        except JobCancelled:
+            cleaned.append(journal.job)
+            raise
+
+    async def first() -> Number:
+        began.set()
+        await asyncio.sleep(60)
+        return Number(1)
+
+    async def before() -> str:
+        own = make_set()
+        own.jobs.register("sum", work)
+        job = await own.jobs.start("sum", "anna", b"")
+        await began.wait()
+        await own.jobs.cancel(job.id, "anna")
+        await own.jobs.close(0.05)
+        assert own.store.get(job.id).state == "running"
+        return job.id
+
+    async def after(job: str) -> None:
+        own = make_set()
+        own.jobs.register("sum", work)
+        await own.jobs.resume()
+        await until(own, job, "cancelled")
+
+    job = asyncio.run(before())
+    asyncio.run(after(job))
+    assert cleaned == [job]
+
+
 def test_a_guard_stops_a_job_at_its_next_step(make_set: Make) -> None:
     """As a revoked grant does."""
     own = make_set()
@@ -306,58 +344,14 @@ def test_an_unexpected_error_is_told_without_its_text(make_set: Make) -> None:
     assert next(line for line in own.lines() if line["event"] == "fault")["fault"] == "RuntimeError"
 
 
-def test_limits_let_others_pass(make_set: Make) -> None:
-    own = make_set(job_limits=JobLimits(running=3, per_owner=2, waiting=2))
-    open_ = asyncio.Event()
-    most = 0
-
-    async def work(journal: Journal) -> None:
-        nonlocal most
-        most = max(most, len(own.jobs._running))
-        await open_.wait()
-
-    async def main() -> None:
-        own.jobs.register("sum", work)
-        anna = [await own.jobs.start("sum", "anna", b"") for _ in range(4)]
-        with pytest.raises(Unavailable, match="4 jobs of yours"):
-            await own.jobs.start("sum", "anna", b"")
-        bo = await own.jobs.start("sum", "bo", b"")
-        for job in (*anna[:2], bo):
-            await until(own, job.id, "running")
-        assert [own.store.get(job.id).state for job in anna] == ["running", "running", "waiting", "waiting"]
-        cancelled = await own.jobs.cancel(anna[3].id, "anna")
-        assert cancelled.state == "cancelled"  # waiting: at once
-        open_.set()
-        for job in (*anna[:3], bo):
-            await until(own, job.id, "done")
-        await own.jobs.close(5)  # a count follows what it counts
-
-    asyncio.run(main())
-    assert most == 3
-    text = own.metrics.render().decode()
-    assert 'medveil_jobs{kind="sum",state="running"} 0.0' in text
-    assert 'medveil_jobs{kind="sum",state="waiting"} 0.0' in text
-    assert 'medveil_jobs_ended_total{kind="sum",state="done"} 4.0' in text
-
-
-def test_a_repeated_request_is_one_job(make_set: Make) -> None:
-    own = make_set()
-    ran = 0
-
-    async def work(journal: Journal) -> None:
-        nonlocal ran
-        ran += 1
-
-    async def main() -> None:
-        own.jobs.register("sum", work)
-        first, second = await asyncio.gather(*(own.jobs.start("sum", "anna", b"", key="use-1") for _ in range(2)))
-        other = await own.jobs.start("sum", "bo", b"", key="use-1")
-        assert first.id == second.id != other.id
-        await until(own, first.id, "done")
-        await until(own, other.id, "done")
-
-    asyncio.run(main())
-    assert ran == 2
+def test_a_key_of_any_length_is_kept(either: Database) -> None:
+    """The longest that a peer's session or a person's own key comes to; the column has 128 characters."""
+    store, secret = JobStore(either), Secret_(b"", b"")
+    for number, key in enumerate(("k" * 128, "query.serve/" + "ab" * 64, "query.serve/" + "ac" * 64)):
+        job = Job(f"{number:032x}", "sum", "organisation:other", "waiting", False, 1, 1, 0, None, None, None, None, 0)
+        kept, event = store.add(job, secret, key, 9)
+        again, nothing = store.add(job._replace(id="f" * 32), secret, key, 9)
+        assert (kept.id, again.id, nothing) == (job.id, job.id, None) and event is not None
 
 
 def test_a_kind_that_is_gone_fails_with_a_reason(make_set: Make) -> None:

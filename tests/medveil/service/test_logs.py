@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
+import os
 from typing import Any
 
 import pytest
@@ -121,3 +123,19 @@ def test_libraries_say_where_and_not_what() -> None:
         ("library", "uvicorn.error", "ValueError"),
         ("library", "sqlalchemy.engine", None),
     ]
+
+
+def test_nobody_reads_the_log_any_more() -> None:
+    """A line is lost then; whoever logged goes on."""
+    there, here = os.pipe()
+    os.close(there)
+    file = os.fdopen(here, "wb")
+    try:
+        log = make_log("north", Vocabulary(), lambda: 0, level="debug", file=file)
+        for write in (log.debug, log.info, log.warning, log.error):
+            write("request")
+        with pytest.raises(BrokenPipeError):
+            file.flush()
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            file.close()

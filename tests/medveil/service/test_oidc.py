@@ -6,6 +6,7 @@ import base64
 import json
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -378,6 +379,28 @@ def test_an_answer_that_was_changed_on_the_way_is_refused(house: House, change: 
 def test_who_has_no_role_or_no_name_gets_no_account(house: House, claims: dict[str, Any], code: str) -> None:
     house.provider.claims |= claims
     assert house.refused().code == code
+
+
+@pytest.mark.parametrize(
+    ("claims", "enters"),
+    [
+        ({}, False),
+        ({"acr": "one-factor", "amr": ["pwd", "otp"]}, False),
+        ({"acr": "two-factors", "amr": ["pwd"]}, False),
+        ({"acr": ["two-factors"], "amr": 5}, False),
+        ({"acr": "two-factors", "amr": ["pwd", "otp"]}, True),
+        ({"acr": "hardware", "amr": "hwk"}, True),
+    ],
+)
+def test_a_sign_in_can_be_required_to_be_strong(house: House, claims: dict[str, Any], enters: bool) -> None:
+    required = {"acr": ("two-factors", "hardware"), "amr": ("otp", "hwk")}
+    house.door._provider = replace(house.door._provider, required=required)
+    assert parse_qs(urlsplit(house.door.begin().url).query)["acr_values"] == ["two-factors hardware"]
+    house.provider.claims |= claims
+    if enters:
+        assert house.enter().name == "ada"
+    else:
+        assert house.refused().code == "oidc.not_as_required"
 
 
 def test_a_provider_that_changes_its_key_is_asked_again_but_not_for_every_bad_token(house: House) -> None:

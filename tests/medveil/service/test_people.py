@@ -14,6 +14,7 @@ from medveil.service.one_time_codes import matching_step
 from medveil.service.passwords import Hashing, Passwords, check_new
 from medveil.service.people import INVITATION_MS, People, invitations, people
 from medveil.service.rights import Principal, rights_of
+from medveil.service.sign_in import SignIn
 from wire.errors import Refused
 
 from .conftest import Clock
@@ -121,6 +122,20 @@ def test_who_has_no_right_changes_nothing(house: People) -> None:
             attempt()
         assert raised.value.code == "rights.not_yours"
     assert [person.name for person in house.all(ADMIN)] == ["root"]
+
+
+def test_an_admin_ends_somebodys_sessions(house: People, either: Database, clock: Clock, rand: Rand) -> None:
+    house.accept(house.add(ADMIN, "bo", {"clerk"}), GOOD)
+    door = SignIn(either, "hospital-a", bytes(32), clock=clock, rand=rand, passwords=QUICK)
+    his, hers = door.sign_in("bo", GOOD, address="192.0.2.1"), door.sign_in("root", GOOD, address="192.0.2.1")
+    with pytest.raises(Refused):
+        house.end_sessions(Principal("person", "bo"), "root")
+    house.end_sessions(ADMIN, "bo")
+    with pytest.raises(Refused):
+        door.principal(his.session)
+    assert door.principal(hers.session).name == "root"
+    with pytest.raises(Refused):
+        house.end_sessions(ADMIN, "nobody")
 
 
 def test_every_change_is_in_the_log_and_a_refused_one_is_not(house: People, either: Database) -> None:

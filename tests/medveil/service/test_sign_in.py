@@ -358,6 +358,44 @@ def test_an_account_that_is_reset_while_its_password_is_checked_does_not_get_in(
     assert _refused(house.enter) == "accounts.not_signed_in"
 
 
+@pytest.mark.parametrize("withdrawn", ["reset", "disabled", "sessions"])
+@pytest.mark.parametrize("change", ["password", "codes", "recovery codes"])
+def test_what_is_withdrawn_while_a_password_is_checked_is_not_undone_by_it(
+    house: House, monkeypatch: pytest.MonkeyPatch, withdrawn: str, change: str
+) -> None:
+    """Whoever stole a session and its password cannot outlive an administrator's reset by being busy meanwhile."""
+    who = house.door.principal(house.enter().session)
+    real = Passwords.matches
+
+    def slow(self: Passwords, kept: str | None, password: str) -> bool:
+        right = real(self, kept, password)
+        if withdrawn == "reset":
+            house.people.reset(ADMIN, "ada")
+        elif withdrawn == "disabled":
+            house.people.set_disabled(ADMIN, "ada", True)
+        else:
+            house.people.end_sessions(ADMIN, "ada")
+        return right
+
+    monkeypatch.setattr(Passwords, "matches", slow)
+    asked = {
+        "password": lambda: house.door.change_password(who, GOOD, NEW, address=HOME),
+        "codes": lambda: house.door.begin_codes(who, GOOD, address=HOME),
+        "recovery codes": lambda: house.door.new_recovery_codes(who, GOOD, address=HOME),
+    }[change]
+    assert _refused(asked) == "accounts.no_session"
+    with house.database.reading() as connection:
+        assert connection.execute(sa.select(sessions).where(sessions.c.person == "ada")).all() == []
+        row = connection.execute(sa.select(people).where(people.c.name == "ada")).one()
+        assert row.totp_pending is None and (row.password is None) is (withdrawn == "reset")
+
+
+def test_nobody_who_was_disabled_meanwhile_enters_by_a_provider(house: House) -> None:
+    house.people.of_provider("issuer", "17", "bob", frozenset({"clerk"}))
+    house.people.set_disabled(ADMIN, "bob", True)
+    assert _refused(lambda: house.door.open_for_provider("bob")) == "accounts.disabled"
+
+
 def test_what_is_refused_is_in_the_log_without_what_was_typed(house: House) -> None:
     _refused(lambda: house.enter("hunter2-secret", name="hunter2-name"))
     _refused(lambda: house.enter("hunter2-secret"))
@@ -371,6 +409,18 @@ def test_a_session_of_a_provider_needs_no_codes_here(house: House) -> None:
     who = house.door.principal(house.door.open_for_provider("bob").session)
     assert who.rights == rights_of({"clerk"}) and not who.enrolling
     assert _refused(lambda: house.enter("", name="bob")) == "accounts.not_signed_in"
+
+
+def test_the_log_says_how_somebody_signed_in(house: House) -> None:
+    seed, codes = house.enrol()
+    assert all(len(base64.b32decode(code.replace("-", ""))) * 8 >= 112 for code in codes)  # one hash keeps them
+    house.clock.pass_time(30)
+    house.enter(code=house.code(seed))
+    house.people.of_provider("issuer", "17", "bob", frozenset({"clerk"}))
+    house.door.open_for_provider("bob")
+    with house.database.reading() as connection:
+        found = [entry for entry in security_log.read(connection) if entry.event == "account.signed_in"]
+    assert [entry.reason for entry in reversed(found)] == ["password", "password and code", "provider"]
 
 
 @pytest.mark.parametrize("text", ["\0", "ada\0", "\ud800", "'; DROP TABLE people; --", "%", "\u202e", "x" * 100_000])
@@ -394,3 +444,13 @@ def test_no_text_of_an_outsider_breaks_a_statement(house: House, text: str) -> N
     assert _refused(lambda: house.enter(code=text[:8] or "x")) == "accounts.not_signed_in"
     assert _refused(lambda: house.enter(code=text[:8] + "-long-enough")) == "accounts.not_signed_in"
     house.enter(code=house.code(seed), device=text, replaces=text)
+
+
+def test_a_colleague_behind_the_same_address_locks_nobody_out_of_a_known_device(house: House) -> None:
+    device = house.enter().device
+    for n in range(ADDRESS.free + 3):
+        with pytest.raises((Refused, Unavailable)):
+            house.enter(GOOD, name=f"guess{n}")
+    with pytest.raises(Unavailable):
+        house.enter()  # a device that nobody knows waits with its address
+    house.enter(device=device)

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medveil.service.database import Database
-from medveil.service.signatures import nonces, verify_request
+from medveil.service.signatures import nonces, refuse_older, verify_request
 from medveil.service.signed_request import LONGEST_S, PlainRequest, needs_signature, sign_request
 from wire.errors import VerificationError
 from wire.signing import Signer
@@ -292,6 +292,23 @@ def test_a_replay_is_refused_also_after_a_restart(tmp_path: Path, clock: Clock, 
     clock.pass_time(5)
     assert again.code(request) == "signatures.expired"
     again.database.close()
+
+
+def test_a_store_that_was_restored_refuses_what_was_signed_before(bench: Bench, clock: Clock) -> None:
+    """Its nonces are those of the backup: a call that was used up since cannot be told from a new one."""
+    before = bench.signed(lifetime=LONGEST_S)
+    bench.check(bench.signed())
+    with bench.database.transaction() as connection:
+        refuse_older(connection, clock() // 1000)
+        refuse_older(connection, clock() // 1000)
+    assert bench.code(before) == "signatures.replayed"
+    clock.pass_time(1)
+    bench.check(bench.signed())
+    assert bench.code(before) == "signatures.replayed"
+    clock.pass_time(2 * LONGEST_S)
+    bench.check(bench.signed())
+    with bench.database.reading() as connection:
+        assert len(connection.execute(sa.select(nonces)).all()) == 1
 
 
 def test_nonces_of_the_past_are_forgotten_and_belong_to_a_key(bench: Bench, clock: Clock) -> None:
