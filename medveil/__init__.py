@@ -5,7 +5,12 @@ The only public import surface::
     from medveil import verify
     report = verify("medveil-demo/evidence", trust="medveil-demo/consortium.json")
 
-Parts are imported when they are used.
+    from medveil import Client, Question
+    with Client.of_program("loader.json") as client:
+        released = client.queries.ask(Question(population="stays", measure="cost", purpose="HMB", rho="0.25"))
+        released.to_pandas()
+
+Parts are imported when they are used. `Client` needs the extra ``client``.
 """
 
 from __future__ import annotations
@@ -13,9 +18,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medveil.client import AsyncClient, Client, Question, column
     from medveil.verification import verify
 
-__all__ = ["verify"]
+__all__ = ["AsyncClient", "Client", "Question", "column", "verify"]
 
 __version__ = "0.1.0"
 
@@ -25,4 +31,8 @@ def __getattr__(name: str) -> Any:
         from medveil.verification import verify
 
         return verify
+    if name in ("AsyncClient", "Client", "Question", "column"):
+        from medveil import client
+
+        return getattr(client, name)
     raise AttributeError(f"module 'medveil' has no attribute {name!r}")

@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from medveil.cli import consortium, demo, doctor, ledger, show, trust, verify
+from medveil.cli import (
+    audit,
+    backup,
+    calling,
+    claims,
+    consortium,
+    datasets,
+    demo,
+    doctor,
+    grants,
+    jobs,
+    ledger,
+    members,
+    people,
+    queries,
+    screen,
+    show,
+    sign_in,
+    trust,
+    up,
+    verify,
+)
 
 app = typer.Typer(
     name="medveil",
-    help="Use each other's health-insurance data without seeing it (可用不可见).",
+    help="Use each other's health-insurance data without seeing it.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-for part in (demo, consortium, verify, show, ledger, trust, doctor):
+OFFLINE = (demo, up, consortium, backup, verify, show, ledger, trust, doctor)
+"""Parts that work on files, without a gateway to call."""
+CALLING = (sign_in, people, members, datasets, grants, queries, claims, audit, jobs)
+"""Parts whose verbs call the gateway that one is signed in to."""
+
+for part in (*OFFLINE, *CALLING):
     part.register(app)
 
 
@@ -37,14 +65,36 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
+    gateway: Annotated[
+        str,
+        typer.Option(envvar="MEDVEIL_GATEWAY", help="Address of the gateway to call; else that signed in to last."),
+    ] = "",
+    program: Annotated[
+        Path | None,
+        typer.Option(readable=False, envvar="MEDVEIL_PROGRAM", help="Call as the program whose file this is."),
+    ] = None,
 ) -> None:
-    """Errors come in English, or in Chinese with MEDVEIL_LANGUAGE=zh."""
+    """Use each other's health-insurance data without seeing it.
+
+    Errors come in English, or in Chinese with MEDVEIL_LANGUAGE=zh. Sign in first: medveil sign-in GATEWAY NAME.
+    """
+    calling.chosen.gateway, calling.chosen.program = gateway, program
 
 
 def language() -> str:
-    """The reader's language: MEDVEIL_LANGUAGE, or the locale's, "en" or "zh"."""
+    """The reader's language: MEDVEIL_LANGUAGE, or the locale's, "en" or "zh"; "en" where no Chinese can be shown."""
     wanted = os.environ.get("MEDVEIL_LANGUAGE") or os.environ.get("LC_ALL") or os.environ.get("LANG") or "en"
-    return "zh" if wanted.lower().startswith("zh") else "en"
+    return "zh" if wanted.lower().startswith("zh") and _shows_chinese() else "en"
+
+
+def _shows_chinese() -> bool:
+    """Whether standard output and standard error can both carry it: a terminal or a file in another code cannot."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            "可用不可见".encode(getattr(stream, "encoding", None) or "utf-8")
+        except (UnicodeEncodeError, LookupError):
+            return False
+    return True
 
 
 def main() -> None:
@@ -53,15 +103,56 @@ def main() -> None:
     Exit codes: 0 done; 1 refused, wrong or unavailable; 2 wrong usage; 3 consistent but not pinned;
     4 verified, with findings; 130 interrupted. MEDVEIL_TRACEBACK=1 shows where an error came from.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that cannot show a character shows "?", the run goes on
-        sys.stdout.reconfigure(errors="replace")
+    codecs.register_error("medveil", _nearest)
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # a terminal that cannot show a character shows the nearest, the run goes on
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="medveil")
+    as_json = "--json" in sys.argv[1:]
     try:
-        app()
+        if not as_json:
+            app()
+        code = app(standalone_mode=False)  # else it would say in words of its own what a program is to read
+        sys.exit(code if isinstance(code, int) else 0)
+    except typer.TyperException as error:
+        _print_error("medveil.usage", error.format_message())
+        sys.exit(error.exit_code)
     except Exception as error:
         if os.environ.get("MEDVEIL_TRACEBACK"):
             raise
-        _say(_sentence(error))
+        if as_json:
+            _say_json(error)
+        else:
+            _say(_sentence(error))
         sys.exit(1)
+
+
+_NEAREST = {"…": "...", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "×": "x", "≥": ">=", "≤": "<="}
+
+
+def _nearest(error: UnicodeError) -> tuple[str, int]:
+    """What stands for characters that a stream cannot carry."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_NEAREST.get(one, "?") for one in error.object[error.start : error.end]), error.end
+
+
+def _say_json(error: Exception) -> None:
+    """What a program reads about `error`, on standard error: its code, sentence and fix."""
+    from wire.errors import Refused, Unavailable
+
+    if isinstance(error, typer.Abort):
+        error = Refused("medveil.not_answered")
+    more = {"retry_after": error.retry_after} if isinstance(error, Unavailable) and error.retry_after else {}
+    _print_error(getattr(error, "code", "medveil.fault"), _sentence(error), **more)
+
+
+def _print_error(code: str, text: str, **more: object) -> None:
+    import json
+
+    print(json.dumps({"error": {"code": code, "text": text, **more}}), file=sys.stderr)
 
 
 def _sentence(error: Exception) -> str:
@@ -81,4 +172,4 @@ def _sentence(error: Exception) -> str:
 
 
 def _say(sentence: str) -> None:
-    print(f"medveil: {sentence}", file=sys.stderr)
+    print(f"medveil: {screen.shown(sentence)}", file=sys.stderr)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 HomeFolder = Annotated[Path, typer.Argument(readable=False, help="The organisation's home: a folder of its own.")]
 
 
@@ -16,7 +17,9 @@ def register(app: typer.Typer) -> None:
     @app.command("init")
     def init(
         home: HomeFolder,
-        organisation: Annotated[str, typer.Option(prompt="Name of the organisation (lower case)")],
+        organisation: Annotated[
+            str, typer.Option(prompt="Name of the organisation (lower case)", help="Its name, in lower case.")
+        ],
         role: Annotated[list[str], typer.Option(help="What it may do; give it once for each role.")],
         tier: Annotated[
             Literal["", "national", "province", "city", "county"], typer.Option(help="Where it acts.")
@@ -28,6 +31,7 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Option(readable=False, help="The consortium it applies to; none to found one.")
         ] = None,
         observer: Annotated[bool, typer.Option("--observer", help="It will not re-execute blocks.")] = False,
+        json: Json = False,
     ) -> None:
         """Make an organisation's home with fresh keys, and its member card to hand to the others.
 
@@ -37,6 +41,7 @@ def register(app: typer.Typer) -> None:
         import secrets
         import time
 
+        from medveil.cli.screen import print_json
         from medveil.service.cards import FOUNDING, fingerprint
         from medveil.service.config import Config, passphrase
         from medveil.service.home import CARD_FILE, Home
@@ -46,7 +51,7 @@ def register(app: typer.Typer) -> None:
         if os.environ.get("MEDVEIL_PASSPHRASE_FILE"):
             secret = passphrase(Config(1, organisation))
         else:
-            secret = typer.prompt("Passphrase of its keys", hide_input=True, confirmation_prompt=True)
+            secret = typer.prompt("Passphrase of its keys", hide_input=True, confirmation_prompt=True, err=True)
         card = Home.create(
             home,
             organisation,
@@ -59,6 +64,10 @@ def register(app: typer.Typer) -> None:
             hosts=tuple(host or ("localhost", "127.0.0.1")),
             chain=chain,
         )
+        if json:
+            shown = {"home": str(home), "organisation": organisation, "card": str(home / CARD_FILE)}
+            print_json(shown | {"fingerprint": fingerprint(card)})
+            return
         typer.echo(f"{home}: the home of {organisation}. Keep its passphrase apart from it.")
         typer.echo(f"{home / CARD_FILE}: its member card. Hand it to the others; read them its fingerprint:")
         typer.echo(f"  {fingerprint(card)}")
@@ -72,6 +81,7 @@ def register(app: typer.Typer) -> None:
             "consortium.json"
         ),
         zone: Annotated[str, typer.Option(help="IANA zone of civil days.")] = "Asia/Shanghai",
+        json: Json = False,
     ) -> None:
         """Make the trust file of a consortium out of its founders' cards.
 
@@ -88,6 +98,13 @@ def register(app: typer.Typer) -> None:
         read = [read_card(path) for path in cards]
         trust = trust_of(found_consortium(chain, sequencer, zone, read, time.time_ns() // 1_000_000))
         write_trust(out, trust)
+        if json:
+            from medveil.cli.screen import print_json
+
+            shown = {"file": str(out), "chain": chain, "needed_cosigners": trust.k}
+            cards_shown = {card.application.member.organisation: fingerprint(card) for card in read}
+            print_json(shown | {"genesis": grouped(trust.genesis_hash[:16]), "fingerprints": cards_shown})
+            return
         for card in read:
             typer.echo(f"  {card.application.member.organisation:24} {fingerprint(card)}")
         typer.echo(f"{out}: chain {chain}, {len(read)} founders, {trust.k} make a head final. Genesis:")
@@ -103,6 +120,7 @@ def register(app: typer.Typer) -> None:
         address: Annotated[
             list[str] | None, typer.Option(help="Where another gateway listens: NAME=https://HOST:PORT.")
         ] = None,
+        json: Json = False,
     ) -> None:
         """Pin a consortium's trust file, after comparing its genesis with what another member says; note addresses."""
         import secrets
@@ -118,7 +136,7 @@ def register(app: typer.Typer) -> None:
 
         pinned = read_trust(trust)
         genesis = grouped(pinned.genesis_hash[:16])
-        said = fingerprint or typer.prompt("Genesis, as another member reads it out")
+        said = fingerprint or typer.prompt("Genesis, as another member reads it out", err=True)
         if "".join(said.split()).lower() != genesis.replace(" ", ""):
             raise Refused("cards.other_genesis", file=str(trust))
         addresses = {}
@@ -134,18 +152,31 @@ def register(app: typer.Typer) -> None:
             opened.join(pinned)
             write_config(home / FILE, config)
             name = opened.organisation.name
+        if json:
+            from medveil.cli.screen import print_json
+
+            shown = {"home": str(home), "organisation": name, "chain": pinned.chain, "genesis": genesis}
+            print_json(shown | {"member": pinned.latest.find(name) is not None})
+            return
         member = "a member" if pinned.latest.find(name) is not None else "no member yet: hand its card to the members"
         typer.echo(f"{home}: {name} pinned chain {pinned.chain} (genesis {genesis}); it is {member}.")
 
     @app.command("serve")
-    def serve(home: HomeFolder) -> None:
+    def serve(
+        home: HomeFolder,
+        json: Annotated[bool, typer.Option("--json", help="Say on standard output, as JSON, that it listens.")] = False,
+    ) -> None:
         """Run the organisation's gateway until it is told to stop (SIGTERM, Ctrl-C)."""
         from medveil.service.process import serve as run
 
-        run(home)
+        run(home, as_json=json)
 
     @app.command("invite-admin")
-    def invite_admin(home: HomeFolder, name: Annotated[str, typer.Argument(help="The person's account name.")]) -> None:
+    def invite_admin(
+        home: HomeFolder,
+        name: Annotated[str, typer.Argument(help="The person's account name.")],
+        json: Json = False,
+    ) -> None:
         """Invite the first administrator of a gateway that nobody administers yet. The gateway must not be running.
 
         Prints a secret that works once: whoever has it chooses the password.
@@ -167,5 +198,10 @@ def register(app: typer.Typer) -> None:
                 secret = people.invite_first_admin(name)
             finally:
                 database.close()
+        if json:
+            from medveil.cli.screen import print_json
+
+            print_json({"person": name, "invitation": secret})
+            return
         typer.echo(f"Hand this to {name}, over a way that nobody else reads. It works once:")
         typer.echo(f"  {secret}")

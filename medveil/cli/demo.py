@@ -25,13 +25,16 @@ def register(app: typer.Typer) -> None:
             Path, typer.Option(readable=False, help="Folder for the results. An earlier run's are replaced.")
         ] = Path("medveil-demo"),
         json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON instead of text.")] = False,
+        processes: Annotated[
+            bool, typer.Option("--processes", help="Run each organisation's gateway as a process of its own, with TLS.")
+        ] = False,
     ) -> None:
         """Play one consortium: join, load, grant, query, prove, score, audit, report."""
         began = perf_counter()
         from medveil.demo.run import run
 
         try:
-            run(data, out, as_json=json, began=began)
+            run(data, out, as_json=json, began=began, processes=processes)
         except KeyboardInterrupt:
             typer.echo("medveil: interrupted; nothing half-written is left.", err=True)
             raise typer.Exit(130) from None

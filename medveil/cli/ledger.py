@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from medveil.cli.members import register_ledger
+
 Export = Annotated[Path, typer.Argument(readable=False, help="A ledger export: ledger.evidence of an evidence folder.")]
 Trust = Annotated[
     Path | None,
@@ -21,8 +23,9 @@ UNPINNED = 3
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the tree."""
-    ledger = typer.Typer(help="Replay an exported ledger, and read it.", no_args_is_help=True)
+    ledger = typer.Typer(help="Replay an exported ledger, and read it; ask the gateway.", no_args_is_help=True)
     app.add_typer(ledger, name="ledger")
+    register_ledger(ledger)
 
     @ledger.command("verify")
     def verify(export: Export, trust: Trust = None, json: Json = False) -> None:
@@ -78,6 +81,7 @@ def register(app: typer.Typer) -> None:
         export: Export,
         out: Annotated[Path, typer.Argument(readable=False, help="Where to write the snapshot.")],
         trust: Trust = None,
+        json: Json = False,
     ) -> None:
         """Replay an export and write the state at its head: an engine or replica starts from it without replaying.
 
@@ -86,6 +90,11 @@ def register(app: typer.Typer) -> None:
         from medveil.history import write_snapshot
 
         made = write_snapshot(export, trust, out)
-        typer.echo(f"{out}: the state of block {made.block.height}, {len(made.entries)} keys")
+        if json:
+            from medveil.cli.screen import print_json
+
+            print_json({"file": str(out), "height": made.block.height, "keys": len(made.entries)})
+        else:
+            typer.echo(f"{out}: the state of block {made.block.height}, {len(made.entries)} keys")
         if trust is None:
             raise typer.Exit(UNPINNED)

@@ -48,6 +48,10 @@ def register(app: typer.Typer) -> None:
                 bound = instant(newer_than, "UTC")
             except ValueError:
                 raise typer.BadParameter("--newer-than is a date or time: 2026-11-22, 2026-11-22T10:00Z") from None
+        if path.suffix == ".zip" and path.is_file():
+            from wire.errors import Refused
+
+            raise Refused("medveil.packed_evidence", file=str(path))
         report = check(path, trust=trust, backend=backend, at_least=at_least, newer_than=bound)
         show_report(report, as_json=json, language=language())
         if not report.pinned:

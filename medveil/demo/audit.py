@@ -6,48 +6,22 @@ import shutil
 from pathlib import Path
 
 from ledger.envelope import open_envelope
-from ledger.export import EXPORT, LedgerExport
-from ledger.pieces import BLOCKS, read_whole, write_whole
+from ledger.export import LedgerExport
+from ledger.pieces import read_whole
 from medveil.demo.facts import AuditFacts, FlowFacts
-from medveil.demo.play import BUREAU, REGULATOR, Play, now
-from medveil.gateway.accounting import anchor_audit
+from medveil.demo.play import BUREAU, REGULATOR, Play
 from medveil.verification import Report, verify
-from medveil.verification.kinds import MODEL, ModelEvidence
-from mpc.release import Release
-from mpc.scoring import ScoreModel
-from wire.canonical import Wire, encode
 from wire.dates import format_instant
 from wire.errors import MedveilError, Refused
-from wire.evidence import SUFFIX, Header, write_manifest
-from zkp.bill_limit import Presentation
+from wire.evidence import SUFFIX
 
 
-async def export(play: Play, release: Release, presentation: Presentation, model: ScoreModel) -> Path:
-    """Anchor every audit trail, then write ``evidence/`` with a manifest signed by the bureau."""
-    for organisation in play.consortium.organisations.values():
-        await anchor_audit(organisation)
+async def export(play: Play) -> Path:
+    """Have the bureau write ``evidence/``, with what every other member shows, and a manifest signed by it."""
     folder = play.folder / "evidence"
-    kinds: dict[str, str] = {}
-
-    def write(name: str, struct: Wire, header: Header) -> None:
-        path = folder / (name + SUFFIX)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(struct))
-        kinds[name + SUFFIX] = header.kind
-
-    folder.mkdir(parents=True, exist_ok=True)
-    main, *pieces = write_whole(folder / ("ledger" + SUFFIX), await play.consortium.engine.export())
-    kinds |= {main.name: EXPORT.kind} | {piece.name: BLOCKS.kind for piece in pieces}
-    write("releases/query-1", release, release.header)
-    write("presentations/bill-1", presentation, presentation.header)
-    write(f"models/{model.model}", ModelEvidence(MODEL, model), MODEL)
-    for name, organisation in play.consortium.organisations.items():
-        for batch in organisation.audit.batches():
-            write(f"access/{name}-{batch.first}", batch, batch.header)
-        for number, receipt in enumerate(organisation.account.receipts, start=1):
-            write(f"receipts/{name}-{number}", receipt, receipt.header)
-    bureau = play.consortium[BUREAU]
-    write_manifest(folder, kinds, play.consortium.trust.chain, BUREAU, now(), bureau.signer)
+    exported = await play.desks[BUREAU].export_evidence(folder)
+    for gap in exported.gaps:
+        raise Refused("demo.no_evidence", organisation=gap.organisation, words=gap.words)
     return folder
 
 

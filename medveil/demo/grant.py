@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from medveil.demo.facts import GrantFacts
-from medveil.demo.play import RESEARCHER, Play, now, rand
+from medveil.demo.play import RESEARCHER, Play, now
 from medveil.demo.query import plan_query
-from medveil.gateway import granting, querying
+from medveil.gateway.serving import use_request
 from privacy.decide import Decision
 from privacy.grants import GrantTerms, UseKind
 from privacy.purposes import purpose
@@ -67,8 +65,7 @@ async def grant(play: Play) -> GrantFacts:
     at = now()
     for name, site in play.sites.items():
         granted = terms(f"study-{name}", name, RESEARCHER, site.dataset, fields, PURPOSE, "query", at)
-        await granting.issue(site.organisation, granted)
-        await granting.accept(play.consortium[RESEARCHER], granted.grant)
+        await play.desks[name].issue(granted)
         names.append(granted.grant)
     asked, decision = await _ask_outside(play, fields)
     facts = GrantFacts(
@@ -106,14 +103,12 @@ async def _ask_outside(play: Play, fields: tuple[str, ...]) -> tuple[str, Decisi
     else:
         query = plan_query(play, PURPOSE, measure=other.name)
         asked = f"the mean of {other.name} ({layout.label(other.name).title})"
-    handle, salt = rand(16), rand(32)
-    sites = [querying.serve_query(site.organisation, handle, site.engine, layout, now) for site in play.sites.values()]
-    asking = querying.ask(play.consortium[RESEARCHER], query, handle, salt)
-    answer, *decisions = await asyncio.gather(asking, *sites, return_exceptions=True)
-    for outcome in (answer, *decisions):
-        if isinstance(outcome, BaseException) and not isinstance(outcome, ConsentDenied):
-            raise outcome
-    first = decisions[0]
-    if not isinstance(answer, ConsentDenied) or not isinstance(first, Decision) or first.allowed:
-        raise Refused("demo.not_denied")
-    return asked, first
+    try:
+        await play.desks[RESEARCHER].ask(query)
+    except ConsentDenied:
+        # The same decision once more, for its words in both languages: every site decides so.
+        site = next(iter(play.sites))
+        decision = await play.desks[site].preview(use_request(query, site, RESEARCHER))
+        if not decision.allowed:
+            return asked, decision
+    raise Refused("demo.not_denied")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from connectors.layout import Layout, row_class, schema_hash
+from connectors.layout import Layout
 from connectors.quality import prepare
 from connectors.sources import Source
-from ledger.contracts import Column, RegisterDataset, RegisterPopulation, VoteBudget
+from ledger.contracts import RegisterPopulation
 from medveil.consortium import Founder
 from medveil.demo.facts import JoinFacts, LoadFacts, OrganisationFacts, SiteFacts
 from medveil.demo.play import BUREAU, INSURER, REGULATOR, RESEARCHER, Play, Site, dataset_name, hospital_name
-from medveil.gateway.organisation import Organisation
-from wire.commitment import Place, commit, salt
 
 BUDGET_NANO = 1_000_000_000
 """The population's whole budget: rho = 1."""
@@ -36,8 +33,7 @@ def founders(sites: int) -> list[Founder]:
 
 async def join(play: Play) -> JoinFacts:
     """Say who joined, and by which rule history becomes final; then the hospitals vote their budget."""
-    consortium = play.consortium
-    trust = consortium.trust
+    trust = play.trust
     facts = JoinFacts(
         chain=trust.chain,
         genesis=trust.genesis_hash.hex(),
@@ -56,8 +52,8 @@ async def join(play: Play) -> JoinFacts:
         population=play.layout.population,
         budget_nano=BUDGET_NANO,
     )
-    hospitals = consortium.with_role("hospital")
-    await _vote(play.layout, hospitals)
+    hospitals = play.hospitals
+    await _vote(play, hospitals)
     say = play.narrator.say
     say(f"{len(trust.members)} organisations made their keys and founded chain {trust.chain}:")
     say(", ".join(member.organisation for member in trust.members) + ".")
@@ -70,15 +66,12 @@ async def join(play: Play) -> JoinFacts:
 async def load(play: Play, sources: Sequence[Source]) -> LoadFacts:
     """Clean, encrypt and register each hospital's table."""
     layout = play.layout
-    hospitals = play.consortium.with_role("hospital")
     rows = sum(table.num_rows for _, _, table in sources)
     site_facts = []
     with play.narrator.progress("encrypting records", rows) as done:
-        for hospital, (source, _, table) in zip(hospitals, sources, strict=True):
-            site_facts.append(_load_one(play, hospital, source, table))
+        for hospital, (source, _, table) in zip(play.hospitals, sources, strict=True):
+            site_facts.append(await _load_one(play, hospital, source, table))
             done(table.num_rows)
-    for hospital in hospitals:
-        await hospital.submit(_registration(layout, play.sites[hospital.name]))
     facts = LoadFacts(
         title=layout.study.label.title if layout.study else layout.name,
         source=layout.about.title,
@@ -99,22 +92,19 @@ def _unit(layout: Layout) -> str:
     return f"person: all rows of one person, of which at most {most} count{'s' if most == 1 else ''} at a site"
 
 
-def _load_one(play: Play, hospital: Organisation, source: str, table: pa.Table) -> SiteFacts:
-    layout = play.layout
-    prepared = prepare(table, layout)
-    dataset = dataset_name(layout, hospital.name)
-    hospital.vault.ingest(dataset, prepared.table, prepared.record_ids, schema_hash=schema_hash(layout))
-    play.sites[hospital.name] = Site(hospital, source, dataset, prepared)
-    report = prepared.report
+async def _load_one(play: Play, hospital: str, source: str, table: pa.Table) -> SiteFacts:
+    dataset = dataset_name(play.layout, hospital)
+    quality = await play.desks[hospital].load(dataset, play.layout, table, source)
+    play.sites[hospital] = Site(hospital, source, dataset, prepare(table, play.layout))
     return SiteFacts(
-        name=hospital.name,
+        name=hospital,
         table=source,
-        rows=report.rows,
-        missing=report.missing,
-        out_of_range=report.out_of_range,
-        duplicates=report.duplicates,
-        dirty_rate=report.dirty_rate,
-        vault_bytes=_size(hospital.folder / "vault"),
+        rows=quality.rows,
+        missing={column.column: column.missing for column in quality.columns},
+        out_of_range={column.column: column.out_of_range for column in quality.columns},
+        duplicates=quality.duplicates,
+        dirty_rate=quality.dirty_rate,
+        vault_bytes=_size(play.homes / hospital / "vault"),
     )
 
 
@@ -122,34 +112,15 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-async def _vote(layout: Layout, hospitals: Sequence[Organisation]) -> None:
+async def _vote(play: Play, hospitals: Sequence[str]) -> None:
     """A population of all hospitals, and its budget, which is in force once each of them has voted it."""
-    owners = tuple(hospital.name for hospital in hospitals)
-    population = RegisterPopulation(layout.population, layout.unit, layout.rows_per_person, layout.colluders, owners)
-    await hospitals[0].submit(population)
-    for hospital in hospitals:
-        await hospital.submit(VoteBudget(layout.population, BUDGET_NANO))
-
-
-def _registration(layout: Layout, site: Site) -> RegisterDataset:
-    """A table as the ledger has it: declarations, and one salted commitment."""
-    table = site.prepared.table
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    content = hashlib.sha256(sink.getvalue()).digest()
-    place = Place("datasets", "register", "everyone", site.dataset, "table", 1)
-    return RegisterDataset(
-        dataset=site.dataset,
-        population=layout.population,
-        schema_hash=schema_hash(layout),
-        columns=tuple(
-            Column(column.name, column.kind, column.low, column.high, column.scale, column.values)
-            for column in layout.columns
-        ),
-        row_class=row_class(table.num_rows),
-        commitment=commit(salt(site.organisation.salt_key, place), content),
+    layout = play.layout
+    population = RegisterPopulation(
+        layout.population, layout.unit, layout.rows_per_person, layout.colluders, tuple(hospitals)
     )
+    await play.desks[hospitals[0]].register_population(population)
+    for hospital in hospitals:
+        await play.desks[hospital].vote(layout.population, BUDGET_NANO)
 
 
 def _tell(play: Play, facts: LoadFacts) -> None:

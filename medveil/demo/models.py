@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from connectors.layout import Layout
-from mpc.scoring import Feature, readable
+from mpc.scoring import LARGEST_WEIGHT, Feature, readable
 from wire.errors import Refused
 
 WEIGHT_RANGE = (-40, 40)
@@ -55,6 +55,24 @@ def plan_model(layout: Layout, rand: Callable[[int], bytes]) -> ModelPlan:
     lowest = sum(w * f.low * f.scale for w, f in zip(drawn, features, strict=True))
     highest = sum(w * f.high * f.scale for w, f in zip(drawn, features, strict=True))
     return ModelPlan(f"{layout.name}-score", features, drawn, lowest + 3 * (highest - lowest) // 4)
+
+
+def plan_reader(plan: ModelPlan) -> tuple[ModelPlan, tuple[int, int]]:
+    """A model that spells a record in one exact score, made from the features of `plan`; and its declared range.
+
+    Each weight is larger than all that the features before it can add up to. Where no such weights are within the
+    largest range that a model may declare, they are 1, 10^3, 10^6 all the same.
+    """
+    features = sorted(plan.features, key=lambda one: (one.high - one.low) * one.scale)[:3]
+    below, weights = 0, list[int]()
+    for one in features:
+        weights.append(below // one.scale + 1)
+        below += weights[-1] * (one.high - one.low) * one.scale
+    declared = -LARGEST_WEIGHT, LARGEST_WEIGHT
+    if max(weights) > LARGEST_WEIGHT or not readable(features, weights):
+        weights, declared = [1, 10**3, 10**6][-len(features) :], WEIGHT_RANGE
+    limit = sum(one.high * one.scale for one in features)
+    return ModelPlan(f"{plan.name}-reader", tuple(features), tuple(weights), limit), declared
 
 
 def _draw(count: int, rand: Callable[[int], bytes]) -> tuple[int, ...]:

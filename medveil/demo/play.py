@@ -1,26 +1,23 @@
-"""What the steps of a run share: the consortium, the narrator, the data, the clock."""
+"""What the steps of a run share: the desks, the narrator, the data, the clock."""
 
 from __future__ import annotations
 
 import secrets
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.arrow_engine import ArrowEngine
 from connectors.layout import Layout
 from connectors.quality import Prepared
-from medveil.consortium import LocalConsortium
+from medveil.demo.desk import Desk
 from medveil.demo.narrator import Narrator
-from medveil.gateway.organisation import Organisation
-from mpc.scoring import RECORDS
-from privacy.local import LocalPlan, RowFilter
-from privacy.predicate import to_arrow
+from privacy.local import LocalPlan
+from wire.checkpoint import TrustFile
 
 BUREAU = "bureau"
 INSURER = "insurer-1"
@@ -52,38 +49,43 @@ rand = secrets.token_bytes
 
 @dataclass
 class Site:
-    """A hospital's data in the run. prepared: what went into its vault (kept for the plain answer, demo only)."""
+    """A hospital's table in the run. prepared: as its vault keeps it (for the plain answers, in the demo only)."""
 
-    organisation: Organisation
+    name: str
     source: str
     dataset: str
     prepared: Prepared
 
-    def engine(self, dataset: str) -> ArrowEngine:
-        """The local engine over the decrypted vault copy."""
-        return ArrowEngine(self.organisation.vault.read(dataset))
-
-    def records(self, dataset: str, columns: tuple[str, ...], rows: RowFilter) -> list[tuple[str, tuple[Any, ...]]]:
-        """The first records of a dataset that `rows` lets pass: number of the row, and its cells in `columns`."""
-        table = self.organisation.vault.read(dataset)
-        numbers = pa.array([f"row-{number}" for number in range(1, table.num_rows + 1)])
-        table = table.append_column("medveil_row", numbers)
-        if rows.predicate is not None:
-            table = table.filter(to_arrow(rows.predicate))
-        table = table.slice(0, RECORDS)
-        cells = [table[name].to_pylist() for name in columns]
-        return list(zip(table["medveil_row"].to_pylist(), zip(*cells, strict=True), strict=True))
+    def record_ids(self) -> list[str]:
+        """What the hospital's gateway calls each record, in order: see `medveil.gateway.tables`."""
+        own = self.prepared.record_ids
+        if own is not None:
+            return [f"record/{one}" for one in own]
+        return [f"{self.dataset}/{number}" for number in range(1, self.prepared.table.num_rows + 1)]
 
 
 @dataclass
 class Play:
-    """A run under way. folder: where it builds; layout: of the data; sites: by organisation, in order."""
+    """A run under way.
 
-    consortium: LocalConsortium
+    desks: of every organisation; trust: the consortium's founding; carried: messages, and their bytes, between the
+    organisations so far, where one process sees them all; homes: the folder of the organisations' folders; folder:
+    where it builds; layout: of the data; sites: by hospital, in order.
+    """
+
+    desks: Mapping[str, Desk]
+    trust: TrustFile
+    carried: Callable[[], tuple[int, int]] | None
     narrator: Narrator
     folder: Path
+    homes: Path
     layout: Layout
     sites: dict[str, Site] = field(default_factory=dict)
+
+    @property
+    def hospitals(self) -> list[str]:
+        """The hospitals, in founding order."""
+        return [member.organisation for member in self.trust.members if "hospital" in member.roles]
 
     def pooled(self, plan: LocalPlan) -> pa.Table:
         """Everybody's rows that `plan` counts, in one table: exists in the demo only, for the plain answer."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
@@ -12,8 +11,8 @@ import pyarrow.compute as pc
 
 from connectors.layout import Layout, local_plan, row_class
 from medveil.demo.facts import GroupFacts, QueryFacts
-from medveil.demo.play import CHAIN, RESEARCHER, Play, dataset_name, hospital_name, now, rand
-from medveil.gateway import querying
+from medveil.demo.play import CHAIN, RESEARCHER, Play, dataset_name, hospital_name
+from medveil.gateway.serving import SMALLEST_GROUP
 from mpc.budget import split
 from mpc.cells import prove_no_wrap
 from mpc.query import VERSION, Measure, Query, check_query
@@ -30,7 +29,7 @@ def plan_query(play: Play, purpose: str, measure: str = "") -> Query:
     """The layout's own study as a query over all sites; `measure` puts another number column in its place."""
     datasets = {name: play.sites[name].dataset for name in play.sites}
     rows = max(site.prepared.table.num_rows for site in play.sites.values())
-    return study_query(play.layout, play.consortium.trust.chain, datasets, rows, purpose, measure)
+    return study_query(play.layout, play.trust.chain, datasets, rows, purpose, measure)
 
 
 def check_question(layout: Layout, rows: Sequence[int]) -> None:
@@ -43,8 +42,8 @@ def check_question(layout: Layout, rows: Sequence[int]) -> None:
     hospitals = [hospital_name(number) for number in range(1, len(rows) + 1)]
     datasets = {hospital: dataset_name(layout, hospital) for hospital in hospitals}
     query = study_query(layout, CHAIN, datasets, max(rows), "")
-    if query.minimum_group < querying.SMALLEST_GROUP:
-        raise Refused("gateway.small_groups", minimum=query.minimum_group, least=querying.SMALLEST_GROUP)
+    if query.minimum_group < SMALLEST_GROUP:
+        raise Refused("gateway.small_groups", minimum=query.minimum_group, least=SMALLEST_GROUP)
     check_query(query)
     prove_no_wrap(query)
 
@@ -82,20 +81,15 @@ def study_query(
     )
 
 
-async def query(play: Play, purpose: str) -> tuple[QueryFacts, Release]:
+async def query(play: Play, purpose: str) -> QueryFacts:
     """Run the query through every gateway; then, in the demo only, the same on the pooled rows."""
     asked = plan_query(play, purpose)
-    handle, salt = rand(16), rand(32)
-    post = play.consortium.post
-    messages, carried = post.messages_carried, post.bytes_carried
-    async with asyncio.TaskGroup() as tasks:
-        for site in play.sites.values():
-            tasks.create_task(querying.serve_query(site.organisation, handle, site.engine, play.layout, now))
-        answer = tasks.create_task(querying.ask(play.consortium[RESEARCHER], asked, handle, salt))
-    release = answer.result()
-    facts = _facts(play, release, post.messages_carried - messages, post.bytes_carried - carried)
+    messages, carried = play.carried() if play.carried else (0, 0)
+    release = await play.desks[RESEARCHER].ask(asked)
+    now_messages, now_carried = play.carried() if play.carried else (0, 0)
+    facts = _facts(play, release, now_messages - messages, now_carried - carried)
     _tell(play, facts)
-    return facts, release
+    return facts
 
 
 def _facts(play: Play, release: Release, messages: int, carried: int) -> QueryFacts:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,6 +18,7 @@ from ledger.engines.clock import steady
 from medveil import __version__
 from medveil.consortium import local_consortium
 from medveil.demo import audit as auditing
+from medveil.demo.desk import Desk, LocalDesk
 from medveil.demo.facts import DemoFacts
 from medveil.demo.grant import PURPOSE, grant
 from medveil.demo.join_and_load import founders, join, load
@@ -26,14 +29,18 @@ from medveil.demo.query import check_question, query
 from medveil.demo.report import write_report
 from medveil.demo.score import score
 from medveil.demo.stage import stage
+from wire.checkpoint import TrustFile
 from wire.dates import format_instant
 from wire.errors import Unavailable
 
 
-def run(data: Path | None, out: Path, as_json: bool = False, began: float | None = None) -> None:
+def run(
+    data: Path | None, out: Path, as_json: bool = False, began: float | None = None, processes: bool = False
+) -> None:
     """Play the consortium on `data` (None: the default data) into folder `out`; prints as it goes.
 
-    began: of `time.perf_counter`, when the command began to load; now, by default.
+    began: of `time.perf_counter`, when the command began to load; now, by default. processes: each organisation's
+    gateway is a process of its own, with TLS between them and towards their people; else all are in this one.
 
     Raises MedveilError with one sentence for bad data or a folder that cannot be used; `out` is then
     as it was.
@@ -44,7 +51,7 @@ def run(data: Path | None, out: Path, as_json: bool = False, began: float | None
     check_question(sources[0][1], [table.num_rows for _, _, table in sources])
     with stage(out) as folder:
         try:
-            facts = asyncio.run(_play(folder, sources, narrator))
+            facts = asyncio.run(_play(folder, data, sources, narrator, processes))
         except BaseExceptionGroup as group:
             raise _first(group) from None
         with narrator.step("Report"):
@@ -59,6 +66,15 @@ def run(data: Path | None, out: Path, as_json: bool = False, began: float | None
     narrator.link(str(out / "report.html"))
 
 
+class Stage(NamedTuple):
+    """What the organisations run on: see `Play`."""
+
+    desks: Mapping[str, Desk]
+    trust: TrustFile
+    carried: Callable[[], tuple[int, int]] | None
+    homes: Path
+
+
 def check_installed() -> None:
     """Whether the packages of the later steps are there: said before the first. Raises Unavailable."""
     for package in ("phe", "jinja2", "matplotlib"):
@@ -66,29 +82,50 @@ def check_installed() -> None:
             raise Unavailable("demo.parts_missing", package=package)
 
 
-async def _play(folder: Path, sources: Sequence[Source], narrator: Narrator) -> DemoFacts:
+@asynccontextmanager
+async def _one_process(folder: Path, sites: int) -> AsyncIterator[Stage]:
+    """Every organisation in this process, with an in-memory channel between them."""
+    async with local_consortium(folder, CHAIN, founders(sites), BUREAU, ZONE, rand, now, steady=steady) as consortium:
+        members, homes = consortium.organisations, consortium.homes
+        desks = {name: LocalDesk(member, homes[name], now) for name, member in members.items()}
+        yield Stage(desks, consortium.trust, consortium.post.carried, folder / "sites")
+
+
+@asynccontextmanager
+async def _processes(folder: Path, data: Path | None, sites: int, narrator: Narrator) -> AsyncIterator[Stage]:
+    """A process for each organisation; its people act through its API."""
+    from medveil.local.desk import process_desks
+
+    place = folder / "sites"
+    async with process_desks(place, founders(sites), BUREAU, CHAIN, ZONE, data, narrator.say) as (desks, trust):
+        shutil.copy(place / "consortium.json", folder / "consortium.json")
+        yield Stage(desks, trust, None, place / "homes")
+
+
+async def _play(
+    folder: Path, data: Path | None, sources: Sequence[Source], narrator: Narrator, processes: bool
+) -> DemoFacts:
     layout = sources[0][1]
-    founding = founders(len(sources))
+    sites = len(sources)
     started = format_instant(now())
     async with AsyncExitStack() as stack:
         with narrator.step("Join"):
-            consortium = await stack.enter_async_context(
-                local_consortium(folder, CHAIN, founding, BUREAU, ZONE, rand, now, steady=steady)
-            )
-            play = Play(consortium, narrator, folder, layout)
+            chosen = _processes(folder, data, sites, narrator) if processes else _one_process(folder, sites)
+            stage = await stack.enter_async_context(chosen)
+            play = Play(stage.desks, stage.trust, stage.carried, narrator, folder, stage.homes, layout)
             joined = await join(play)
         with narrator.step("Load"):
             loaded = await load(play, sources)
         with narrator.step("Grant"):
             granted = await grant(play)
         with narrator.step("Query"):
-            asked, release = await query(play, PURPOSE)
+            asked = await query(play, PURPOSE)
         with narrator.step("Eligibility"):
-            proven, presentation = await prove(play)
+            proven = await prove(play)
         with narrator.step("Score"):
-            scored, model = await score(play)
+            scored = await score(play)
         with narrator.step("Audit"):
-            evidence = await auditing.export(play, release, presentation, model)
+            evidence = await auditing.export(play)
             audited = auditing.audit(play, evidence)
         return DemoFacts(
             version=__version__,

@@ -34,7 +34,7 @@ def test_every_step_says_what_it_did(default_run: tuple[Path, str]) -> None:
         "at most 5000.00 CNY",
         "over the limit of 3000.00 CNY",
         "the same as the plain computation",
-        "outside the declared range -40..40",
+        "places of a number system: one exact score would spell the whole record",
         "One byte of a copy of evidence/ledger.evidence changed",
     ):
         assert said in screen

@@ -9,6 +9,8 @@ import pytest
 
 from ledger.contracts import AnchorGrant
 from ledger.contracts.grants import GrantState, grant_key
+from ledger.engines.engine import Cursor
+from ledger.reading import Selection
 from ledger.receipts import verify_receipt
 from wire.errors import Refused, Unavailable
 
@@ -39,6 +41,27 @@ def test_one_ledger(consortium: Any) -> None:
     asyncio.run(test())
 
 
+def test_history_is_read_as_it_grows(consortium: Any) -> None:
+    """A member replays what is new alone, and finds what the sequencer has."""
+
+    async def test() -> None:
+        async with consortium.running() as gateways:
+            bureau, insurer = gateways["bureau"], gateways["insurer"]
+            for turn in range(3):
+                for name in ("bureau", "insurer"):
+                    await gateways[name].account.submit(grant(f"h-{turn}-{name}"))
+                everything = await bureau.engine.entries()
+                assert len(everything) == 2 * turn + 2
+                assert await insurer.engine.entries() == everything
+                own = Selection("insurer", kind="grants.anchor")
+                assert await insurer.engine.entries(own) == tuple(one for one in everything if one.sender == "insurer")
+                for at in range(len(everything)):
+                    found = await insurer.engine.entries(after=Cursor.of(everything[at]), limit=2)
+                    assert found == everything[at + 1 : at + 3]
+
+    asyncio.run(test())
+
+
 def test_messages_between_gateways(consortium: Any) -> None:
     async def test() -> None:
         async with consortium.running() as gateways:
@@ -49,6 +72,7 @@ def test_messages_between_gateways(consortium: Any) -> None:
             for number in range(5):
                 sender, message = await other.receive(AnchorGrant, session, timeout=10)
                 assert sender == "hospital-1" and message == grant(f"m-{number}")
+            assert gateways["insurer"].post.traffic.received > 0 < gateways["hospital-1"].post.traffic.sent
             with pytest.raises(Unavailable):
                 await other.receive(AnchorGrant, session, timeout=0.2)
 

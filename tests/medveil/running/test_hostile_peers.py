@@ -56,9 +56,9 @@ async def _campaign(consortium: Any, count: int) -> None:
         await gateways["bureau"].account.submit(AnchorGrant("g", bytes(32), START, START + 10**12, 0))
         insurer = gateways["insurer"]
         tls = PeerTls(insurer.home.folder / "tls", "insurer", ("localhost",), now, insurer.organisation.rand)
-        tls.refresh(consortium.trust.latest, insurer.organisation.tls_seed)
+        tls.refresh(consortium.trust.latest, insurer.organisation.tls_seed(consortium.trust.latest))
         base = consortium.addresses["bureau"] + "/peer/v1/"
-        async with httpx.AsyncClient(verify=tls.towards("bureau"), timeout=20, trust_env=False) as client:
+        async with httpx.AsyncClient(verify=tls.towards("bureau")[0], timeout=20, trust_env=False) as client:
             told = 0
             for method, path, body in _questions(random.Random(6), count):
                 answer = await client.request(method, base + path, content=body or None)

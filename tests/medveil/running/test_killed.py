@@ -6,11 +6,7 @@ One process an organisation, real TLS between them; the sequencer too is killed,
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,45 +17,16 @@ from ledger.contracts.grants import GrantState, grant_key
 from ledger.envelope import open_envelope
 from ledger.export import verify_export
 
-_ROOT = Path(__file__).resolve().parents[3]
+from .processes import Running
 
-
-class Running:
-    """One organisation's process."""
-
-    def __init__(self, folder: Path, log: Path) -> None:
-        self.log = log
-        self._lines = len(self._read())
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("writing.py")), str(folder), str(log)],
-            env={**os.environ, "PYTHONPATH": str(_ROOT)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-
-    def _read(self) -> list[str]:
-        return self.log.read_text().splitlines() if self.log.exists() else []
-
-    def until(self, word: str, count: int = 1, timeout: float = 60) -> None:
-        """Wait for `count` new lines that begin with `word`; the test fails if the process ends before."""
-        end = time.monotonic() + timeout
-        while sum(line.startswith(word) for line in self._read()[self._lines :]) < count:
-            assert self.process.poll() is None, self.process.stderr and self.process.stderr.read().decode()
-            assert time.monotonic() < end, self._read()[self._lines :]
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(30)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+_SCRIPT = Path(__file__).with_name("writing.py")
 
 
 def _campaign(consortium: Any, kills: int, seed: int) -> None:
     chance = random.Random(seed)
     names = list(consortium.members)
     logs = {name: consortium.folder / f"{name}.log" for name in names}
-    running = {name: Running(consortium.folder / name, logs[name]) for name in names}
+    running = {name: Running(_SCRIPT, consortium.folder / name, logs[name]) for name in names}
     try:
         for one in running.values():
             one.until("written")
@@ -68,7 +35,7 @@ def _campaign(consortium: Any, kills: int, seed: int) -> None:
             time.sleep(chance.random() * 0.3)
             running[name].kill()
             time.sleep(chance.random() * 0.2)
-            running[name] = Running(consortium.folder / name, logs[name])
+            running[name] = Running(_SCRIPT, consortium.folder / name, logs[name])
             running[name].until("written", 2)
         for one in running.values():
             one.until("written", 1)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,10 @@ import pytest
 from typer.testing import CliRunner
 
 from medveil.cli import app
-from medveil.service.config import FILE, write_config
+from medveil.service.config import FILE, Provider, write_config
+from medveil.service.oidc_setup import CALLBACK
+from tests.medveil.service.oidc_provider import CLIENT, SECRET
+from tests.medveil.service.oidc_provider import Provider as OpenId
 
 from .conftest import PASS, free_port
 
@@ -65,11 +71,52 @@ def ask(url: str, timeout: float = 40) -> dict[str, Any]:
         time.sleep(0.1)
 
 
-def test_a_consortium_of_processes(consortium: Any, environment: dict[str, str]) -> None:
+@pytest.fixture
+def openid() -> Iterator[OpenId]:
+    """A provider that really runs, and dates its tokens by the time of this machine."""
+    with OpenId() as started:
+        started.reset(lambda: int(time.time()))
+        yield started
+
+
+def named(openid: OpenId, folder: Path) -> Provider:
+    """The provider as gateway.toml names it, its secret in a file of the home."""
+    secret = folder / "provider-secret"
+    secret.write_text(SECRET + "\n")
+    secret.chmod(0o600)
+    roles = {"groups": {"claims-team": "clerk"}}
+    return Provider(issuer=openid.issuer, client_id=CLIENT, secret_file=secret.name, roles=roles)
+
+
+def sign_in_by(openid: OpenId, gateway: str) -> dict[str, Any]:
+    """Who somebody is at the gateway after a browser's way to the provider and back."""
+    openid.back = gateway + CALLBACK
+    with httpx.Client(headers={"origin": gateway}, timeout=20) as browser:
+        begun = browser.post(gateway + "/v1/sign-in/provider")
+        assert begun.status_code == 200, begun.text
+        back = browser.get(browser.get(begun.json()["url"]).headers["location"])
+        assert back.status_code == 303, back.text
+        return dict(browser.get(gateway + "/v1/me").json())
+
+
+def turned_away(peers: str, people: str) -> int:
+    """How many failed handshakes the metrics show after a stranger without a certificate, and one without TLS."""
+    stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
+    with pytest.raises(httpx.HTTPError), httpx.Client(verify=stranger) as client:
+        client.get(peers)
+    with pytest.raises(httpx.HTTPError):
+        httpx.get(peers.replace("https:", "http:"))
+    found = re.findall(r'medveil_tls_refused_total{listener="peers",.*} (\d+)', httpx.get(f"{people}/metrics").text)
+    return sum(map(int, found))
+
+
+def test_a_consortium_of_processes(consortium: Any, environment: dict[str, str], openid: OpenId) -> None:
     ports = {name: free_port() for name in consortium.members}
     for name, port in ports.items():
         with consortium.home(name) as home:
-            people = msgspec.structs.replace(home.config.people, listen=f"127.0.0.1:{port}")
+            provider = named(openid, home.folder) if name == "insurer" else None
+            people = msgspec.structs.replace(home.config.people, listen=f"127.0.0.1:{port}", provider=provider)
             write_config(home.folder / FILE, msgspec.structs.replace(home.config, people=people))
     invited = CliRunner().invoke(app, ["invite-admin", str(consortium.folder / "insurer"), "anna"])
     assert invited.exit_code == 0, (invited.output, invited.exception)
@@ -101,6 +148,10 @@ def test_a_consortium_of_processes(consortium: Any, environment: dict[str, str])
             about = anna.get("/v1/about").json()
             assert about["organisation"] == "insurer"
             assert anna.get("/v1/security-log").status_code == 200
+        ada = sign_in_by(openid, f"http://127.0.0.1:{ports['insurer']}")
+        assert (ada["name"], ada["roles"]) == ("ada", ["clerk"])
+        assert httpx.post(f"http://127.0.0.1:{ports['regulator']}/v1/sign-in/provider").status_code in (404, 405)
+        assert turned_away(consortium.addresses["insurer"], f"http://127.0.0.1:{ports['insurer']}") == 2
         for one in served.values():
             assert one.end() == 0, one.log.read_text()
     finally:
@@ -110,4 +161,4 @@ def test_a_consortium_of_processes(consortium: Any, environment: dict[str, str])
     lines = (consortium.folder / "insurer" / "serve.log").read_text().splitlines()
     events = [json.loads(line)["event"] for line in lines if line.startswith("{")]
     assert events[-1] == "stopped" and "listening" in events
-    assert not any(password in line or invitation in line for line in lines)
+    assert not any(secret in line for line in lines for secret in (password, invitation, SECRET))

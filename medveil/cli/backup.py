@@ -1,0 +1,129 @@
+"""`medveil backup` and `medveil restore`: an organisation's home, copied and brought back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HomeFolder = Annotated[Path, typer.Argument(readable=False, help="The organisation's home.")]
+Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the tree."""
+
+    @app.command("backup")
+    def backup(
+        home: HomeFolder,
+        out: Annotated[Path, typer.Argument(readable=False, help="The backup: a folder that is not there yet.")],
+        json: Json = False,
+    ) -> None:
+        """Back up the home of a gateway that is stopped; a running one is asked by medveil service backup.
+
+        The passphrase of the keys comes from MEDVEIL_PASSPHRASE_FILE or gateway.toml, and is not in the backup.
+        """
+        import secrets
+
+        from medveil.service.backup import make_backup
+        from medveil.service.config import FILE, passphrase, read_config
+        from medveil.service.home import Home
+
+        secret = passphrase(read_config(home / FILE))
+        with Home.open(home, secret, secrets.token_bytes, _now) as opened:
+            body = make_backup(opened, out, _now).body
+        if json:
+            _print_json({"backup": str(out), "organisation": body.organisation, "files": len(body.files)})
+            return
+        size = sum(file.length for file in body.files)
+        typer.echo(f"{out}: {len(body.files)} files of {body.organisation}, {size:,} bytes, listed and signed.")
+        typer.echo("The passphrase of its keys is not in it: keep that elsewhere.")
+        if body.database == "postgresql":
+            typer.echo("Its people, tokens and jobs are in PostgreSQL: dump that database now, with pg_dump.")
+
+    @app.command("restore")
+    def restore(
+        backup: Annotated[Path, typer.Argument(readable=False, help="What `medveil backup` wrote.")],
+        home: Annotated[Path, typer.Argument(readable=False, help="The home to make: empty, or not there yet.")],
+        moved: Annotated[
+            bool,
+            typer.Option("--moved", help="The original was not started since the backup: this is a move, not a loss."),
+        ] = False,
+        json: Json = False,
+    ) -> None:
+        """Make a home of a backup. The original must never run again beside it.
+
+        The passphrase of the keys comes from MEDVEIL_PASSPHRASE_FILE, or is asked for.
+        """
+        import os
+        import secrets
+
+        from medveil.service.config import Config, passphrase
+        from medveil.service.restore import restore as bring_back
+        from wire.dates import format_instant
+
+        if os.environ.get("MEDVEIL_PASSPHRASE_FILE"):
+            secret = passphrase(Config(1, "any"))
+        else:
+            secret = typer.prompt("Passphrase of its keys", hide_input=True, err=True)
+        body = bring_back(backup, home, secret, secrets.token_bytes, _now, moved=moved).body
+        if json:
+            _print_json({"home": str(home), "organisation": body.organisation, "backed_up": body.created})
+            return
+        typer.echo(f"{home}: the home of {body.organisation} as of {format_instant(body.created)}.")
+        if body.database == "postgresql":
+            typer.echo("Bring its PostgreSQL database back from the dump of that moment.")
+        if moved:
+            return
+        typer.echo("When it is started it cosigns and uses nothing until the consortium has gone on without it for")
+        typer.echo("five minutes; a sequencer takes its blocks back from the members first.")
+        typer.echo("People, tokens, records and grants are those of that day: go through what changed since.")
+
+    @app.command("restore-trail")
+    def restore_trail(
+        home: HomeFolder,
+        evidence: Annotated[
+            Path,
+            typer.Argument(readable=False, help="An evidence folder that is newer than the backup, whoever's."),
+        ],
+        json: Json = False,
+    ) -> None:
+        """Give a restored home back the entries of its audit trail that are in evidence; its gateway is stopped.
+
+        The folder is verified first, by the trust file that the home has pinned.
+        """
+        import secrets
+
+        from medveil.service.config import FILE, passphrase, read_config
+        from medveil.service.home import CONSORTIUM, Home
+        from medveil.verification import verify
+        from privacy.audit import AccessBatch
+        from wire import evidence as files
+
+        secret = passphrase(read_config(home / FILE))
+        with Home.open(home, secret, secrets.token_bytes, _now) as opened:
+            verify(evidence, trust=home / CONSORTIUM)
+            trail, found = opened.organisation.audit, []
+            for path in sorted(evidence.rglob(f"*{files.SUFFIX}")):
+                read = files.read(files.read_file(path)) if path.parent.name == "access" else None
+                if isinstance(read, AccessBatch) and read.organisation == opened.organisation.name:
+                    found.append(read)
+            new = sum(trail.take_back(batch) for batch in sorted(found, key=lambda batch: batch.first))
+            last, name = trail.last, opened.organisation.name
+        if json:
+            _print_json({"organisation": name, "entries": new, "last": last})
+            return
+        typer.echo(f"{home}: {new} entries taken back; the trail of {name} ends with entry {last}.")
+
+
+def _now() -> int:
+    import time
+
+    return time.time_ns() // 1_000_000
+
+
+def _print_json(facts: dict[str, object]) -> None:
+    import json
+
+    typer.echo(json.dumps(facts, ensure_ascii=False))

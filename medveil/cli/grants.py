@@ -1,0 +1,162 @@
+"""`medveil grants`: what your organisation permits others to do with its data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from medveil.cli import screen
+from medveil.cli.calling import Json, Key, calling, following
+from medveil.cli.members import show_written
+from medveil.cli.terms import BILLS, MEANINGS, made_terms, parse_json, read_terms
+
+if TYPE_CHECKING:
+    from medveil.client.grants import GrantList
+
+TermsFile = Annotated[
+    Path,
+    typer.Argument(readable=False, metavar="TERMS", help="JSON file of the terms; - for standard input."),
+]
+Basis = Literal[
+    "consent", "separate-consent", "contract", "statutory-duty", "public-health-emergency", "public-record", "other-law"
+]
+
+_TEMPLATE_HELP = """Print the terms of a grant as JSON, filled in for a dataset of yours and a recipient, to edit.
+
+What only you can know stands as FILL IN. Then: medveil grants preview TERMS, and medveil grants issue TERMS.
+
+\b
+""" + "\n".join(f"{name}: {meaning}" for name, meaning in MEANINGS.items())
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the tree."""
+    grants = typer.Typer(help="Grants: who may use which of your data, for what, until when.", no_args_is_help=True)
+    app.add_typer(grants, name="grants")
+
+    @grants.command("list")
+    def listed(json: Json = False) -> None:
+        """List the grants that your organisation issued."""
+        with calling() as client:
+            _show(client.grants.list(), json)
+
+    @grants.command("held")
+    def held(json: Json = False) -> None:
+        """List the grants that others gave your organisation."""
+        with calling() as client:
+            _show(client.grants.held(), json)
+
+    @grants.command("template", help=_TEMPLATE_HELP)
+    def template(
+        dataset: Annotated[str, typer.Argument(help="A dataset of yours, or bills.")],
+        recipient: Annotated[str, typer.Argument(help="The organisation that may use it.")],
+        purpose: Annotated[list[str], typer.Option(help="A purpose, a code such as HMB.")],
+        use: Annotated[
+            list[str] | None, typer.Option(help="query (default), score, proof (default of bills), extract.")
+        ] = None,
+        field: Annotated[list[str] | None, typer.Option(help="A column; by default all of the dataset.")] = None,
+        grant: Annotated[str, typer.Option(help="The grant's id; by default made of use, dataset, recipient.")] = "",
+        days: Annotated[int, typer.Option(min=1, max=3660, help="How long it holds; as long again to delete.")] = 90,
+        legal_basis: Annotated[Basis, typer.Option(help="What the processing rests on.")] = "separate-consent",
+        consent_ref: Annotated[str, typer.Option(help="Where the consents are filed.")] = "",
+        pia_ref: Annotated[str, typer.Option(help="Where the impact assessment is filed.")] = "",
+        out: Annotated[Path | None, typer.Option(readable=False, help="Write it to this new file.")] = None,
+        json: Json = False,
+    ) -> None:
+        import time
+
+        from medveil.client.credentials import write_private
+
+        with calling() as client:
+            made = made_terms(
+                dataset,
+                recipient,
+                declared=client.datasets.list(),
+                grant=grant,
+                fields=field or [],
+                purposes=purpose,
+                uses=[*(use or (["proof"] if dataset == BILLS else ["query"]))],
+                days=days,
+                legal_basis=legal_basis,
+                consent_ref=consent_ref,
+                pia_ref=pia_ref,
+                now=time.time_ns() // 1_000_000,
+            )
+        if out is None:
+            screen.print_json(made)
+            return
+        write_private(out, screen.as_json(made), new=True)
+        if json:
+            screen.print_json({"file": str(out), "terms": made})
+        else:
+            print(f"{out}: terms to edit; medveil grants template --help says what each field means.")
+            print(f"Then: medveil grants issue {out}")
+
+    @grants.command("preview")
+    def preview(
+        terms: TermsFile,
+        kind: Annotated[str, typer.Option(help="The use: query, extract, score or proof.")],
+        purpose: Annotated[str, typer.Option(help="Its purpose, a code such as HMB.")],
+        field: Annotated[
+            list[str] | None, typer.Option(help="A column it uses; by default those of the terms.")
+        ] = None,
+        filter: Annotated[str, typer.Option(help="The rows it uses, as JSON; by default all.")] = "",
+        recipient: Annotated[str, typer.Option(help="Who uses it; by default the recipient of the terms.")] = "",
+        json: Json = False,
+    ) -> None:
+        """Try terms out: what would be decided of a use. Nothing is issued. Exit code 1: it would be denied."""
+        from medveil.client import Use
+
+        read = read_terms(terms)
+        use = Use(
+            fields=tuple(field or read.fields),
+            kind=kind,
+            purpose=purpose,
+            filter=parse_json("--filter", filter) if filter else None,
+            recipient=recipient,
+        )
+        with calling() as client:
+            decision = client.grants.preview(read, use)
+        if json:
+            screen.print_json(decision)
+        else:
+            print(screen.shown(decision.decision))
+        if not decision.allowed:
+            raise typer.Exit(1)
+
+    @grants.command("issue")
+    def issue(terms: TermsFile, key: Key = "", json: Json = False) -> None:
+        """Sign terms, anchor them on the ledger, send them to the recipient. For the terms: medveil grants template."""
+        read = read_terms(terms)
+        with calling() as client, following(json) as told:
+            grant = client.grants.issue(read, key=key, told=told)
+        if json:
+            screen.print_json(grant)
+        else:
+            screen.say(f"{grant.terms.grant} is issued to {grant.terms.recipient}: {grant.status}.")
+
+    @grants.command("revoke")
+    def revoke(grant: Annotated[str, typer.Argument(help="Id of the grant.")], json: Json = False) -> None:
+        """Revoke a grant for good. Running uses stop at their next step."""
+        with calling() as client:
+            show_written(client.grants.revoke(grant), json)
+
+
+def _show(found: GrantList, as_json: bool) -> None:
+    if as_json:
+        screen.print_json(found)
+        return
+    columns = (
+        ("grant", "terms.grant"),
+        ("status", "status"),
+        ("of", "terms.issuer"),
+        ("to", "terms.recipient"),
+        ("dataset", "terms.dataset"),
+        ("fields", "terms.fields"),
+        ("uses", "terms.uses"),
+        ("purposes", "terms.purposes"),
+        ("until", screen.instant("terms.expires")),
+    )
+    screen.table(found.grants, columns)

@@ -1,0 +1,143 @@
+"""What verbs print: JSON, tables, facts, progress. One way for all, on any terminal and into any file.
+
+A cell holds what a gateway said: whatever could move a cursor or change a colour is shown as a replacement character.
+Tables go to standard output, progress to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medveil.client.jobs import Progress
+
+PIPED_WIDTH = 160
+"""Columns of a table where there is no terminal to ask."""
+
+Cell = Callable[[Any], Any]
+
+
+def as_json(body: object) -> bytes:
+    """As indented JSON, a line's end at its end."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(body, enc_hook=_hex), indent=2) + b"\n"
+
+
+def print_json(body: object) -> None:
+    """Print as JSON, UTF-8 whatever the terminal is."""
+    sys.stdout.flush()
+    data = as_json(body)
+    if hasattr(sys.stdout, "buffer"):
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        sys.stdout.write(data.decode())
+
+
+def _hex(value: object) -> object:
+    raise NotImplementedError(f"no JSON for {type(value).__name__}")
+
+
+def table(rows: Iterable[Any], columns: Sequence[tuple[str, str | Cell]], *, none: str = "none") -> None:
+    """Print one row a thing. columns: a heading, and a field's name (``a.b``: of a field's field) or what it shows."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    found = list(rows)
+    if not found:
+        print(none)
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    made = Table(box=None, pad_edge=False, header_style="dim")
+    for heading, _ in columns:
+        made.add_column(heading, overflow="fold")
+    for row in found:
+        made.add_row(*(Text(shown(_cell(row, what))) for _, what in columns))
+    console.print(made)
+
+
+def facts(pairs: Iterable[tuple[str, Any]]) -> None:
+    """Print ``name: value`` lines, aligned."""
+    found = [(name, shown(value)) for name, value in pairs]
+    width = max((len(name) for name, _ in found), default=0)
+    for name, value in found:
+        print(f"{name + ':':{width + 2}}{value}")
+
+
+def of(thing: Any) -> list[tuple[str, Any]]:
+    """A struct's fields, for `facts`."""
+    return [(name.replace("_", " "), getattr(thing, name)) for name in thing.__struct_fields__]
+
+
+def _cell(row: Any, what: str | Cell) -> Any:
+    if not isinstance(what, str):
+        return what(row)
+    for name in what.split("."):
+        row = getattr(row, name)
+    return row
+
+
+def shown(value: Any) -> str:
+    """A value as text that a screen may show."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple | list):
+        return ", ".join(map(shown, value)) or "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{shown(name)} {shown(one)}" for name, one in value.items()) or "-"
+    return "".join(character if character.isprintable() else "\ufffd" for character in str(value))
+
+
+def say(sentence: str) -> None:
+    """Print lines that hold what a gateway said."""
+    print("\n".join(map(shown, sentence.split("\n"))))
+
+
+def instant(field: str) -> Cell:
+    """A field in ms since 1970 as a time in UTC; 0 and None as "-"."""
+
+    def show(row: Any) -> str:
+        from wire.dates import format_instant
+
+        value = _cell(row, field)
+        return format_instant(value) if value else "-"
+
+    return show
+
+
+def line(progress: Progress) -> None:
+    """One plain line of a job's progress, on standard error."""
+    print(_progress(progress), file=sys.stderr, flush=True)
+
+
+def _progress(progress: Progress) -> str:
+    count = f" {progress.steps}/{progress.total}" if progress.total else f" {progress.steps}" if progress.steps else ""
+    step = f" {progress.step}" if progress.step and progress.state == "running" else ""
+    return shown(f"{progress.state}{count}{step}{f': {progress.code}' if progress.code else ''}")
+
+
+@contextmanager
+def bar() -> Iterator[Callable[[Progress], None]]:
+    """A bar on standard error that follows a job; it goes when the job has ended."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True, highlight=False)
+    columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Bars(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("", total=None)
+
+        def show(progress: Progress) -> None:
+            bars.update(task, total=progress.total, completed=progress.steps, description=_progress(progress))
+
+        yield show

@@ -1,0 +1,24 @@
+"""A gateway's client: what programs, notebooks and the command line use. `Client` blocks, `AsyncClient` awaits."""
+
+from medveil.client.claims import Feature
+from medveil.client.client import AsyncClient, Client
+from medveil.client.credentials import Program, Session
+from medveil.client.filters import column
+from medveil.client.grants import Terms, Use
+from medveil.client.queries import Question
+from medveil.client.releases import Released
+from medveil.client.written import Written
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Feature",
+    "Program",
+    "Question",
+    "Released",
+    "Session",
+    "Terms",
+    "Use",
+    "Written",
+    "column",
+]

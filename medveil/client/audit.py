@@ -1,0 +1,212 @@
+"""Who used what: the organisation's audit trail, evidence folders, and the service itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from medveil.client.exchange import Broken, Exchange, M, Next, Part, Work, verb
+from medveil.client.frames import Instant, Rows
+from medveil.client.jobs import Job, Progress, begin, wait
+from medveil.client.line import fetch, get, listen, out_of_reach, post
+from medveil.client.queries import UseView
+from medveil.client.told import error_of
+from wire.errors import DecodeError, Refused, Unavailable
+
+LARGEST_FOLDER = 8 * 1024**3
+"""Most bytes of an evidence folder that is fetched."""
+
+
+class AuditEntry(msgspec.Struct, frozen=True):
+    """One entry of the trail. intent: 0 in an intent, otherwise the number of the one that this outcome ends."""
+
+    sequence: int
+    time: Instant
+    use: UseView
+    intent: int
+    outcome: str
+    head: str
+
+
+class AuditPage(Rows, frozen=True):
+    """Entries in order. next: first of the next page, or None; anchored: last entry that is on the ledger."""
+
+    entries: tuple[AuditEntry, ...]
+    next: int | None
+    anchored: int
+
+    def rows(self) -> tuple[AuditEntry, ...]:
+        """The entries."""
+        return self.entries
+
+
+class Flow(msgspec.Struct, frozen=True):
+    """A use from intent to outcome. outcome: empty while it is under way, or where the process was killed."""
+
+    intent: int
+    began: Instant
+    ended: int | None
+    use: UseView
+    outcome: str
+
+
+class FlowList(Rows, frozen=True):
+    """Uses, the oldest first. next: number of the first entry to go on from, or None."""
+
+    flows: tuple[Flow, ...]
+    next: int | None
+
+    def rows(self) -> tuple[Flow, ...]:
+        """The uses."""
+        return self.flows
+
+
+class Folder(msgspec.Struct, frozen=True):
+    """An evidence folder that the gateway keeps. files: how many; bytes: in all."""
+
+    evidence: str
+    files: int
+    bytes: int
+
+
+class FolderList(Rows, frozen=True):
+    """Evidence folders."""
+
+    evidence: tuple[Folder, ...]
+
+    def rows(self) -> tuple[Folder, ...]:
+        """The folders."""
+        return self.evidence
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Entries first to last, anchored by `root`."""
+
+    first: int
+    last: int
+    head: str
+    root: str
+
+
+class Batches(Rows, frozen=True):
+    """What was anchored."""
+
+    batches: tuple[Batch, ...]
+
+    def rows(self) -> tuple[Batch, ...]:
+        """The batches."""
+        return self.batches
+
+
+class Service(msgspec.Struct, frozen=True):
+    """How the gateway stands. jobs: counts of running and waiting ones."""
+
+    organisation: str
+    version: str
+    data_version: int
+    chain: str
+    genesis: str
+    height: int
+    sequencer: bool
+    started: Instant
+    jobs: dict[str, int]
+    data_folder: bool
+
+
+class Audit(Part[M]):
+    """``/v1/audit``."""
+
+    @verb
+    def entries(self, *, first: int = 1, limit: int = 100) -> Exchange[AuditPage]:
+        """Entries of this organisation's own trail."""
+        return (yield from fetch(self._line, get("audit", "entries", first=first, limit=limit), AuditPage))
+
+    @verb
+    def flows(self, *, first: int = 1, limit: int = 100) -> Exchange[FlowList]:
+        """Who used what, for which purpose, under which grant."""
+        return (yield from fetch(self._line, get("audit", "flows", first=first, limit=limit), FlowList))
+
+    @verb
+    def anchor(self) -> Exchange[Batches]:
+        """Put what is not there yet on the ledger."""
+        return (yield from fetch(self._line, post("audit", "anchor"), Batches))
+
+
+class Evidence(Part[M]):
+    """``/v1/evidence``: folders for ``medveil verify``."""
+
+    @verb
+    def export(
+        self, *, collect: bool = False, key: str = "", told: Callable[[Progress], None] | None = None
+    ) -> Exchange[str]:
+        """Write an evidence folder at the gateway; returns its id. collect: with what the other members keep."""
+        job = yield from begin(self._line, post("evidence", body={"collect": collect}), key)
+        done = yield from wait(self._line, job.job, told)
+        return done.name
+
+    @verb
+    def list(self) -> Exchange[FolderList]:
+        """Folders that are there."""
+        return (yield from fetch(self._line, get("evidence"), FolderList))
+
+    @verb
+    def fetch(self, folder: str, out: Path | str) -> Exchange[Path]:
+        """Fetch a folder as a .zip file to `out`, which must not be there yet; whole or not at all.
+
+        Only its owner may read it: it tells who used what, and why.
+        """
+        return (yield from _download(self, folder, Path(out)))
+
+
+def _download(part: Evidence[Any], folder: str, out: Path) -> Exchange[Path]:
+    line, call = part._line, get("evidence", folder)._replace(accept="application/zip")
+    beside = out.with_name(f".{out.name}.{line.rand(8).hex()}")
+    try:
+        if out.exists():
+            raise Refused("client.file_exists", file=str(out))
+        answer = yield from listen(line, call)
+        if answer.status != 200:
+            raise error_of(answer)
+        with open(beside, "xb", opener=_private) as file:
+            taken = 0
+            while (chunk := (yield Next())) is not None:
+                taken += len(chunk)
+                if taken > LARGEST_FOLDER:
+                    raise DecodeError("client.too_large", limit=LARGEST_FOLDER)
+                yield Work(partial(_append, file, chunk))
+        beside.rename(out)
+    except Broken as broken:
+        raise out_of_reach(line, call, broken) from None
+    except OSError:
+        raise Unavailable("client.unwritable", file=str(out)) from None
+    finally:
+        beside.unlink(missing_ok=True)
+    return out
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _append(file: BinaryIO, chunk: bytes) -> None:
+    file.write(chunk)
+
+
+class ServicePart(Part[M]):
+    """``/v1/service``."""
+
+    @verb
+    def get(self) -> Exchange[Service]:
+        """How the gateway stands."""
+        return (yield from fetch(self._line, get("service"), Service))
+
+    @verb
+    def backup(self, *, key: str = "", told: Callable[[Progress], None] | None = None) -> Exchange[Job]:
+        """Have the gateway write a backup of itself while it runs; the job says where."""
+        job = yield from begin(self._line, post("service", "backup"), key)
+        return (yield from wait(self._line, job.job, told))

@@ -1,0 +1,190 @@
+"""`Client` and `AsyncClient`: one gateway, one caller, all parts of the API.
+
+    with Client("https://gateway.example", Session(secret), trust="consortium.json", ca="ca.pem") as client:
+        release = client.queries.ask(question)
+        release.to_pandas()
+
+Both have the same parts with the same methods, defined once: `AsyncClient`'s are awaited. Every receipt and every
+release is verified on arrival by the pinned trust file: one that does not hold raises VerificationError and is never
+returned.
+"""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, Self
+
+from medveil.client.accounts import Account, People, SecurityLog, Tokens
+from medveil.client.audit import Audit, Evidence, ServicePart
+from medveil.client.carriers import AwaitingCarrier, BlockingCarrier
+from medveil.client.claims import Bills, Eligibility, Models, ScoresPart
+from medveil.client.consortium import Ledger, Members, Receipts
+from medveil.client.credentials import Clock, Program, Rand, Session, read_program
+from medveil.client.datasets import Datasets, Populations
+from medveil.client.exchange import Awaiting, Blocking, Carrier, M
+from medveil.client.grants import Grants
+from medveil.client.jobs import Jobs
+from medveil.client.line import Line
+from medveil.client.pinned import Pinned
+from medveil.client.queries import Queries
+from wire.errors import Unavailable
+
+if TYPE_CHECKING:
+    from wire.checkpoint import TrustFile
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class _Gateway(Generic[M]):
+    """The parts of the API, over one line and one carrier."""
+
+    def __init__(self, line: Line, carrier: Carrier) -> None:
+        self._line = line
+        self.account: Account[M] = Account(line, carrier)
+        self.people: People[M] = People(line, carrier)
+        self.tokens: Tokens[M] = Tokens(line, carrier)
+        self.security_log: SecurityLog[M] = SecurityLog(line, carrier)
+        self.jobs: Jobs[M] = Jobs(line, carrier)
+        self.members: Members[M] = Members(line, carrier)
+        self.ledger: Ledger[M] = Ledger(line, carrier)
+        self.receipts: Receipts[M] = Receipts(line, carrier)
+        self.populations: Populations[M] = Populations(line, carrier)
+        self.datasets: Datasets[M] = Datasets(line, carrier)
+        self.grants: Grants[M] = Grants(line, carrier)
+        self.queries: Queries[M] = Queries(line, carrier)
+        self.bills: Bills[M] = Bills(line, carrier)
+        self.eligibility: Eligibility[M] = Eligibility(line, carrier)
+        self.models: Models[M] = Models(line, carrier)
+        self.scores: ScoresPart[M] = ScoresPart(line, carrier)
+        self.audit: Audit[M] = Audit(line, carrier)
+        self.evidence: Evidence[M] = Evidence(line, carrier)
+        self.service: ServicePart[M] = ServicePart(line, carrier)
+
+    @property
+    def gateway(self) -> str:
+        """Where the gateway is: ``https://host[:port]``."""
+        return self._line.origin
+
+    @property
+    def trust(self) -> TrustFile:
+        """The trust file, grown by the changes of members that were proven since. Raises Refused if none is pinned."""
+        return self._line.pinned.needed()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._line.origin!r})"
+
+
+class Client(_Gateway[Blocking]):
+    """A gateway's client that blocks. It may be used by several threads at once.
+
+    gateway: its address, ``https://host[:port]``; plain HTTP for this machine alone. who: `Session`, `Program`, or
+    None to sign in or accept an invitation. trust: the trust file ``consortium.json`` that was pinned, or its path;
+    whatever writes or releases needs it. keep_trust: write proven changes of members back to that path. ca: path of
+    the certificate authority that the gateway's certificate is of, if it is not one of the system's. proxy: address
+    of an HTTP proxy. language: of sentences, "en" or "zh". clock: ms UTC; rand: random bytes.
+    organisation: whose gateway this must be: what another one wrote is then no answer to what was asked of this one.
+
+    Raises Refused (an address that cannot be used), Unavailable and DecodeError (files).
+    """
+
+    def __init__(
+        self,
+        gateway: str,
+        who: Session | Program | None = None,
+        *,
+        trust: TrustFile | str | Path | None = None,
+        keep_trust: bool = False,
+        ca: str | Path = "",
+        proxy: str = "",
+        language: str = "en",
+        clock: Clock = _now,
+        rand: Rand = secrets.token_bytes,
+        organisation: str = "",
+    ) -> None:
+        pinned = _pinned(trust, keep_trust)
+        line = Line(gateway, who, pinned, language=language, clock=clock, rand=rand, organisation=organisation)
+        self._carrier = BlockingCarrier(_tls(ca), proxy)
+        super().__init__(line, self._carrier)
+
+    @classmethod
+    def of_program(cls, file: str | Path, *, language: str = "en") -> Client:
+        """The client of the program whose file this is (`medveil.client.credentials`)."""
+        read = read_program(Path(file))
+        return cls(read.gateway, read.program, trust=read.trust or None, ca=read.ca, language=language)
+
+    def close(self) -> None:
+        """Close every connection. Jobs go on at the gateway."""
+        self._line.closed = True
+        self._carrier.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncClient(_Gateway[Awaiting]):
+    """A gateway's client in an event loop. Arguments as of `Client`.
+
+    Whoever is cancelled leaves no connection and no task behind; a job that was begun goes on at the gateway.
+    """
+
+    def __init__(
+        self,
+        gateway: str,
+        who: Session | Program | None = None,
+        *,
+        trust: TrustFile | str | Path | None = None,
+        keep_trust: bool = False,
+        ca: str | Path = "",
+        proxy: str = "",
+        language: str = "en",
+        clock: Clock = _now,
+        rand: Rand = secrets.token_bytes,
+        organisation: str = "",
+    ) -> None:
+        pinned = _pinned(trust, keep_trust)
+        line = Line(gateway, who, pinned, language=language, clock=clock, rand=rand, organisation=organisation)
+        self._carrier = AwaitingCarrier(_tls(ca), proxy)
+        super().__init__(line, self._carrier)
+
+    @classmethod
+    def of_program(cls, file: str | Path, *, language: str = "en") -> AsyncClient:
+        """The client of the program whose file this is (`medveil.client.credentials`)."""
+        read = read_program(Path(file))
+        return cls(read.gateway, read.program, trust=read.trust or None, ca=read.ca, language=language)
+
+    async def aclose(self) -> None:
+        """Close every connection. Jobs go on at the gateway."""
+        self._line.closed = True
+        await self._carrier.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def _pinned(trust: TrustFile | str | Path | None, keep: bool) -> Pinned:
+    if isinstance(trust, str | Path):
+        from wire.checkpoint import read_trust
+
+        return Pinned(read_trust(Path(trust)), Path(trust) if keep else None)
+    return Pinned(trust)
+
+
+def _tls(ca: str | Path) -> ssl.SSLContext:
+    """A context that checks certificates, by the system's authorities or by the one given."""
+    try:
+        context = ssl.create_default_context(cafile=str(ca) or None)
+    except (OSError, ssl.SSLError):
+        raise Unavailable("client.bad_ca", file=str(ca)) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

@@ -1,0 +1,122 @@
+"""The trust file that the caller pinned, and what is believed by it: receipts, and changes of members handed over.
+
+A client believes no gateway, its own neither. What is on the ledger it believes by a receipt: the envelope's own
+signature, and a head that enough of the members cosigned whom the pinned trust file names. When members or keys have
+changed since, the gateway is asked for the handovers; each counts only if as many members as were needed before it
+stand behind it (`ledger.handovers`), so that the gateway can hide a change but never invent one.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+
+from medveil.client.exchange import Exchange, Work
+from wire.errors import DecodeError, MedveilError, QuorumNotMet, Refused, VerificationError
+
+if TYPE_CHECKING:
+    from ledger.receipts import ProvenValue, Receipt
+    from medveil.client.line import Line
+    from wire.checkpoint import TrustFile
+
+MOST_ROUNDS = 1000
+"""Most answers that one search for handovers reads."""
+
+
+class _Handovers(msgspec.Struct, frozen=True):
+    handovers: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)]
+
+
+class Pinned:
+    """A trust file in use. trust: None if the caller pinned none. file: where to keep what it grew by, or None."""
+
+    def __init__(self, trust: TrustFile | None, file: Path | None = None) -> None:
+        self._trust = trust
+        self._file = file
+        self._growing = threading.Lock()
+
+    def needed(self) -> TrustFile:
+        """The trust file as it is now. Raises Refused if there is none."""
+        if self._trust is None:
+            raise Refused("client.no_trust")
+        return self._trust
+
+    def grow(self, handovers: list[ProvenValue]) -> TrustFile:
+        """Extend it by what `handovers` prove. Raises VerificationError, QuorumNotMet; Unavailable (disk)."""
+        from ledger.handovers import extend
+        from wire.checkpoint import write_trust
+
+        with self._growing:  # threads, or tasks that verify at once
+            before = self.needed()
+            self._trust = extend(before, handovers)
+            if self._file is not None and self._trust != before:
+                write_trust(self._file, self._trust)
+            return self._trust
+
+
+def believe(line: Line, receipts: list[Receipt]) -> Exchange[TrustFile]:
+    """Verify receipts by the pinned trust file, following changes of members if need be; returns it as it is then.
+
+    Raises VerificationError or QuorumNotMet for a receipt that does not hold, Refused without a trust file.
+    """
+    while True:
+        trust = line.pinned.needed()
+        try:
+            yield Work(partial(_verify, receipts, trust))
+        except (VerificationError, QuorumNotMet) as error:
+            try:
+                followed = yield from follow_members(line)
+            except MedveilError:
+                followed = False  # what does not hold does not hold
+            if not followed:
+                raise error
+        else:
+            return trust
+
+
+def _verify(receipts: list[Receipt], trust: TrustFile) -> None:
+    from ledger.receipts import verify_receipt
+
+    for receipt in receipts:
+        verify_receipt(receipt, trust)
+
+
+def follow_members(line: Line) -> Exchange[bool]:
+    """Ask for changes of members since the newest that is pinned; returns whether there were any.
+
+    Raises VerificationError or QuorumNotMet for one that does not hold.
+    """
+    from medveil.client.line import fetch, get
+
+    grown = False
+    for _ in range(MOST_ROUNDS):
+        known = line.pinned.needed().latest.from_height
+        page = yield from fetch(line, get("members", "handovers", after=known), _Handovers)
+        if not page.handovers:
+            break
+        found = [_handover(text) for text in page.handovers]
+        trust = yield Work(partial(line.pinned.grow, found))
+        if trust.latest.from_height <= known:
+            break
+        grown = True
+    return grown
+
+
+def _handover(text: str) -> ProvenValue:
+    from ledger.receipts import ProvenValue
+    from wire.canonical import decode
+
+    return decode(ProvenValue, bytes_of(text))
+
+
+def bytes_of(text: str) -> bytes:
+    """Bytes from base64 (RFC 4648, 4). Raises DecodeError."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise DecodeError("client.unexpected_answer") from None

@@ -1,0 +1,79 @@
+"""The main job over real gateways: a process for each organisation, TLS between them, everything through their APIs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+DATASET = """
+version = 1
+name = "costs"
+population = "costs"
+unit = "row"
+rows_per_person = 1
+colluders = 1
+record_id = "identity"
+about = "Made up for a test."
+about_zh = "测试数据。"
+split_rule = "As made."
+split_rule_zh = "原样。"
+
+[[columns]]
+name = "cost"
+kind = "number"
+title = "Cost"
+title_zh = "费用"
+low = 0
+high = 1000000
+
+[[columns]]
+name = "sex"
+kind = "category"
+title = "Sex"
+title_zh = "性别"
+values = ["female", "male"]
+
+[study]
+title = "Cost by sex"
+title_zh = "按性别的费用"
+measure = "cost"
+groups = ["sex"]
+other = false
+edges = [0, 100000, 1000000]
+minimum = 20
+"""
+
+
+@pytest.mark.timeout(300)
+def test_a_process_for_each_organisation(medveil: Run, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "dataset.toml").write_text(DATASET, encoding="utf-8")
+    for site in range(3):
+        rows = [f"P{site}{row:04},{1000 * row + site},{'fe' * (row % 2)}male" for row in range(150)]
+        (data / f"site-{site}.csv").write_text("\n".join(["identity,cost,sex", *rows]) + "\n", encoding="utf-8")
+    out = tmp_path / "out"
+    done = medveil("demo", "--processes", "--data", data, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert len(facts["join"]["organisations"]) == 7 and facts["join"]["k"] == 5
+    assert [site["rows"] for site in facts["load"]["sites"]] == [150, 150, 150]
+    assert facts["query"]["budget_after_nano"] == 750_000_000 and len(facts["query"]["groups"]) == 2
+    assert facts["score"]["agree"] and facts["score"]["records"] == 150
+    assert facts["grant"]["rule"] == "purpose" and "over the limit" in facts["eligibility"]["refusal"]
+    outcomes = [flow["outcome"] for flow in facts["audit"]["flows"]]
+    assert outcomes.count("released") == 5 and outcomes.count("denied (purpose)") == 3
+    verified = medveil("verify", out / "evidence", "--trust", out / "consortium.json")
+    assert verified.returncode == 0 and "verified: chain medveil-demo" in verified.stdout, verified.stderr
+    homes = {path.name for path in (out / "sites" / "homes").iterdir()}
+    assert homes == {"bureau", "insurer-1", "regulator", "researcher-1", "hospital-1", "hospital-2", "hospital-3"}
+    assert not (out / "sites" / "data").exists()
+    for path in out.rglob("*"):
+        if path.is_file():
+            assert b"P00017" not in path.read_bytes(), path

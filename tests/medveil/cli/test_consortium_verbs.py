@@ -1,0 +1,255 @@
+"""The main job from the command line, at the gateways' own services: members, budgets, grants, a question, evidence."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from client.world import SITES, World, running, terms
+
+from medveil.cli.terms import MEANINGS
+from medveil.client import Terms
+from medveil.service.cards import fingerprint, make_card
+from wire.canonical import encode
+from wire.checkpoint import read_trust, trust_of, write_trust
+from wire.errors import MedveilError, Refused
+from wire.keyset import MembershipChange, MembershipChanges
+
+from .conftest import Person
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running(tmp_path_factory.mktemp, "researcher-1", "insurer-1") as made:
+        write_trust(tmp_path_factory.getbasetemp() / "pinned.json", made.trust)
+        made.file = tmp_path_factory.getbasetemp() / "pinned.json"  # type: ignore[attr-defined]
+        yield made
+
+
+class At(Person):
+    """Somebody at the command line who is signed in to one organisation's gateway."""
+
+    def __init__(self, world: World, name: str, role: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder.mkdir()
+        super().__init__(folder, monkeypatch)
+        self.folder = folder
+        service = world.services[name]
+        self.said = self.sign_in(service.address, role, "--trust", world.file).output  # type: ignore[attr-defined]
+
+    def json(self, *arguments: object) -> Any:
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+    def refused(self, *arguments: object, code: int = 1) -> str:
+        error = self.run(*arguments, code=code).exception
+        assert isinstance(error, MedveilError), error
+        return error.code
+
+
+@pytest.fixture
+def at(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], At]:
+    def sign_in(name: str, role: str) -> At:
+        return At(world, name, role, tmp_path / f"{name}-{role}", monkeypatch)
+
+    return sign_in
+
+
+def test_members_and_trust(world: World, at: Any, tmp_path: Path) -> None:
+    officer = at("hospital-1", "officer")
+    genesis = world.trust.genesis_hash[:16].hex()
+    assert "Pinned chain test-chain" in officer.said and genesis in officer.said.replace(" ", "")
+    listed = officer.json("members", "list")
+    assert {"hospital-1", "bureau"} <= {member["organisation"] for member in listed["members"]}
+    assert "bureau orders" in officer.run("members", "list").output
+    assert officer.json("members", "trust")["chain"] == "test-chain"
+    (pinned,) = (officer.config / "trust").iterdir()
+    assert read_trust(pinned).genesis_hash == world.trust.genesis_hash
+    from service.working import applicant
+
+    with applicant(tmp_path / "maker", "maker-1", ("maker",)) as maker:
+        card = make_card(maker.member(False), world.trust.genesis_hash, maker.keys.first.signers)
+    (tmp_path / "card.evidence").write_bytes(encode(card))
+    assert officer.refused("members", "admit", tmp_path / "card.evidence", "--fingerprint", "0") == (
+        "cards.other_fingerprint"
+    )
+    voted = officer.run("members", "admit", tmp_path / "card.evidence", typed=fingerprint(card) + "\n").output
+    assert "by a receipt that holds" in voted
+    assert officer.refused("members", "admit", tmp_path / "nothing", "--fingerprint", "0") == "client.unreadable"
+    assert officer.refused("members", "remove", "nobody") in ("organisations.unknown", "organisations.not_member")
+    officer.run("members", "leave", typed="n\n", code=1)
+
+
+def test_budgets_and_tables(at: Any) -> None:
+    officer = at("hospital-2", "officer")
+    (population,) = officer.json("populations", "list")["populations"]
+    assert population["budget"]["voted"] == 10**9
+    assert "hospital-2 1" in officer.run("populations", "list").output
+    assert officer.json("populations", "vote", "stays", "1")["height"] > 0
+    for wrong in ("0", "-1", "x", "0.0000000001", "NaN"):
+        officer.run("populations", "vote", "stays", "--", wrong, code=2)
+    assert officer.refused("populations", "vote", "nobodys", "1") == "datasets.unknown_population"
+    registered = ("populations", "register", "later", "--unit", "person", "--rows-per-person", "2")
+    assert "on the ledger" in officer.run(*registered, *(f"--owner={site}" for site in SITES)).output.lower()
+    assert "stays" in officer.run("datasets", "sources").output
+    assert len(officer.json("datasets", "list", "--population", "stays")["datasets"]) == 3
+    shown = officer.run("datasets", "show", "stays-hospital-2").output
+    assert "60 rows" in shown and "ward" in shown
+    assert officer.json("datasets", "show", "stays-hospital-1")["quality"] is None
+    again = officer.run("datasets", "load", "stays", "rows", "stays-hospital-2")  # it is there: nothing to be done
+    assert "is loaded" in again.output
+
+
+def test_grants(at: Any, tmp_path: Path) -> None:
+    officer = at("hospital-3", "officer")
+    file = tmp_path / "terms.json"
+    given = terms("hospital-3", grant="trial")
+    said = {name: getattr(given, name) for name in given.__struct_fields__}
+    said |= {
+        "filter": {"column": "cost", "less_than": "37.5"},
+        "expires": "2099-01-01",
+        "delete_by": "2099-01-02T00:00Z",
+    }
+    file.write_text(json.dumps(said))
+    tried = ("grants", "preview", file, "--purpose", "HMB", "--filter", '{"column": "cost", "less_than": 30}')
+    assert "trial covers" in officer.run(*tried, "--kind", "query", "--field", "cost").output
+    assert "Denied" in officer.run(*tried, "--kind", "extract", code=1).output
+    issued = officer.run("grants", "issue", file)
+    assert "trial is issued to researcher-1: in-force" in issued.output
+    assert "study-hospital-3" in officer.run("grants", "list").output
+    assert officer.json("grants", "revoke", "trial")["height"]
+    statuses = {one["terms"]["grant"]: one["status"] for one in officer.json("grants", "list")["grants"]}
+    assert statuses["trial"] == "revoked"
+    for wrong in ("{", "[]", json.dumps(said | {"surprise": 1}), json.dumps(said | {"expires": "soon"}), "{}"):
+        file.write_text(wrong)
+        officer.run("grants", "issue", file, code=2)
+
+
+def test_terms_from_a_template(at: Any, tmp_path: Path) -> None:
+    officer = at("hospital-2", "officer")
+    template = ("grants", "template", "stays-hospital-2", "researcher-1", "--purpose", "HMB")
+    made = officer.json(*template)
+    assert made["fields"] == ["cost", "age", "ward"] and made["uses"] == ["query"] and len(made["grant"]) <= 64
+    assert set(made) == {one.name for one in msgspec.structs.fields(Terms)} == set(MEANINGS)
+    file = tmp_path / "terms.json"
+    officer.run(*template, "--field", "cost", "--grant", "drafted", "--out", file)
+    assert officer.refused(*template, "--out", file) == "client.file_exists"
+    assert "filled in: consent_ref, pia_ref" in officer.run("grants", "issue", file, code=2).output
+    file.write_text(file.read_text().replace("FILL IN: where", "filed where"))
+    assert "Allowed" in officer.run("grants", "preview", file, "--kind", "query", "--purpose", "HMB").output
+    assert "drafted is issued to researcher-1: in-force" in officer.run("grants", "issue", file).output
+    bills = officer.json("grants", "template", "bills", "insurer-1", "--purpose", "ELIGVER", "--days", "1")
+    assert (bills["uses"], bills["fields"]) == (["proof"], ["amount"])
+    for wrong in (("--field", "nothing"), ("--use", "nothing"), ("--days", "0")):
+        officer.run(*template, *wrong, code=2)
+    others = officer.run("grants", "template", "stays-hospital-1", "researcher-1", "--purpose", "HMB", code=2)
+    assert "stays-hospital-2, bills" in " ".join(others.output.split())
+    file.write_text("{}")
+    assert "legal_basis: consent" in " ".join(officer.run("grants", "issue", file, code=2).output.split())
+
+
+def test_a_question_and_what_became_of_it(world: World, at: Any, tmp_path: Path) -> None:
+    researcher = at("researcher-1", "researcher")
+    asked = ("ask", "stays", "cost", "--purpose", "HMB", "--rho", "0.2", "--by", "ward", "--no-other")
+    preview = researcher.run(*asked, "--preview").output
+    assert "hospital-1, hospital-2, hospital-3" in preview and "epsilon" in preview
+    assert researcher.json(*asked, "--preview")["enough"]
+    evidence = tmp_path / "release.evidence"
+    first = researcher.json(*asked, "--edges", "0,50,100", "--key", "one", "--out", evidence)
+    assert first["verified"] and {tuple(group["values"]) for group in first["groups"]} == {("east",), ("west",)}
+    shown = researcher.run("queries", "release", first["query"]).output
+    assert "Verified by the ledger's receipts" in shown and "Spent rho 0.2" in shown and "east" in shown
+    assert researcher.json("show", evidence)["type"] == "mpc.release"
+    assert researcher.refused("queries", "release", first["query"], "--out", evidence) == "client.file_exists"
+    assert first["query"] in researcher.run("queries", "list").output
+    assert researcher.json("queries", "show", first["query"])["status"] == "released"
+    assert "study-hospital-2" in researcher.run("grants", "held").output
+    assert researcher.refused(*asked[:4], "GRU", *asked[5:]) == "gateway.site_refused"
+    researcher.run(*asked, "--filter", "not json", code=2)
+    clerk = at("hospital-2", "auditor")
+    served = clerk.json("queries", "served")["served"]
+    assert any(one["query"] == first["query"] for one in served)
+    assert "researcher-1" in clerk.run("queries", "served").output
+    assert "study-hospital-2" in clerk.run("audit", "flows").output
+    assert clerk.run("audit", "entries", "--limit", "2").output.count("\n") >= 3
+    receipts = clerk.json("receipts", "list")["entries"]
+    kept = tmp_path / "receipt.evidence"
+    got = clerk.json("receipts", "get", receipts[0]["envelope"], "--out", kept)
+    assert got["height"] == receipts[0]["height"] and clerk.json("show", kept)["type"] == "ledger.receipt"
+    assert clerk.json("ledger", "head")["height"] >= got["height"]
+    votes = clerk.json("ledger", "entries", "--kind", "datasets.vote_budget", "--organisation", "hospital-2")
+    assert votes["entries"] and "datasets.vote_budget" in clerk.run("ledger", "entries").output
+    clerk.run("ledger", "entries", "--since", "soon", code=2)
+
+
+def test_evidence_is_exported_and_verified(world: World, at: Any, tmp_path: Path) -> None:
+    auditor = at("hospital-1", "auditor")
+    out = tmp_path / "evidence.zip"
+    said = auditor.run("evidence", "export", "--out", out).stdout
+    assert "medveil verify" in said
+    (folder,) = auditor.json("evidence", "list")["evidence"]
+    auditor.run("evidence", "get", folder["evidence"], tmp_path / "again.zip")
+    with zipfile.ZipFile(out) as archive:
+        archive.extractall(tmp_path / "evidence")
+    (pinned,) = (auditor.config / "trust").iterdir()
+    verified = auditor.run("verify", tmp_path / "evidence", "--trust", pinned, code=None)
+    assert verified.exit_code in (0, 4), (verified.output, verified.exception)
+    admin = at("hospital-1", "admin")
+    assert admin.json("service", "show")["organisation"] == "hospital-1"
+
+
+def test_bills_and_proofs(world: World, at: Any, tmp_path: Path) -> None:
+    officer = at("hospital-1", "officer")
+    file = tmp_path / "terms.json"
+    given = terms("hospital-1", grant="claims", recipient="insurer-1", dataset="bills", fields=("amount",))
+    said = {name: getattr(given, name) for name in given.__struct_fields__} | {
+        "purposes": ["ELIGVER"],
+        "uses": ["proof"],
+    }
+    file.write_text(json.dumps(said))
+    officer.run("grants", "issue", file)
+    clerk = at("hospital-1", "clerk")
+    bill = clerk.json("bills", "issue", "128.50", "--person", "person-7")
+    assert (
+        bill["handle"] in clerk.run("bills", "list").output
+        and bill["handle"] in clerk.run("bills", "show", bill["handle"]).output
+    )
+    insurer = at("insurer-1", "clerk")
+    options = ("--hospital", "hospital-1", "--purpose", "ELIGVER", "--grant", "claims")
+    proof = insurer.json("eligibility", "ask", bill["handle"], "200", *options)
+    kept = tmp_path / "proof.evidence"
+    assert insurer.json("eligibility", "show", proof["nonce"], "--out", kept) == proof and kept.exists()
+    over = insurer.run("eligibility", "ask", bill["handle"], "100", *options, code=1)
+    assert isinstance(over.exception, Refused) and "128" not in over.output + str(over.exception)
+
+
+def test_a_trust_file_that_says_other_things_is_not_pinned(world: World, at: Any, tmp_path: Path) -> None:
+    """Of one chain: what knows more changes of members replaces what knows fewer, and nothing else does."""
+    from medveil.cli.kept import pin
+
+    def left(name: str, previous: int = 0, height: int = 5) -> MembershipChanges:
+        return MembershipChanges(height, previous, (MembershipChange(name, None),))
+
+    officer = at("hospital-1", "officer")
+    place = next((officer.config / "trust").iterdir())
+    founding = trust_of(read_trust(place).founding)
+    files = {}
+    for name, changes in {
+        "none": (),
+        "one": (left("insurer-1"),),
+        "other": (left("regulator"),),
+        "two": (left("insurer-1"), left("regulator", 5, 9)),
+    }.items():
+        files[name] = tmp_path / f"{name}.json"
+        write_trust(files[name], founding.with_changes(changes))
+    place.unlink()
+    for name, known in (("none", 0), ("one", 1), ("none", 1), ("two", 2), ("one", 2)):
+        assert pin(files[name]) == place and len(read_trust(place).changes) == known
+    with pytest.raises(Refused) as other:
+        pin(files["other"])
+    assert other.value.code == "client.other_trust" and len(read_trust(place).changes) == 2

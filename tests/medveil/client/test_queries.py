@@ -1,0 +1,282 @@
+"""The main job through the client, at gateways' own services: load, grant, ask; and releases that are not proven."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from medveil.client import AsyncClient, Question, Released, Session, Use, column
+from medveil.client.filters import Filter
+from mpc.query import salted_hash
+from mpc.release import Board, Release, finish, verify_release
+from mpc.vector_commitment import commit
+from wire.canonical import decode, encode
+from wire.errors import BudgetExhausted, ConsentDenied, DecodeError, MedveilError, Refused, VerificationError
+from zkp.groups import R, decode_scalar
+
+from .wayward import Wayward
+from .world import SITES, World, terms
+
+QUESTION = Question(population="stays", measure="cost", purpose="HMB", rho="0.2", by=("ward",), other=False)
+
+
+@pytest.fixture(scope="module")
+def released(world: World) -> Released:
+    with world.client("researcher-1", "researcher") as researcher:
+        preview = researcher.queries.preview(QUESTION)
+        assert preview.enough and preview.before - preview.after == 2 * 10**8 and preview.query.roster == SITES
+        assert "pooled" in preview.to_pandas().columns
+        told: list[Any] = []
+        found = researcher.queries.ask(QUESTION, key="the-question", told=told.append)
+        assert told[-1].state == "done"
+        again = researcher.queries.ask(QUESTION, key="the-question")
+        assert again.query == found.query  # asked once
+        return found
+
+
+def test_a_question_is_answered_and_verified(world: World, released: Released) -> None:
+    release = released.release
+    assert release.sites == SITES and len(released.receipts) >= 3
+    frame = released.to_pandas()
+    assert set(frame["ward"]) == {"east", "west"} and frame["hidden"].isna().all()
+    east = frame[frame["ward"] == "east"].iloc[0]
+    assert abs(east["count"] - 120) < 60 and east["count_low"] < east["count"] < east["count_high"]
+    with world.client("researcher-1", "auditor") as auditor:
+        (query,) = auditor.queries.list().queries
+        assert (query.query, query.status) == (released.query, "released")
+        assert auditor.queries.get(released.query).roster == SITES
+        assert auditor.queries.release(released.query, question=QUESTION).data == released.data
+    with world.client("hospital-2", "auditor") as auditor:
+        (served,) = auditor.queries.served().served
+        assert (served.query, served.use.recipient, served.outcome) == (released.query, "researcher-1", "released")
+        (flow,) = [one for one in auditor.audit.flows().flows if one.use.kind == "query"]
+        assert flow.use.grant == "study-hospital-2" and flow.ended
+        assert auditor.audit.entries(limit=1).next == 2
+    with world.client("hospital-2", "officer") as officer:
+        assert officer.audit.anchor().batches or officer.audit.entries().anchored
+        (held,) = officer.grants.list().grants
+        assert held.terms.recipient == "researcher-1"
+    with world.client("researcher-1", "researcher") as researcher:
+        assert len(researcher.grants.held().grants) == 3
+
+
+def test_later_in_a_loop(world: World, released: Released) -> None:
+    async def test() -> None:
+        service = world.services["researcher-1"]
+        async with AsyncClient(service.address, Session(service.session("researcher")), trust=world.trust) as client:
+            one, other = await asyncio.gather(
+                client.queries.release(released.query), client.queries.release(released.query, question=QUESTION)
+            )
+            assert one.data == other.data == released.data
+
+    asyncio.run(test())
+
+
+Lie = Callable[[Release], Release]
+
+
+def changed(released: Released, **changes: Any) -> bytes:
+    return encode(msgspec.structs.replace(released.release, **changes))
+
+
+def test_a_release_that_is_not_proven_is_never_returned(world: World, released: Released) -> None:
+    """What a gateway could say instead: other numbers, other totals, another query, no receipts, others' receipts."""
+    release = released.release
+    group = release.groups[0]
+    better = msgspec.structs.replace(group, mean=msgspec.structs.replace(group.mean, value="1"))
+    opened = release.phases[1].opened
+    more = msgspec.structs.replace(opened, totals=(opened.totals[0] + 1, *opened.totals[1:]))
+    phases = (release.phases[0], msgspec.structs.replace(release.phases[1], opened=more))
+    first, second, _ = release.phases[1].contributions
+    third = msgspec.structs.replace(release.phases[1].contributions[2], point=first.point)
+    other = msgspec.structs.replace(release.phases[1], contributions=(first, second, third))
+    releases = {
+        "numbers": changed(released, groups=(better, *release.groups[1:])),
+        "hidden": changed(released, groups=release.groups[1:]),
+        "totals": changed(released, phases=phases),
+        "contributions": changed(released, phases=(release.phases[0], other)),
+        "salt": changed(released, salt=bytes(32)),
+        "handle": changed(released, handle=bytes(16)),
+        "rho": changed(released, rho_nano=1),
+        "budget": changed(released, budget_after_nano=release.budget_before_nano),
+        "junk": released.data[:-1],
+    }
+    for what, data in releases.items():
+        expect(world, released, b"/evidence", lambda _, data=data: data, what)
+
+    def without(kind: int) -> Callable[[bytes], bytes]:
+        def keep(body: bytes) -> bytes:
+            receipts = json.loads(body)["receipts"]
+            return json.dumps({"receipts": receipts[:kind] + receipts[kind + 1 :]}).encode()
+
+        return keep
+
+    count = len(released.receipts)
+    needed = 0
+    for kind in range(count):
+        needed += expect(world, released, b"/receipts", without(kind), "", strict=False)
+    assert needed == 3  # the proposal, and the release of each phase
+    expect(world, released, b"/receipts", lambda _: b'{"receipts": []}', "none")
+
+    def flip(body: bytes) -> bytes:
+        receipts = json.loads(body)["receipts"]
+        data = bytearray(base64.b64decode(receipts[0]))
+        data[len(data) // 3] ^= 1
+        return json.dumps({"receipts": [base64.b64encode(data).decode(), *receipts[1:]]}).encode()
+
+    expect(world, released, b"/receipts", flip, "flipped")
+
+
+def forged(release: Release) -> Release:
+    """A release whose parts all fit each other: other totals, commitments made to open to them, numbers that follow."""
+    phases = []
+    for record in release.phases:
+        totals = tuple(total + 9 for total in record.opened.totals)
+        none, blinding = (0,) * len(totals), decode_scalar(record.opened.blinding)
+        points = [commit(none, 5), commit(none, 7), commit(totals, (blinding - 12) % R)]
+        contributions = tuple(
+            msgspec.structs.replace(one, point=point) for one, point in zip(record.contributions, points, strict=True)
+        )
+        opened = msgspec.structs.replace(record.opened, totals=totals)
+        phases.append(msgspec.structs.replace(record, contributions=contributions, opened=opened))
+    query = release.query
+    board = Board(
+        query=release.handle,
+        query_hash=salted_hash(query, release.salt),
+        population=query.population,
+        roster=query.roster,
+        rho_nano=query.rho_nano,
+        phases=tuple(phases),
+        budget_before_nano=release.budget_before_nano,
+        budget_after_nano=release.budget_after_nano,
+    )
+    made = finish(query, release.salt, board, release.notes)
+    verify_release(made, board)  # nothing in it is wrong by itself
+    return made
+
+
+def test_a_forged_release_that_is_right_in_itself_is_not_the_ledgers(world: World, released: Released) -> None:
+    data = encode(forged(released.release))
+    expect(world, released, b"/evidence", lambda _: data, "forged")
+
+
+def expect(
+    world: World, released: Released, where: bytes, change: Callable[[bytes], bytes], what: str, strict: bool = True
+) -> bool:
+    """Ask a gateway that changes its answers; whether the release was refused, which it must be if `strict`."""
+
+    def rule(_number: int, request: bytes) -> Any:
+        return change if where + b" HTTP" in request else "pass"
+
+    service = world.services["researcher-1"]
+    with (
+        Wayward(service.running.port, rule) as network,
+        world.client("researcher-1", "researcher", network.address) as researcher,
+    ):
+        try:
+            researcher.queries.release(released.query)
+        except (VerificationError, DecodeError):
+            return True
+    assert not strict, what
+    return False
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("population", {"population": "other"}),
+        ("measure", {"measure": "age"}),
+        ("low", {"low": "1"}),
+        ("high", {"high": "99.5"}),
+        ("edges", {"edges": ("0", "50", "100")}),
+        ("sites", {"sites": SITES[:2]}),
+        ("datasets", {"datasets": ("other",)}),
+        ("by", {"by": ()}),
+        ("other", {"other": True}),
+        ("filter", {"filter": column("cost") >= 3}),
+        ("purpose", {"purpose": "DS"}),
+        ("rho", {"rho": "0.3"}),
+        ("delta_exponent", {"delta_exponent": 7}),
+        ("minimum_group", {"minimum_group": 11}),
+    ],
+)
+def test_an_answer_to_another_question_is_none(
+    world: World, released: Released, field: str, changes: dict[str, Any]
+) -> None:
+    with world.client("researcher-1", "researcher") as researcher:
+        with pytest.raises(VerificationError) as wrong:
+            researcher.queries.release(released.query, question=msgspec.structs.replace(QUESTION, **changes))
+        assert wrong.value.facts["field"] == field
+        with pytest.raises((Refused, MedveilError)):
+            researcher.queries.release("00" * 16)
+
+
+def test_what_a_site_or_the_budget_denies(world: World, released: Released) -> None:
+    with world.client("researcher-1", "researcher", language="zh") as researcher:
+        with pytest.raises(ConsentDenied):
+            researcher.queries.ask(msgspec.structs.replace(QUESTION, purpose="GRU"))
+        too_much = msgspec.structs.replace(QUESTION, rho="5")
+        assert not researcher.queries.preview(too_much).enough
+        with pytest.raises(BudgetExhausted) as spent:
+            researcher.queries.ask(too_much)
+        assert any("\u4e00" <= character <= "\u9fff" for character in spent.value.text())
+
+
+def test_a_grant_is_tried_out_issued_and_revoked(world: World, released: Released) -> None:
+    with world.client("hospital-3", "officer") as officer:
+        given = terms(
+            "hospital-3", grant="trial", filter=(column("cost") < Decimal("37.5")) & (column("ward") == "east")
+        )
+        use = Use(fields=("cost",), kind="query", purpose="HMB", filter=given.filter)
+        assert officer.grants.preview(given, use).allowed
+        denied = officer.grants.preview(given, Use(fields=("cost",), kind="extract", purpose="HMB"))
+        assert not denied.allowed and denied.decision
+        officer.grants.issue(given)
+        listed = {one.terms.grant: one for one in officer.grants.list().grants}
+        assert isinstance(given.filter, Filter) and listed["trial"].terms.filter is not None
+        written = officer.grants.revoke("trial")
+        assert written.receipt.result.accepted
+        frame = officer.grants.list().to_pandas()
+        assert dict(zip(frame["terms.grant"], frame["status"], strict=True))["trial"] == "revoked"
+
+
+def test_filters_are_what_the_gateway_reads() -> None:
+    from medveil.gateway.filters import parse_filter
+    from privacy.predicate import And, Between, Compare, Fixed, In, IsNull, Not, Or
+
+    made = (
+        ((column("age") >= 18) & ~(column("ward") == "east"))
+        | column("cost").between(Decimal("0.5"), 3)
+        | column("ward").isin(["a", "b"])
+        | column("x").missing()
+    )
+    parsed = parse_filter(made.json)
+    assert isinstance(parsed, Or)
+    kinds: list[Any] = []
+
+    def walk(node: Any) -> None:
+        kinds.append(type(node))
+        for name in ("parts", "part"):
+            inner = getattr(node, name, ())
+            for one in inner if isinstance(inner, tuple) else (inner,):
+                walk(one)
+
+    walk(parsed)
+    assert {And, Or, Not, Compare, Between, In, IsNull} == set(kinds)
+    assert parse_filter((column("c") != Decimal("1.50")).json) == Compare("c", "ne", Fixed(15, 10))
+    for wrong in (1.5, True, None, b"x"):
+        with pytest.raises(ValueError, match="whole number"):
+            column("c") == wrong  # noqa: B015
+    with pytest.raises(ValueError, match="and, or, not"):
+        bool(column("c") < 3)
+
+
+def test_a_release_as_it_was_kept(released: Released) -> None:
+    assert decode(Release, released.data) == released.release

@@ -1,0 +1,182 @@
+"""kill -9 of any gateway at any step of a secure sum: nothing lost, nothing doubled, no budget spent twice.
+
+One process an organisation, real TLS between them: a researcher that asks, three hospitals that answer, a bureau that
+orders the blocks. Each is killed in turn at a random moment and started again; every query ends with its release.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from connectors.layout import schema_hash
+from ledger.contracts import Column, RegisterDataset, RegisterPopulation, VoteBudget, datasets, queries
+from ledger.export import verify_export
+from medveil.gateway import granting
+from medveil.gateway.steps import Passing
+from medveil.gateway.tables import keep_layout
+from mpc.budget import split
+from mpc.query import Measure, Query
+from privacy.grants import GrantTerms
+from privacy.local import GroupColumn
+from tests.medveil.conftest import LAYOUT, rows
+from wire.canonical import encode
+
+from .conftest import Consortium, now
+from .processes import Running
+
+HOSPITALS = ("hospital-1", "hospital-2", "hospital-3")
+MEMBERS = {"bureau": "bureau", **dict.fromkeys(HOSPITALS, "hospital"), "researcher": "researcher"}
+RHO = 1_000_000
+BUDGET = 1000 * RHO
+_SCRIPT = Path(__file__).with_name("summing.py")
+
+
+def query() -> Query:
+    return Query(
+        version=1,
+        chain="test-chain",
+        population="stays",
+        roster=HOSPITALS,
+        datasets=tuple(f"stays-{name}" for name in HOSPITALS),
+        measures=(Measure("cost", 0, 100, 1, (0, 50, 100)),),
+        groups=(GroupColumn("ward", ("east", "west"), other=False),),
+        filter=None,
+        purpose="HMB",
+        unit="row",
+        person="",
+        rows_per_person=1,
+        colluders=1,
+        max_rows=100,
+        rho_nano=RHO,
+        split=split(RHO, histogram=True),
+        delta_exponent=6,
+        minimum_group=10,
+    )
+
+
+def terms(hospital: str, **changes: Any) -> GrantTerms:
+    """The terms of a grant of `hospital`: the study to the researcher, unless changed."""
+    at = now() - 1000
+    base = GrantTerms(
+        version=1,
+        grant=f"study-{hospital}",
+        issuer=hospital,
+        recipient="researcher",
+        recipient_contact="",
+        dataset=f"stays-{hospital}",
+        fields=("cost", "ward"),
+        predicate=None,
+        purposes=("HMB",),
+        uses=("query",),
+        commercial=False,
+        legal_basis="separate-consent",
+        consent_ref="consents/1",
+        pia_ref="assessments/1",
+        jurisdiction="CN",
+        transfer_ref="",
+        not_before=at,
+        expires=at + 86_400_000,
+        delete_by=at + 2 * 86_400_000,
+        epoch=0,
+    )
+    return msgspec.structs.replace(base, **changes)
+
+
+async def prepare(consortium: Consortium) -> None:
+    """Tables, budget and grants, as the hospitals' people would have made them."""
+    columns = tuple(Column(c.name, c.kind, c.low, c.high, c.scale, c.values) for c in LAYOUT.columns)
+    async with consortium.running() as gateways:
+        sites = [gateways[name].organisation for name in HOSPITALS]
+        await sites[0].submit(RegisterPopulation("stays", "row", 1, 1, HOSPITALS))
+        for number, site in enumerate(sites, start=1):
+            name = f"stays-{site.name}"
+            site.vault.ingest(name, rows(number), schema_hash=schema_hash(LAYOUT))
+            keep_layout(site.vault, name, LAYOUT)
+            salt = secrets.token_bytes(32)
+            await site.submit(RegisterDataset(name, "stays", schema_hash(LAYOUT), columns, 100, salt))
+            await site.submit(VoteBudget("stays", BUDGET))
+            await granting.issue(site, terms(site.name), Passing())
+
+
+def campaign(consortium: Consortium, kills: int, seed: int) -> None:
+    asyncio.run(prepare(consortium))
+    question = consortium.folder / "query"
+    question.write_bytes(encode(query()))
+    chance = random.Random(seed)
+    logs = {name: consortium.folder / f"{name}.log" for name in consortium.members}
+
+    def start(name: str) -> Running:
+        more = (str(question),) if name == "researcher" else ()
+        return Running(_SCRIPT, consortium.folder / name, logs[name], *more)
+
+    running: dict[str, Running] = {}
+    try:
+        for name in consortium.members:
+            running[name] = start(name)
+            running[name].until("serving")
+        running["researcher"].until("released", timeout=120)
+        names = list(consortium.members)
+        for number in range(kills):
+            name = names[number % len(names)]
+            time.sleep(chance.random() * 1.5)
+            running[name].kill()
+            time.sleep(chance.random() * 0.3)
+            running[name] = start(name)
+            running[name].until("serving")
+            if number % 3 == 2:
+                running["researcher"].until("released", timeout=180)
+        running["researcher"].until("released", timeout=180)
+        running["researcher"].until("asking", 1, timeout=60)
+    finally:
+        for one in running.values():
+            one.kill()
+    asyncio.run(check(consortium, logs["researcher"].read_text().splitlines()))
+
+
+async def check(consortium: Consortium, said: list[str]) -> None:
+    assert not [line for line in said if line.startswith("failed")], said
+    released = {line.split()[2] for line in said if line.startswith("released")}
+    async with AsyncExitStack() as stack:
+        gateways = {name: await stack.enter_async_context(await consortium.start(name)) for name in consortium.members}
+        state = await gateways["bureau"].account.caught_up()
+        found = {item.query.hex(): item for _, item in state.items(b"queries/query/", queries.QueryState)}
+        assert released <= {handle for handle, item in found.items() if item.status == "released"}
+        under_way = [item for item in found.values() if item.status != "released"]
+        assert len(under_way) <= 1, "only the last one may be under way"
+        population = datasets.population(state.view(), "stays")
+        paid = [item for item in found.values() if item.status in ("spent", "released")]
+        assert population.spent == RHO * len(paid)
+        assert population.reserved == RHO * sum(item.status == "reserved" for item in found.values())
+        assert population.available == BUDGET - population.spent - population.reserved
+        unsettled = {item.salted_hash for item in under_way}
+        for name in HOSPITALS:
+            entries = gateways[name].organisation.audit.entries()
+            intents = [entry for entry in entries if entry.intent == 0 and entry.use.query not in unsettled]
+            outcomes = [entry for entry in entries if entry.intent != 0 and entry.use.query not in unsettled]
+            used = [entry.use.query for entry in intents]
+            done = {item.salted_hash for item in found.values() if item.status == "released"}
+            assert len(set(used)) == len(used) and set(used) == done, "one intent for each query"
+            ended = {entry.use.query: entry.outcome for entry in outcomes}
+            late = [one for one in done if ended.get(one) != "released"]
+            assert len(outcomes) == len(ended) and len(late) <= 1, "the last release may not have been read yet"
+        verify_export(await gateways["bureau"].engine.export(), consortium.trust)  # type: ignore[attr-defined]
+
+
+@pytest.mark.timeout(600)
+def test_a_sum_goes_on_whoever_is_killed(tmp_path: Path) -> None:
+    campaign(Consortium(tmp_path, MEMBERS), kills=10, seed=3)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_a_sum_goes_on_whoever_is_killed_three_hundred_times(tmp_path: Path) -> None:
+    campaign(Consortium(tmp_path, MEMBERS), kills=300, seed=11)
