@@ -13,7 +13,7 @@ from benchmarks.machine import commit, machine
 from benchmarks.measure import CannotRun, Figure
 from wire.errors import Unavailable
 
-BENCHES = ("wire", "zkp", "ledger", "vault", "sums", "scoring", "demo")
+BENCHES = ("wire", "zkp", "ledger", "vault", "sums", "scoring", "gateway", "demo")
 
 Run = Callable[[bool], Iterator[Figure]]
 

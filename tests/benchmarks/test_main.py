@@ -98,7 +98,7 @@ def test_every_bench_runs(name: str, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert rows and len({row["figure"] for row in rows}) == len(rows)
     for row in rows:
         assert row["value"] > 0 and (row["peer"] is None) == (row["ratio"] is None)
-        assert row["unit"] in {*measure.LOWER_IS_BETTER, "share"} or row["unit"].endswith("/s")
+        assert row["unit"] in {*measure.LOWER_IS_BETTER, "share", "streams"} or row["unit"].endswith("/s")
 
 
 @pytest.mark.long
