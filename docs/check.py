@@ -153,16 +153,22 @@ def _check_module(root: Path, module: str, arguments: list[str]) -> Iterator[str
 
 
 def _check_verb(arguments: list[str]) -> Iterator[str]:
-    verbs = medveil_verbs()
-    words = [word for word in arguments if not word.startswith("-")]
-    if not words:
-        return
-    if words[0] not in verbs:
-        yield f"medveil {words[0]}: no such verb"
-        return
-    for option in (word.split("=")[0] for word in arguments if word.startswith("-")):
-        if option not in verbs[words[0]]:
-            yield f"medveil {words[0]} {option}: no such option"
+    """Verbs and options of one call, down the tree."""
+    command, said = medveil_tree(), "medveil"
+    words = iter(arguments)
+    for word in words:
+        if word.startswith("-") and word != "-":
+            name, _, value = word.partition("=")
+            found = next((one for one in command.params if name in (*one.opts, *one.secondary_opts)), None)
+            if found is None and name != "--help":
+                yield f"{said} {name}: no such option"
+            elif found is not None and not getattr(found, "is_flag", False) and not value:
+                next(words, None)
+        elif hasattr(command, "commands"):
+            if word not in command.commands:
+                yield f"{said} {word}: no such verb"
+                return
+            command, said = command.commands[word], f"{said} {word}"
 
 
 def _check_code(root: Path, code: str) -> Iterator[str]:
@@ -255,17 +261,13 @@ def families() -> frozenset[str]:
 
 
 @cache
-def medveil_verbs() -> dict[str, frozenset[str]]:
-    """Each verb of the command line with its options."""
+def medveil_tree() -> Any:
+    """The command line, as the library that reads it has it."""
     from typer.main import get_command
 
     from medveil.cli import app
 
-    tree: Any = get_command(app)
-    return {
-        name: frozenset(option for parameter in verb.params for option in parameter.opts) | {"--help"}
-        for name, verb in tree.commands.items()
-    }
+    return get_command(app)
 
 
 def main(root: Path) -> int:

@@ -26,7 +26,7 @@ TEXTS = sorted(
 )
 
 LONGEST = 600
-INSTALLED = ("demo", "plot", "scoring", "gateway", "postgres")
+INSTALLED = ("demo", "plot", "scoring", "client", "gateway", "postgres")
 """Extras that the tests run against."""
 VAGUE = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc", "stuff", "tools"}
 PUBLIC_HOSTS = {"www.apache.org", "www.w3.org", "keepachangelog.com", "semver.org", "c2sp.org", "www.rfc-editor.org"}
@@ -149,7 +149,6 @@ def test_every_core_dependency_is_imported_by_the_product() -> None:
         "http_sf",
         "httpx",
         "joserfc",
-        "limits",
         "opentelemetry",
         "prometheus_client",
         "pydantic",
@@ -162,7 +161,7 @@ def test_every_core_dependency_is_imported_by_the_product() -> None:
         "uvloop",
         "zxcvbn",
     }
-    assert foreign == {"phe", "statsmodels", "matplotlib", "jinja2"} | service, (
+    assert foreign == {"phe", "statsmodels", "matplotlib", "jinja2", "pandas"} | service, (
         "an import of an extra, or of nothing declared"
     )
 
