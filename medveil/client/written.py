@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ledger.receipts import Receipt
 from medveil.client.exchange import Exchange
 from medveil.client.line import Call, Line, fetch
 from medveil.client.pinned import believe, bytes_of
@@ -19,7 +20,6 @@ from wire.errors import VerificationError
 
 if TYPE_CHECKING:
     from ledger.contracts import Op
-    from ledger.receipts import Receipt
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -66,7 +66,6 @@ def write(line: Line, call: Call, op: Op) -> Exchange[Written]:
 
 def receipt_of(data: bytes) -> Receipt:
     """A receipt from its canonical bytes, not yet verified. Raises DecodeError."""
-    from ledger.receipts import Receipt
     from wire.canonical import decode
 
     return decode(Receipt, data)

@@ -6,11 +6,12 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path as File
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
 
 from medveil.gateway import problems
 from medveil.service.bodies import Sent
@@ -93,9 +94,22 @@ def _zipped(folder: File) -> IO[bytes]:
 
 
 def _chunks(whole: IO[bytes]) -> Iterator[bytes]:
-    with whole:
-        while data := whole.read(_CHUNK):
-            yield data
+    while data := whole.read(_CHUNK):
+        yield data
+
+
+class _Folder(StreamingResponse):
+    """A .zip as an answer, closed however the answer ends: whoever asked may be gone before it begins."""
+
+    def __init__(self, whole: IO[bytes], **settings: Any) -> None:
+        super().__init__(_chunks(whole), **settings)
+        self._whole = whole
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._whole.close()
 
 
 def evidence_routes(at: Workplace) -> APIRouter:
@@ -135,6 +149,6 @@ def evidence_routes(at: Workplace) -> APIRouter:
             raise Refused("evidence.unknown", evidence=evidence)
         whole = await asyncio.to_thread(_zipped, folder)
         named = {"content-disposition": f'attachment; filename="evidence-{evidence}.zip"'}
-        return StreamingResponse(_chunks(whole), media_type="application/zip", headers=named)
+        return _Folder(whole, media_type="application/zip", headers=named)
 
     return router

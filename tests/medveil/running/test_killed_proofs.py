@@ -105,7 +105,7 @@ async def check_proofs(consortium: Consortium, wish: bytes, said: list[str]) -> 
     ended = {entry.use.query: entry.outcome for entry in outcomes}
     late = [nonce for nonce, query in kept.items() if ended.get(query) != "released"]
     assert len(late) <= 1, "the last one may not have been written yet"
-    assert sum(outcome == "aborted" for outcome in ended.values()) >= len(refused)
+    assert sum(outcome == "aborted" for outcome in ended.values()) >= len(refused) - 1  # nor that of the last refusal
 
 
 @pytest.mark.timeout(600)
