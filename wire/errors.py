@@ -17,6 +17,9 @@ from wire import messages
 Fact = str | int
 
 _LONGEST_FACT = 300
+_LONGEST_LIST = 2000
+MOST_CHARACTERS = _LONGEST_LIST + len("...")
+"""Of a fact that is a text: whoever is sent one takes as many."""
 
 
 class MedveilError(Exception):
@@ -57,9 +60,15 @@ class MedveilError(Exception):
 
 
 def _plain(fact: str) -> str:
-    """Text as a screen may show it: not endless, and no control character of an outsider's reaches a terminal."""
-    shown = "".join(character if character.isprintable() else "\ufffd" for character in fact[:_LONGEST_FACT])
-    return shown if len(fact) <= _LONGEST_FACT else shown + "..."
+    """Text as a screen may show it: not endless, and no control character of an outsider's reaches a terminal.
+
+    A list, ``a, b, c``, is longer than other texts may be, and ends between two of its items.
+    """
+    kept = fact[:_LONGEST_FACT]
+    if len(fact) > _LONGEST_FACT and (last := fact[:_LONGEST_LIST].rfind(", ")) > 0:
+        kept = fact if len(fact) <= _LONGEST_LIST else fact[: last + 2]
+    shown = "".join(character if character.isprintable() else "\ufffd" for character in kept)
+    return shown if len(fact) == len(kept) else shown + "..."
 
 
 class DecodeError(MedveilError):

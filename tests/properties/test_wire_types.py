@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from msgspec import inspect as shape
 
@@ -132,7 +132,7 @@ def _nodes(node: shape.Type, seen: set[int]) -> list[shape.Type]:
 
 
 @pytest.mark.parametrize("kind", TRAVELLING, ids=_name)
-@settings(max_examples=12)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.filter_too_much])  # some types have rules of their own
 @given(data=st.data())
 def test_values_survive_and_no_byte_is_idle(kind: type, data: st.DataObject) -> None:
     value = data.draw(_values(shape.type_info(kind)))

@@ -57,6 +57,16 @@ def test_a_long_fact_is_cut() -> None:
     assert len(str(error)) < 700
 
 
+def test_a_long_list_is_cut_between_two_items() -> None:
+    names = [f"right.{number}" for number in range(300)]
+    some = Refused("wire.test", names=", ".join(names[:60])).facts["names"]
+    assert isinstance(some, str) and len(some) > 300 and some.split(", ") == names[:60]
+    many = Refused("wire.test", names=", ".join(names)).facts["names"]
+    assert isinstance(many, str) and len(many) <= 2003
+    *whole, last = many.split(", ")
+    assert last == "..." and whole == names[: len(whole)] and len(whole) > 100
+
+
 @given(st.text(max_size=50))
 def test_a_fact_is_never_read_as_a_pattern(fact: str) -> None:
     error = DecodeError("wire.bad_name", what=fact)
@@ -75,7 +85,7 @@ def test_an_uncatalogued_code_still_says_itself() -> None:
 
 
 def test_a_missing_fact_leaves_the_sentence_readable() -> None:
-    assert DecodeError("wire.bad_name").message.startswith("A {what} must be")
+    assert DecodeError("wire.bad_name").message.startswith("The {what} must be")
 
 
 def test_an_abort_names_round_and_parties() -> None:

@@ -13,6 +13,7 @@ from functools import cache
 from importlib import resources
 
 LANGUAGES = ("en", "zh")
+_REASON, _WORDS, _BECAUSE = "reason", "words", "because_"
 
 
 @cache
@@ -28,12 +29,36 @@ def catalogue(language: str) -> Mapping[str, Mapping[str, str]]:
     return entries
 
 
+def told(code: str, words: str, facts: Mapping[str, str]) -> dict[str, str]:
+    """Facts by which a message repeats what somebody else said: {reason} and {words}, in the reader's language.
+
+    code, facts: what was said, for the catalogues; words: its sentence, for a code that this program does not know.
+    """
+    return {_REASON: code, _WORDS: words} | {_BECAUSE + name: fact for name, fact in facts.items()}
+
+
+def _retold(facts: Mapping[str, object], language: str) -> Mapping[str, object]:
+    """`facts` with the words of `told` in `language`, where its code is known and its facts are all there."""
+    code = facts.get(_REASON)
+    if not isinstance(code, str) or _WORDS not in facts or code not in catalogue(language):
+        return facts
+    because = {name.removeprefix(_BECAUSE): fact for name, fact in facts.items() if name.startswith(_BECAUSE)}
+    because = dict(_retold(because, language))
+    gap = "" if language == "zh" else " "
+    try:
+        entry = catalogue(language)[code]
+        words = gap.join(entry[part].format_map(because) for part in ("message", "fix"))
+    except KeyError:
+        return facts
+    return {**facts, _WORDS: words.strip()}
+
+
 def _fill(code: str, part: str, facts: Mapping[str, object], language: str) -> str:
     entry = catalogue(language).get(code)
     if entry is None:
         return code if part == "message" else ""
     try:
-        return entry[part].format_map(facts)
+        return entry[part].format_map(_retold(facts, language))
     except KeyError:
         return entry[part]
 
