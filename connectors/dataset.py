@@ -132,9 +132,12 @@ def layout_bytes(name: str) -> bytes:
     return resources.files("connectors").joinpath("layouts", f"{name}.toml").read_bytes()
 
 
-def read_layout(path: Path) -> Layout:
-    """The layout that the `dataset.toml` at `path` declares. Raises DecodeError or Unavailable."""
-    file = shown(path)
+def read_layout(path: Path, name: str = "") -> Layout:
+    """The layout that the `dataset.toml` at `path` declares. name: for messages, by default the path.
+
+    Raises DecodeError or Unavailable.
+    """
+    file = name or shown(path)
     try:
         if not path.exists():
             raise Unavailable("connectors.file_missing", file=file)

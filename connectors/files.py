@@ -42,8 +42,8 @@ class _BadCell(Exception):
     """A cell that its column cannot hold. Carries nothing."""
 
 
-def read_csv(path: Path, layout: Layout) -> pa.Table:
-    """The table in the CSV file at `path`: secret, not yet clamped.
+def read_csv(path: Path, layout: Layout, name: str = "") -> pa.Table:
+    """The table in the CSV file at `path`: secret, not yet clamped. name: for messages, by default the path.
 
     Columns: the identifiers of the layout (text, never null), then the declared columns in their
     order: numbers as float64 (null where missing, infinite where beyond a double), categories as
@@ -52,7 +52,7 @@ def read_csv(path: Path, layout: Layout) -> pa.Table:
 
     Raises Unavailable (no such file, not readable) or DecodeError (what the file holds).
     """
-    file = shown(path)
+    file = name or shown(path)
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

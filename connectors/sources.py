@@ -82,14 +82,16 @@ def find_sites(data_dir: Path) -> tuple[Layout, list[tuple[str, Path]]]:
 def find_tables(folder: Path) -> tuple[Layout, list[tuple[str, Path]]]:
     """One organisation's own folder: the layout that its `dataset.toml` declares, and its tables, by file name.
 
-    No row is read. Raises DecodeError or Unavailable, naming the folder or file.
+    No row is read. Raises DecodeError or Unavailable, naming the folder or file, which is named without what lies
+    above the folder: it may be a caller elsewhere who reads it.
     """
-    layout = read_layout(folder / "dataset.toml")
+    label = shown(Path(folder.name))
+    layout = read_layout(folder / "dataset.toml", f"{label}/dataset.toml")
     try:
         names = sorted(entry.name for entry in folder.iterdir())
     except OSError as error:
-        raise Unavailable("connectors.unreadable", file=shown(folder), reason=error.strerror or "") from None
-    return layout, [(_site(folder / name), folder / name) for name in names if _is_table(name)]
+        raise Unavailable("connectors.unreadable", file=label, reason=error.strerror or "") from None
+    return layout, [(_site(Path(label) / name), folder / name) for name in names if _is_table(name)]
 
 
 def _is_table(name: str) -> bool:

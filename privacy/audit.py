@@ -54,6 +54,9 @@ UNKNOWN = "UNKNOWN"
 EntryId = int
 """Sequence number of an intent: 1, 2, ..."""
 
+AccessKind = UseKind | Literal["evidence"]
+"""What was asked for: a use of data, or this organisation's evidence."""
+
 Outcome = Literal["", "released", "denied", "aborted", "failed"]
 
 _SCHEMA = """
@@ -64,12 +67,14 @@ CREATE TABLE batches (first INTEGER PRIMARY KEY, last INTEGER, anchored INTEGER)
 
 
 class Use(Wire, frozen=True, tag="privacy.use"):
-    """A use about to happen. purpose: a known code, or `UNKNOWN`. query: salted hash of the query or
-    statement, or empty."""
+    """A use about to happen, or one that was asked for and denied.
+
+    purpose: a known code, or `UNKNOWN`. query: salted hash of the query or statement, or empty.
+    """
 
     recipient: Name
     dataset: Name
-    kind: UseKind
+    kind: AccessKind
     purpose: Code
     grant: Annotated[str, msgspec.Meta(max_length=64)]
     query: Annotated[bytes, msgspec.Meta(max_length=32)]

@@ -110,7 +110,11 @@ class Decision(Wire, frozen=True, tag="privacy.decision"):
         return messages.text(self.code, self.facts(), language)
 
 
+QUESTION = "question"
+"""The rule of a denial before any grant is looked at: it is not to be had, or not the asker's to ask for."""
+
 _CODES = {
+    QUESTION: "privacy.deny_question",
     "no-grant": "privacy.deny_no_grant",
     "known-use": "privacy.deny_known_use",
     "form": "privacy.deny_form",
@@ -242,7 +246,12 @@ RULES: tuple[tuple[str, _Rule], ...] = (
     ("commercial", _commercial),
     ("jurisdiction", _jurisdiction),
 )
-"""Every rule, in the order they are judged; a grant must meet all. "no-grant" and "error" come on top."""
+"""Every rule, in the order they are judged; a grant must meet all. "no-grant", "question" and "error" come on top."""
+
+
+def not_a_question(recipient: str, dataset: str, why: str) -> Decision:
+    """The denial of what no grant could allow. why: code of the error that says what is wrong with it."""
+    return Decision(False, QUESTION, "", why[:200], recipient, dataset)
 
 
 def decide(request: UseRequest, grants: Sequence[CheckedGrant], state: GrantState, at: int) -> Decision:
@@ -260,9 +269,12 @@ def decide(request: UseRequest, grants: Sequence[CheckedGrant], state: GrantStat
 def _best(request: UseRequest, grants: Sequence[CheckedGrant], state: GrantState, at: int) -> Decision:
     closest = Decision(False, "no-grant", "", "grant", request.recipient, request.dataset)
     closest_at = -1
+    anchors: dict[str, AnchoredGrant | None] = {}
+    for entry in state.anchored:  # two entries of one id are none: as `GrantState.of`
+        anchors[entry.grant] = None if entry.grant in anchors else entry
     for grant in sorted(grants, key=lambda checked: (checked.terms.grant, checked.commitment)):
         terms = grant.terms
-        rule, missing, passed = _judge(request, grant, state, at)
+        rule, missing, passed = _judge(request, grant, anchors.get(terms.grant), at)
         if rule == "granted":
             return Decision(True, rule, terms.grant, "", request.recipient, request.dataset, terms.predicate)
         if rule == "parties":  # a grant for someone else is none of this recipient's business
@@ -273,12 +285,12 @@ def _best(request: UseRequest, grants: Sequence[CheckedGrant], state: GrantState
     return closest
 
 
-def _judge(request: UseRequest, grant: CheckedGrant, state: GrantState, at: int) -> tuple[str, str, int]:
+def _judge(request: UseRequest, grant: CheckedGrant, anchor: AnchoredGrant | None, at: int) -> tuple[str, str, int]:
     """The first rule that is not met, what is missing, and how many were met before it."""
     passed = 0
     name = "state"
     try:
-        case = _Case(request, grant.terms, grant.commitment, state.of(grant.terms.grant), at)
+        case = _Case(request, grant.terms, grant.commitment, anchor, at)
         for name, rule in RULES:
             missing = rule(case)
             if missing:

@@ -115,6 +115,7 @@ class Vault:
         self._store: Store
         self._header: VaultHeader
         self._index_key: bytes
+        self._revisions: Counter[str] = Counter()
 
     @classmethod
     def create(
@@ -349,6 +350,7 @@ class Vault:
                 "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?)",
                 (kind, document, version, epoch, wrapped, sealed),
             )
+        self._revisions[kind] += 1
 
     def document(self, kind: str, name: str) -> bytes:
         """The document's content (secret). Raises Refused where there is none."""
@@ -366,6 +368,11 @@ class Vault:
         """Names of the documents of one kind, sorted."""
         found = self._store.rows("SELECT document, version, epoch, wrapped, sealed FROM documents WHERE kind = ?", kind)
         return tuple(sorted(self._open_document(kind, row)[0] for row in found))
+
+    def revision(self, kind: str) -> int:
+        """How often a document of one kind was put here since the vault was opened: the same number, the same
+        documents, for nobody else has the file open."""
+        return self._revisions[kind]
 
     def document_salt_key(self, kind: str, name: str) -> bytes:
         """The 32-byte salt key (secret) of a document, for `wire.commitment.salt`."""

@@ -25,6 +25,7 @@ State keys: ``datasets/population/<name>`` -> PopulationState; ``datasets/datase
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Literal
 
 import msgspec
@@ -409,8 +410,14 @@ def check_available(view: View, name: str, rho_nano: int) -> PopulationState:
     if not state.budget:
         raise Refused("datasets.no_budget", population=name, votes=len(state.votes), owners=len(state.owners))
     if rho_nano > state.available:
-        raise BudgetExhausted("datasets.budget_exhausted", population=name, asked=rho_nano, available=state.available)
+        asked, available = _rho(rho_nano), _rho(state.available)
+        raise BudgetExhausted("datasets.budget_exhausted", population=name, asked=asked, available=available)
     return state
+
+
+def _rho(nano: int) -> str:
+    """Budget as people write it: a decimal."""
+    return format(Decimal(nano).scaleb(-9).normalize(), "f")
 
 
 def reserve(view: View, name: str, rho_nano: int) -> int:

@@ -190,7 +190,7 @@ def test_a_proposal_can_be_closed_and_costs_nothing(make_world: Callable[[], Any
 def test_the_budget_is_checked_at_the_proposal(reserved: Any) -> None:
     refusal = reserved.refused("researcher", reserved.proposal(b"r" * 16, rho_nano=600_001))
     assert isinstance(refusal, BudgetExhausted)
-    assert refusal.facts == {"population": "heart", "asked": 600_001, "available": 600_000}
+    assert refusal.facts == {"population": "heart", "asked": "0.000600001", "available": "0.0006"}
     reserved.act("researcher", reserved.proposal(b"r" * 16, rho_nano=600_000))
 
 
@@ -201,7 +201,7 @@ def test_the_budget_is_checked_again_at_the_reservation(reserved: Any) -> None:
             reserved.act(site, ApproveQuery(query))
     reserved.act("hospital-4", ApproveQuery(b"r" * 16))
     refusal = reserved.refused("hospital-4", ApproveQuery(b"s" * 16))
-    assert isinstance(refusal, BudgetExhausted) and refusal.facts["available"] == 100_000
+    assert isinstance(refusal, BudgetExhausted) and refusal.facts["available"] == "0.0001"
     assert status(reserved, b"s" * 16) == "proposed" and numbers(reserved) == (100_000, 900_000, 0)
 
 
