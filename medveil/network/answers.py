@@ -15,6 +15,7 @@ import msgspec
 from wire import messages
 from wire.canonical import Wire, decode, encode
 from wire.errors import (
+    MOST_CHARACTERS,
     BudgetExhausted,
     ConsentDenied,
     DecodeError,
@@ -40,7 +41,7 @@ class ToldFact(Wire, frozen=True, tag="network.fact"):
     """A fact of an error: text, or an integer in decimal."""
 
     name: Annotated[str, msgspec.Meta(max_length=64)]
-    text: Annotated[str, msgspec.Meta(max_length=400)]
+    text: Annotated[str, msgspec.Meta(max_length=MOST_CHARACTERS)]
     number: bool
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -43,7 +43,12 @@ class PeerLine:
             async with (
                 asyncio.timeout(timeout),
                 self._clients[turn].stream(
-                    method, path, content=body or None, headers=headers, timeout=limit
+                    method,
+                    path,
+                    content=body or None,
+                    headers=headers,
+                    timeout=limit,
+                    extensions={"trace": _Handshake()},
                 ) as response,
             ):
                 answer = bytearray()
@@ -72,3 +77,20 @@ class PeerLine:
         """Hang up."""
         for client in self._clients:
             await client.aclose()
+
+
+class _Handshake:
+    """Follows one request of httpx (its ``trace`` extension) and closes a connection whose TLS handshake is cancelled.
+
+    httpcore closes one whose handshake fails, and forgets one whose question is given up meanwhile: its socket would
+    stay open until it is collected as garbage.
+    """
+
+    def __init__(self) -> None:
+        self._stream: Any = None
+
+    async def __call__(self, event: str, info: dict[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            self._stream = info["return_value"]
+        elif event == "connection.start_tls.failed" and self._stream is not None:
+            await self._stream.aclose()

@@ -1,8 +1,9 @@
 """The listener: uvicorn, with the peer's certificate in the scope of each request and limits of time and size.
 
-The certificate comes from the TLS connection itself and never from a header. uvicorn leaves out three things that a
-listener on the open network needs, and they are here: the ASGI TLS extension, a limit of time for the TLS handshake
-and for a request that arrives, and a limit of size for the head of a request (its httptools parser has none).
+The certificate comes from the TLS connection itself and never from a header. uvicorn leaves out what a listener on
+the open network needs, and it is here: the ASGI TLS extension; limits of time for the TLS handshake, for a request that
+arrives and for an answer that is not read; a limit of size for the head of a request (its httptools parser has none);
+and a limit of one peer's connections.
 
 Spec: ASGI HTTP and WebSocket 2.3, ASGI TLS extension 0.2.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import Generator, MutableMapping
 from contextlib import contextmanager
 from functools import partial
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 _VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 _SUITES = {"TLS_AES_128_GCM_SHA256": 0x1301, "TLS_AES_256_GCM_SHA384": 0x1302, "TLS_CHACHA20_POLY1305_SHA256": 0x1303}
 """The suites of RFC 8446; of older ones the extension says None."""
+_PIECE = 65_536
+"""Bytes of an answer that are given to TLS at once."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +47,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     connections: at that many open ones a request is answered with 503. head_bytes: method, path, headers and trailers
     of one request, give or take what one read brings (256 KiB at most). handshake_seconds: for the TLS handshake, from
     the TCP connection on. head_seconds: for the head of a request, from the connection or the request's first byte
-    on. body_seconds: for the rest of it, not counting time in which the app does not read. idle_seconds: between two
+    on. body_seconds: for the rest of it, not counting time in which the app does not read. answer_seconds: for a peer
+    to read an answer, from the moment on when more of it waits than goes on the way at once; as long as the longest
+    question of ours is asked. each: connections of one organisation. idle_seconds: between two
     requests. closing_seconds: for the goodbye of TLS, what is still to be sent included; idle clients rarely say
     theirs, so a stop takes that long. grace_seconds: for running requests when the listener stops.
     """
@@ -54,6 +60,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     handshake_seconds: float = 10
     head_seconds: float = 10
     body_seconds: float = 60
+    answer_seconds: float = 60
+    each: int = 256
     idle_seconds: int = 60
     closing_seconds: float = 2
     grace_seconds: int = 10
@@ -88,6 +96,19 @@ def _tls_extension(transport: asyncio.BaseTransport) -> dict[str, Any] | None:
     }
 
 
+def _issuer(transport: asyncio.BaseTransport) -> str | None:
+    """Who issued the peer's certificate; None without one. The subject is what the peer wrote itself.
+
+    The issuer it wrote itself, too, but TLS has looked for an authority of that name: in whatever case, however spaced
+    (RFC 5280, section 7.1). So it is read here.
+    """
+    leaf = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    if leaf is None:
+        return None
+    issuer = x509.load_der_x509_certificate(leaf).issuer
+    return ",".join(" ".join(str(attribute.value).casefold().split()) for attribute in issuer)
+
+
 async def _tell(
     app: ASGI3Application,
     extension: dict[str, Any],
@@ -95,19 +116,37 @@ async def _tell(
     receive: ASGIReceiveCallable,
     send: ASGISendCallable,
 ) -> None:
-    """Run `app` with the TLS extension in its scope."""
+    """Run `app` with the TLS extension in its scope, and send its answer in pieces.
+
+    What TLS is given at once goes to the connection whole and holds up nobody: only a further piece waits for the peer.
+    """
+
+    async def in_pieces(message: Any) -> None:
+        body = message.get("body", b"")
+        if message["type"] != "http.response.body" or len(body) <= _PIECE:
+            await send(message)
+            return
+        for start in range(0, len(body), _PIECE):
+            last = start + _PIECE >= len(body)
+            more = message.get("more_body", False) if last else True
+            await send({"type": "http.response.body", "body": body[start : start + _PIECE], "more_body": more})
+
     told: MutableMapping[str, Any] = scope  # type: ignore[assignment]
     told["extensions"] = {**(told.get("extensions") or {}), "tls": dict(extension)}
-    await app(scope, receive, send)
+    await app(scope, receive, in_pieces)
 
 
 class ListenerState(ServerState):
-    """What the connections of one listener share. closing: no request is taken any more."""
+    """What the connections of one listener share. closing: no request is taken any more.
+
+    open_of: connections by the issuer of the peer's certificate, which TLS has checked: one of the members.
+    """
 
     def __init__(self, limits: Limits) -> None:
         super().__init__()
         self.limits = limits
         self.closing = False
+        self.open_of: Counter[str] = Counter()
 
 
 class _Guard(asyncio.Protocol):
@@ -125,6 +164,8 @@ class _Guard(asyncio.Protocol):
     flow: Any
 
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+    _peer: str | None = None
     _awaited: tuple[str, object] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -136,6 +177,12 @@ class _Guard(asyncio.Protocol):
             return
         if extension is not None:
             self.app = partial(_tell, self.app, extension)
+            self._peer = _issuer(transport)
+        if self._peer is not None:
+            self.server_state.open_of[self._peer] += 1
+            if self.server_state.open_of[self._peer] > self.server_state.limits.each:
+                self.transport.abort()  # others find room, and what one peer can make wait for it is bounded
+                return
         if self.server_state.closing:  # its handshake was under way when the listener closed
             self.transport.abort()  # asyncio hands over what comes until a goodbye is said
             return
@@ -150,12 +197,32 @@ class _Guard(asyncio.Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()  # type: ignore[misc]
+        if not self.flow.write_paused:
+            self._stop_waiting()
         # The next request may have come already, in part. If not, the keep-alive deadline of uvicorn runs now.
         self._await("body" if not self.cycle.response_complete and self.cycle.more_body else None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._await(None)
+        self._stop_waiting()
+        if self._peer is not None:
+            self.server_state.open_of[self._peer] -= 1
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.server_state.limits.answer_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:  # else the peer has read some of it: its time runs on
+            self._stop_waiting()
+        super().resume_writing()
+
+    def _stop_waiting(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _await(self, part: Literal["head", "body"] | None) -> None:
         """Let the deadline of `part` of the present request run, unless it does already."""

@@ -56,10 +56,14 @@ class Line(Protocol):
 
 
 class RemoteEngine:
-    """See `ledger.engines.Engine`. founding: the genesis that this member pinned; copy: its own blocks."""
+    """See `ledger.engines.Engine`. founding: the genesis that this member pinned; copy: its own blocks.
 
-    def __init__(self, line: Line, founding: Founding, copy: BlockCopy) -> None:
+    patience: seconds for which one question is asked again while nobody answers.
+    """
+
+    def __init__(self, line: Line, founding: Founding, copy: BlockCopy, patience: float = PATIENCE) -> None:
         self._line = line
+        self._patience = patience
         self._copy = copy
         self._founding = founding
         self._closed = asyncio.Event()
@@ -168,11 +172,11 @@ class RemoteEngine:
         if self._taking is not None and self._taking[1].checkpoint.size == size:
             await asyncio.to_thread(self._copy.append, *self._taking)
         body = encode(Cosigned(size, line.name, line.key_id, line.signature))
-        await self._insist("POST", "cosignatures", Done, body, patience=float("inf"))
+        await self._insist("POST", "cosignatures", Done, body, for_ever=True)
 
     async def handovers(self, after: int = 0) -> tuple[ProvenValue, ...]:
-        """See `Engine.handovers`. Where nobody answers it is asked again until `close`."""
-        return (await self._insist("GET", f"handovers?after={after}", Handovers, patience=float("inf"))).handovers
+        """See `Engine.handovers`. Where nobody answers it is asked again for a while: a writer waits for it."""
+        return (await self._insist("GET", f"handovers?after={after}", Handovers)).handovers
 
     async def export(self) -> LedgerExport:
         """See `Engine.export`: put together from the sequencer's blocks up to its last final head."""
@@ -261,10 +265,10 @@ class RemoteEngine:
             closing.cancel()
             await asyncio.gather(asking, closing, return_exceptions=True)
 
-    async def _insist(self, method: str, path: str, kind: type[W], body: bytes = b"", patience: float = PATIENCE) -> W:
-        """Ask until somebody answers, `patience` seconds, or `close`. Raises what was told, or Unavailable."""
+    async def _insist(self, method: str, path: str, kind: type[W], body: bytes = b"", for_ever: bool = False) -> W:
+        """Ask until somebody answers, patience ends, or `close`. Raises what was told, or Unavailable."""
         clock = asyncio.get_running_loop().time
-        end, pause = clock() + patience, FIRST_PAUSE
+        end, pause = clock() + (float("inf") if for_ever else self._patience), FIRST_PAUSE
         while True:
             try:
                 return await self._ask(method, path, kind, body)

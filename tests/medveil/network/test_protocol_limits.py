@@ -10,7 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
+from medveil.network import certificates
 from medveil.network.protocol import Limits, Listener
 from wire.errors import Unavailable
 
@@ -187,6 +190,68 @@ def test_more_connections_than_allowed_are_told_so(play: Callable[..., None]) ->
     play(story, Limits(connections=4))
 
 
+@pytest.mark.parametrize("how", ["not at all", "a little at a time", "and asks on"])
+def test_an_answer_that_is_not_read_has_its_time(play: Callable[..., None], how: str) -> None:
+    """What was written to the peer is let go of; others are served meanwhile."""
+
+    async def story(scene: Scene) -> None:
+        _, writer = await scene.open()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"GET /much HTTP/1.1\r\nhost: x\r\n\r\n" * (3 if how == "and asks on" else 1))
+        await asyncio.sleep(0.3)
+        (connection,) = scene.server._server.server_state.connections
+        await scene.check_up()
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        while connection in scene.server._server.server_state.connections:
+            assert clock() - began < 10
+            if how == "a little at a time":
+                writer.transport.resume_reading()  # type: ignore[attr-defined]
+                await asyncio.sleep(0.001)
+                writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await asyncio.sleep(0.05)
+        writer.transport.abort()
+
+    play(story, Limits(answer_seconds=1))
+
+
+def test_an_answer_that_is_read_slowly_but_in_time_comes_whole(play: Callable[..., None]) -> None:
+    async def story(scene: Scene) -> None:
+        async with scene.client() as client:
+            for _ in range(2):  # the time of the first is not counted for the second
+                length = 0
+                async with client.stream("GET", "/much") as response:
+                    async for piece in response.aiter_raw(20_000_000):
+                        length += len(piece)
+                        await asyncio.sleep(0.1)
+                assert length == 100_000_000
+
+    play(story, Limits(answer_seconds=20))
+
+
+def test_one_peer_leaves_room_for_the_others(play: Callable[..., None]) -> None:
+    async def story(scene: Scene) -> None:
+        own = [await scene.open() for _ in range(3)]
+        await asyncio.sleep(0.1)
+        reader, writer = await scene.open()
+        assert await asyncio.wait_for(_rest(reader), 5) == b""
+        writer.close()
+        for name in ("INSURER", "insureR", " insurer "):  # TLS finds its authority under any of these
+            with pytest.MonkeyPatch.context() as spelled:
+                spelled.setattr(certificates, "_name", lambda _, name=name: _named(name))
+                context = scene.context("insurer", name=name)
+            reader, writer = await scene.open(context)
+            assert await asyncio.wait_for(_rest(reader), 5) == b"", name
+            writer.close()
+        assert await scene.ask(scene.context("hospital")) == (200, "hospital")
+        for _, writer in own:
+            writer.close()
+            await writer.wait_closed()
+        await asyncio.sleep(0.1)
+
+    play(story, Limits(each=3))
+
+
 # --- start and stop
 
 
@@ -306,6 +371,10 @@ def test_an_app_may_be_told_of_start_and_stop(field: Any, fails: bool) -> None:
             assert told == ["lifespan.startup", "lifespan.shutdown"]
 
     asyncio.run(whole())
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 async def _rest(reader: asyncio.StreamReader) -> bytes:
