@@ -30,10 +30,10 @@ import msgspec
 from medveil.consortium import Founder
 from medveil.local.tables import PlacedTable, place_tables
 from medveil.local.web_certificates import issue
-from medveil.service.cards import MemberCard, found_consortium
-from medveil.service.config import FILE, Data, People, check_config, read_config, write_config
-from medveil.service.home import Home
-from medveil.service.people import People as Accounts
+from medveil.service.accounts.people import People as Accounts
+from medveil.service.home.cards import MemberCard, found_consortium
+from medveil.service.home.config import FILE, Data, People, check_config, read_config, write_config
+from medveil.service.home.home import Home
 from wire.checkpoint import trust_of, write_trust
 from wire.errors import DecodeError, Refused, Unavailable
 from wire.evidence import write_file

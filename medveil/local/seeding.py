@@ -121,6 +121,7 @@ class Seeding:
             Session(session) if session else None,
             trust=self.folder / CONSORTIUM,
             ca=self.folder / AUTHORITY,
+            organisation=member.organisation,
         )
 
     @contextlib.asynccontextmanager

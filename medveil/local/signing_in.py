@@ -73,7 +73,7 @@ def sign_in_local(
     """
     state = own_consortium(folder)
     member, person = who_signs_in(folder, state, organisation, name)
-    with Client(member.people, ca=folder / AUTHORITY, language=language) as client:
+    with Client(member.people, ca=folder / AUTHORITY, language=language, organisation=organisation) as client:
 
         def attempt(steps_ahead: int) -> SignedIn | None:
             code = code_at(person.codes, time.time() + steps_ahead * STEP) if person.codes else ""

@@ -21,27 +21,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, NamedTuple, NoReturn, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from medveil.service import sqlite_file
-from medveil.service.turns import Turns
+from medveil.service.home.one_home import Holding, belong
+from medveil.service.security.turns import Turns
 from wire.errors import DecodeError, Refused, Unavailable
 
 VERSION = 1
 PARTS = (
-    "medveil.service.security_log",
-    "medveil.service.people",
-    "medveil.service.throttling",
-    "medveil.service.sign_in",
-    "medveil.service.tokens",
-    "medveil.service.standing",
-    "medveil.service.signatures",
-    "medveil.service.oidc",
-    "medveil.service.job_tables",
+    "medveil.service.security.security_log",
+    "medveil.service.accounts.people",
+    "medveil.service.accounts.throttling",
+    "medveil.service.accounts.ways_in",
+    "medveil.service.accounts.standing",
+    "medveil.service.accounts.used_nonces",
+    "medveil.service.accounts.oidc",
+    "medveil.service.work.job_tables",
     "medveil.network.post",
 )
 """Modules that define tables. Whoever adds tables names its module here."""
@@ -49,7 +49,8 @@ PARTS = (
 metadata = sa.MetaData()
 
 _BUSY_SECONDS = 5
-_POOL = 8
+_POOL = 9
+"""Connections at most: eight at work, and one that holds the database."""
 WRITER = 0x6D76_6731
 """The advisory lock of PostgreSQL that whoever writes holds: "mvg1"."""
 
@@ -79,6 +80,13 @@ class Schema:
     parts: tuple[str, ...] = PARTS
 
 
+class Claim(NamedTuple):
+    """Which home uses a database. id: 16 random bytes. takes_over: it came back from a backup, for its original."""
+
+    id: bytes
+    takes_over: bool
+
+
 class Database:
     """The open store. Make it with `open`; threads may share it."""
 
@@ -89,6 +97,7 @@ class Database:
         self.path = path
         self._turns = Turns()
         self._unwaiting: sqlite3.Connection | None = None
+        self._held: Holding | None = None
 
     @classmethod
     def open(
@@ -96,6 +105,7 @@ class Database:
         url: str,
         *,
         owner: str = "",
+        home: Claim | None = None,
         backed_up: bool = False,
         schema: Schema | None = None,
         fault: Callable[[str], None] = _no_fault,
@@ -103,11 +113,12 @@ class Database:
         """Open the store at `url` (``sqlite:////path/file`` or ``postgresql+psycopg://...``; secret: it may hold a
         password), make its tables if it is empty, bring older data to the present version.
 
-        owner: whose data it is, bound at the first opening. backed_up: the operator says that a PostgreSQL database
-        was backed up; without it older data there is refused. SQLite data is copied beside itself, checked, before.
+        owner: whose data it is, bound at the first opening. home: which home uses it; then no other process and no
+        other home does (`medveil.service.home.one_home`). backed_up: the operator says that a PostgreSQL database was
+        backed up; without it older data there is refused. SQLite data is copied beside itself, checked, before.
         fault: called with the name of each step, for tests that stop there.
-        Raises Refused (URL, another owner, no backup), DecodeError (damaged, another application's, newer),
-        Unavailable (unreachable, busy).
+        Raises Refused (URL, another owner or home, no backup), DecodeError (damaged, another application's, newer),
+        Unavailable (unreachable, busy, used by another process).
         """
         schema = schema or Schema()
         for part in schema.parts:
@@ -119,7 +130,12 @@ class Database:
             sqlite_file.prepare(path)
         database = cls(_engine(parsed), place, path)
         try:
+            if home is not None:
+                database._held = Holding.take(database._connect_alone if path is None else None, path, place)
             database._adopt(owner, backed_up, schema, fault)
+            if home is not None:
+                with database.transaction() as connection:
+                    belong(connection, home.id, taking_over=home.takes_over, place=place)
         except BaseException:
             database.close()
             raise
@@ -224,8 +240,23 @@ class Database:
         with self.reading() as connection:
             connection.execute(sa.select(mark.c.version)).one()
 
+    def keep_held(self) -> None:
+        """See that no other process can use the database, and hold it again where the connection for that broke.
+
+        Until it is held again nothing is written. Synchronous. Raises Unavailable (``database.in_use``: another
+        process holds it; unreachable).
+        """
+        if self._held is not None:
+            self._held.keep()
+
+    def _connect_alone(self) -> sa.Connection:
+        """A connection for the lock, which commits by itself and lasts."""
+        return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
     def close(self) -> None:
         """Close every connection. What was committed is durable already."""
+        if self._held is not None:
+            self._held.close()
         if self._unwaiting is not None:
             self._unwaiting.close()
             self._unwaiting = None
@@ -290,6 +321,8 @@ class Database:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """This process's turn to write. PostgreSQL's own lock is fair."""
+        if self._held is not None:
+            self._held.check()
         if self.path is None:
             yield
             return
@@ -319,8 +352,7 @@ def restore(backup: Path, target: Path, *, replace: bool = False) -> None:
     """Put the checked copy of `backup` in the place of the SQLite file `target`, durably.
 
     replace: what stands at `target` is kept as ``NAME.before-restore``; without it an existing file is refused.
-    Sessions, tokens and nonces come back as of the backup: whoever restores revokes the sessions (`People`), and
-    lets the longest life of a signature pass before the service listens again.
+    Sessions, tokens and nonces come back as of the backup: whoever restores ends them (`ways_in.end_all`).
     Raises Refused (target exists; backup of a newer version), DecodeError (no sound backup of ours), Unavailable
     (a process uses the target).
     """
@@ -352,6 +384,8 @@ def _engine(url: sa.URL) -> sa.Engine:
         event.listen(engine, "begin", _begun)
         return engine
     options = f"-c lock_timeout={_BUSY_SECONDS}s -c statement_timeout=30s -c idle_in_transaction_session_timeout=60s"
+    # A machine that is gone without a word is noticed in 25 s: what its connections held is free then.
+    options += " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
     arguments = {"connect_timeout": _BUSY_SECONDS, "options": options, "application_name": "medveil", **_trust(url)}
     try:
         return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=arguments, **pool)

@@ -30,10 +30,10 @@ from medveil.network.post import NetworkPost
 from medveil.network.protocol import PeerServer
 from medveil.network.remote_engine import RemoteEngine
 from medveil.network.replica_door import replica_routes
-from medveil.service.config import address
 from medveil.service.database import Database
-from medveil.service.home import Home
-from medveil.service.returned import Return, audit_trouble
+from medveil.service.home.config import address
+from medveil.service.home.home import Home
+from medveil.service.home.returned import Return, audit_trouble
 from medveil.service.serve import bind
 from wire.canonical import encode
 from wire.checkpoint.membership import Membership
@@ -42,6 +42,10 @@ from wire.errors import MedveilError, Unavailable
 REFRESH_SECONDS = 600.0
 """How often the certificate is looked at, besides every change of members."""
 _LOOK_SECONDS = 1.0
+HOLD_SECONDS = 5.0
+"""How often it is looked whether the database is still this process's alone."""
+_LONGEST_WITHOUT = 60.0
+"""Seconds for which another process may hold it: the server takes 25 to notice that our own old connection is gone."""
 
 
 class Gateway:
@@ -57,11 +61,12 @@ class Gateway:
         self._parts = contextlib.AsyncExitStack()
         self._steady: Callable[[], int] | None = None
         self._following: asyncio.Task[None]
+        self._holding: asyncio.Task[None]
         self._seen: Membership | None = None
         self.engine: Engine
         self.account: LedgerAccount
         self.returning: Return | None = None
-        """What is left to do for a home that came back from a backup; see `medveil.service.returned`."""
+        """What is left to do for a home that came back from a backup; see `medveil.service.home.returned`."""
         self.post: NetworkPost
         self.database: Database
         self.peers: tuple[str, int]
@@ -95,6 +100,8 @@ class Gateway:
         self._parts.push_async_callback(lines.close)
         self.database = await asyncio.to_thread(home.database)
         self._parts.callback(self.database.close)
+        self._holding = asyncio.create_task(self._hold(), name=f"{name} holds its database")
+        self._parts.push_async_callback(_cancelled, self._holding)
         founding, returning, copy = trust.founding, self.returning, None
         if returning is not None:
             await asyncio.to_thread(returning.settle, self.database)
@@ -168,8 +175,23 @@ class Gateway:
             raise Unavailable("home.unwritable", folder=str(self.home.folder)) from None
 
     async def followed(self) -> None:
-        """Returns when it follows the ledger no more. Raises what stopped it."""
-        await asyncio.shield(self._following)
+        """Returns when it follows the ledger no more, or its database is another process's. Raises what stopped it."""
+        done, _ = await asyncio.wait((self._following, self._holding), return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def _hold(self) -> None:
+        """Hold the database. Another process may have it for a moment after a broken connection, and no longer."""
+        without = 0.0
+        while True:
+            await asyncio.sleep(HOLD_SECONDS)
+            try:
+                await asyncio.to_thread(self.database.keep_held)
+                without = 0.0
+            except Unavailable as error:
+                without += HOLD_SECONDS if error.code == "database.in_use" else 0.0
+                if without >= _LONGEST_WITHOUT:
+                    raise
 
     async def follows(self) -> bool:
         """Whether it follows the ledger: a check of readiness."""

@@ -23,28 +23,28 @@ from medveil.gateway.organisation import Organisation
 from medveil.gateway.reception import AtHome
 from medveil.gateway.tables import VaultTables
 from medveil.gateway.wallets import Wallets
-from medveil.service.app import Parts, make_app
-from medveil.service.backup_routes import backup_routes, register_backup
-from medveil.service.config import FILE, address, origins, passphrase, read_config
-from medveil.service.events import Streams
-from medveil.service.flow_kinds import flow_routers, register_flows
+from medveil.service.accounts.oidc_setup import provider_client, provider_sign_in
+from medveil.service.accounts.staff import Staff
+from medveil.service.api.app import Parts, make_app
+from medveil.service.api.backup_routes import backup_routes, register_backup
+from medveil.service.api.events import Streams
+from medveil.service.api.rates import Rates
+from medveil.service.api.workplace import Workplace
 from medveil.service.gateway import Gateway
 from medveil.service.health import Health, database_writable, disk_above_floor
-from medveil.service.home import Home
-from medveil.service.job_tables import JobStore
-from medveil.service.jobs import Jobs
+from medveil.service.home.config import FILE, address, origins, passphrase, read_config
+from medveil.service.home.home import Home
 from medveil.service.logs import Log, Vocabulary, about, make_log
 from medveil.service.metrics import Metrics
-from medveil.service.oidc_setup import provider_client, provider_sign_in
-from medveil.service.rates import Rates
-from medveil.service.receiving import receiving
-from medveil.service.record_sealer import RecordSealer
 from medveil.service.serve import Closing, Followed, Listener, Service, bind, run, settle
-from medveil.service.staff import Staff
 from medveil.service.traces import make_traces
 from medveil.service.upkeep import Upkeep
 from medveil.service.web_tls import server_context
-from medveil.service.workplace import Workplace
+from medveil.service.work.flow_kinds import flow_routers, register_flows
+from medveil.service.work.job_tables import JobStore
+from medveil.service.work.jobs import Jobs
+from medveil.service.work.receiving import receiving
+from medveil.service.work.record_sealer import RecordSealer
 from wire.errors import Refused
 
 _AGAIN = 60.0
@@ -107,6 +107,7 @@ def _service(gateway: Gateway, as_json: bool) -> Service:
         data=home.folder / config.data.folder if config.data.folder else None,
         clock=now,
         rand=secrets.token_bytes,
+        catching_up=lambda: gateway.returning is not None,
     )
     backups = home.folder / config.backups if config.backups else None
     register_flows(at, wallets)

@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 import uvicorn
 from starlette.types import ASGIApp
 
-from medveil.service.events import Streams
+from medveil.service.api.events import Streams
 from medveil.service.health import Health
 from medveil.service.http_protocol import PatientProtocol
-from medveil.service.jobs import Jobs
 from medveil.service.logs import Log, Vocabulary, about
+from medveil.service.work.jobs import Jobs
 from wire.errors import Unavailable
 
 STOPPED = 0

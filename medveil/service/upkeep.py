@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from medveil.service.jobs import Jobs
 from medveil.service.logs import Log, about
+from medveil.service.work.jobs import Jobs
 from wire.errors import MedveilError
 
 KEPT_MS = 30 * 86_400_000

@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 
 from medveil.network.certificates import ServerContext
-from medveil.service.config import People
+from medveil.service.home.config import People
 from wire.errors import Unavailable
 
 

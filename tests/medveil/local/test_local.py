@@ -19,7 +19,7 @@ from medveil.local.desk import _unpack
 from medveil.local.founding import STATE, found_local, read_state
 from medveil.local.tables import count_sites, place_tables
 from medveil.local.web_certificates import issue
-from medveil.service.config import FILE, passphrase, read_config
+from medveil.service.home.config import FILE, passphrase, read_config
 from wire.errors import DecodeError, MedveilError, Refused
 
 

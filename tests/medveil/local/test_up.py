@@ -18,7 +18,7 @@ import pytest
 from medveil.client import Question
 from medveil.local.founding import read_state
 from medveil.local.seeding import PEOPLE_FILE, LocalPeople, Seeding
-from medveil.service.backup import read_backup
+from medveil.service.home.backup import read_backup
 
 ROOT = Path(__file__).resolve().parents[3]
 _PROGRAM = "import sys; from medveil.cli import main; sys.argv[0] = 'medveil'; main()"
@@ -161,8 +161,9 @@ async def _look(folder: Path) -> None:
         preview = await client.queries.preview(question)
         assert preview.query.roster == ("hospital-1", "hospital-2", "hospital-3")
     async with seeding.acting(state.member("hospital-1"), "admin") as client:
-        await client.service.backup()
+        done = await client.service.backup()
     (backup,) = (folder / "backups").iterdir()
+    assert Path(done.result or "").resolve() == backup.resolve()
     manifest = read_backup(backup)
     assert manifest.body.organisation == "hospital-1"
     assert {"service.sqlite", "vault/vault.sqlite", "keys"} <= {file.path for file in manifest.body.files}

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 
-from medveil.service.rights import RIGHTS, ROLES
-from medveil.service.signatures import PlainRequest, needs_signature, sign_request
+from medveil.service.accounts.rights import RIGHTS, ROLES
+from medveil.service.accounts.signatures import PlainRequest, needs_signature, sign_request
 
+from .api.test_access import Asked, routes
 from .staffed import KEY, OTHER_KEY, Staffed
-from .test_access import Asked, routes
 
 POISON = "patient-110101199001011234"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get", "PATIENT")

@@ -18,21 +18,21 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from starlette.requests import Request
 
-from medveil.service.app import Parts, make_app
+from medveil.service.accounts.rights import ROLES, Principal, rights_of
+from medveil.service.api.app import Parts, make_app
+from medveil.service.api.doorway import Limits
+from medveil.service.api.events import StreamLimits, Streams
+from medveil.service.api.rates import Rates
 from medveil.service.database import Database
-from medveil.service.doorway import Limits
-from medveil.service.events import StreamLimits, Streams
 from medveil.service.health import Health
 from medveil.service.http_protocol import PatientProtocol
-from medveil.service.job_tables import JobStore
-from medveil.service.jobs import JobLimits, Jobs
 from medveil.service.logs import Vocabulary, make_log
 from medveil.service.metrics import Metrics
-from medveil.service.rates import Rates
-from medveil.service.rights import ROLES, Principal, rights_of
-from medveil.service.security_trail import SecurityTrail
+from medveil.service.security.security_trail import SecurityTrail
 from medveil.service.serve import Grace, Listener, Service, bind
 from medveil.service.traces import NoTraces, Traces
+from medveil.service.work.job_tables import JobStore
+from medveil.service.work.jobs import JobLimits, Jobs
 from wire.errors import MedveilError, VerificationError
 
 TOKENS = {"token-of-anna": "anna", "token-of-bo": "bo"}

@@ -10,15 +10,15 @@ from typing import Any
 import httpx
 from fastapi import APIRouter
 
-from medveil.service import security_log
+from medveil.service.accounts.oidc import Provider, ProviderSignIn
+from medveil.service.accounts.passwords import Hashing, Passwords
+from medveil.service.accounts.rights import ROLES, Principal, rights_of
+from medveil.service.accounts.signatures import PlainRequest, needs_signature, sign_request
+from medveil.service.accounts.staff import Staff
 from medveil.service.database import Database
-from medveil.service.oidc import Provider, ProviderSignIn
-from medveil.service.passwords import Hashing, Passwords
-from medveil.service.rights import ROLES, Principal, rights_of
-from medveil.service.security_log import SecurityEntry
-from medveil.service.security_trail import Bounds
-from medveil.service.signatures import PlainRequest, needs_signature, sign_request
-from medveil.service.staff import Staff
+from medveil.service.security import security_log
+from medveil.service.security.security_log import SecurityEntry
+from medveil.service.security.security_trail import Bounds
 from wire.signing import Signer
 
 from .conftest import Clock
@@ -45,8 +45,10 @@ class Staffed:
         routers: Iterable[APIRouter] | Callable[[Set], Iterable[APIRouter]] = (),
         settings: dict[str, Any] | None = None,
         url: str = "",
+        organisation: str = "north",
         **others: Any,
     ) -> None:
+        self.organisation = organisation
         self.clock = Clock()
         self.rand = random.Random(7).randbytes
         self.database = Database.open(url or f"sqlite:///{folder}/staff.sqlite")
@@ -64,7 +66,7 @@ class Staffed:
     def _parts(self, address: str) -> dict[str, Any]:
         self.staff = Staff.of(
             self.database,
-            "north",
+            self.organisation,
             bytes(32),
             self._origins or [address],
             clock=self.clock,
@@ -94,6 +96,7 @@ class Staffed:
             )
         routers = self._routers(self.set) if callable(self._routers) else self._routers
         return {
+            "organisation": self.organisation,
             "identify": self.staff.identify,
             "trail": self.staff.trail,
             "routers": [*self.staff.routers(provider), *routers],

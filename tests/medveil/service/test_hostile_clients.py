@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from medveil.service.doorway import Limits
+from medveil.service.api.doorway import Limits
 from medveil.service.http_protocol import PatientProtocol
 
 from .bare_line import Answer, Bystander, check_document, read_answer

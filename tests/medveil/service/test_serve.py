@@ -26,8 +26,8 @@ from medveil.service.http_protocol import PatientProtocol
 from medveil.service.serve import CUT_SHORT, FAILED, STOPPED, Closing, Followed, Grace, Listener, Service, bind
 from wire.errors import Unavailable
 
+from .api.test_events import stepping
 from .running import ANNA, Running, Set
-from .test_events import stepping
 
 Make = Callable[..., Set]
 Run = Callable[..., Running]
@@ -59,7 +59,7 @@ def slow_routes() -> APIRouter:
 
 async def served(folder: Path, how: str) -> int:
     """A service with a job that waits for ever, and a trail of what was closed. Prints its port."""
-    from medveil.service.app import make_app
+    from medveil.service.api.app import make_app
 
     own = Set(folder)
     stepping(own, 1)
@@ -332,7 +332,7 @@ def test_tls_adds_its_header(make_set: Make, tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(tmp_path / "both.pem")
-    from medveil.service.app import make_app
+    from medveil.service.api.app import make_app
 
     own = make_set()
     bound = bind("127.0.0.1", 0)

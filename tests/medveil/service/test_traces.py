@@ -13,8 +13,8 @@ import httpx
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from medveil.service.journal import Journal
 from medveil.service.traces import ATTRIBUTES, NoTraces, make_traces
+from medveil.service.work.journal import Journal
 
 from .running import ANNA, Running, Set
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from medveil.network.post import Traffic
-from medveil.service.journal import Journal
 from medveil.service.upkeep import KEPT_MS, Upkeep
+from medveil.service.work.journal import Journal
 from wire.errors import Unavailable
 
 from .running import Set

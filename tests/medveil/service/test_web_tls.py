@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
-from medveil.service.app import make_app
-from medveil.service.config import People
+from medveil.service.api.app import make_app
+from medveil.service.home.config import People
 from medveil.service.serve import STOPPED, Listener, Service, bind
 from medveil.service.web_tls import server_context
 from wire.errors import Unavailable

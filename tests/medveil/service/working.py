@@ -16,9 +16,9 @@ from fastapi import APIRouter
 from medveil.consortium import Founder, LocalConsortium, local_consortium
 from medveil.gateway.organisation import Organisation
 from medveil.gateway.wallets import Wallets
-from medveil.service.backup_routes import backup_routes
-from medveil.service.flow_kinds import flow_routers, register_flows
-from medveil.service.workplace import Workplace
+from medveil.service.api.backup_routes import backup_routes
+from medveil.service.api.workplace import Workplace
+from medveil.service.work.flow_kinds import flow_routers, register_flows
 from wire.checkpoint import TrustFile
 
 from .running import Set
@@ -50,6 +50,7 @@ class Consorted:
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._stack = AsyncExitStack()
         self.consortium: LocalConsortium
+        self.catching_up = False
 
     @property
     def trust(self) -> TrustFile:
@@ -106,12 +107,13 @@ class Consorted:
                 data=data,
                 clock=now,
                 rand=secrets.token_bytes,
+                catching_up=lambda: self.catching_up,
             )
             register_flows(at, self.wallets(name))
             return [*flow_routers(at), backup_routes(at, None)]
 
         folder.mkdir(parents=True, exist_ok=True)
-        return Staffed(folder, routers=routers, loop=self.loop, **others)
+        return Staffed(folder, routers=routers, loop=self.loop, organisation=name, **others)
 
 
 @contextmanager

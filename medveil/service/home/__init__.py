@@ -1,0 +1,1 @@
+"""An organisation's home on disk: its settings, its files, its backup and the way back."""

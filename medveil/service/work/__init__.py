@@ -1,0 +1,1 @@
+"""Long work: jobs that survive a restart, their journal, and which flow each kind runs."""

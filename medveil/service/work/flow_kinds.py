@@ -1,0 +1,148 @@
+"""The flows of an organisation as its service runs them: the routes that begin them, and the kinds of their jobs.
+
+A job's work reads its request and runs the flow, with the journal as its steps. What the flow is called by (a query's
+handle, a nonce) comes from the job's own randomness: the same when the job is taken up again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from fastapi import APIRouter
+
+from medveil.gateway import asking, eligibility, exporting, granting, loading, models, rotating, scoring
+from medveil.gateway.scoring import ScoreRequest
+from medveil.gateway.wallets import Wallets
+from medveil.service.api.audit_routes import audit_routes
+from medveil.service.api.bill_routes import bill_routes
+from medveil.service.api.dataset_routes import dataset_routes
+from medveil.service.api.evidence_routes import FOLDER, evidence_routes
+from medveil.service.api.flow_requests import (
+    AskRequest,
+    BillRequest,
+    CheckRequest,
+    ExportRequest,
+    IssueRequest,
+    LoadRequest,
+    ProposeRequest,
+    ReviewRequest,
+    RotateRequest,
+    ScoreJobRequest,
+)
+from medveil.service.api.grant_routes import grant_routes
+from medveil.service.api.handover_routes import handover_routes
+from medveil.service.api.ledger_routes import ledger_routes
+from medveil.service.api.member_routes import member_routes
+from medveil.service.api.query_routes import RELEASES, query_routes
+from medveil.service.api.score_routes import score_routes
+from medveil.service.api.service_routes import service_routes
+from medveil.service.api.workplace import Workplace
+from medveil.service.work.journal import Journal
+from wire.canonical import Wire, decode, encode
+from wire.errors import Refused
+from zkp.bill_limit import LimitRequest
+
+R = TypeVar("R", bound=Wire)
+
+
+def flow_routers(at: Workplace) -> list[APIRouter]:
+    """For `Parts.routers`."""
+    return [
+        member_routes(at),
+        handover_routes(at.engine, at.organisation.trust.sequencer),
+        ledger_routes(at),
+        dataset_routes(at),
+        grant_routes(at),
+        query_routes(at),
+        bill_routes(at),
+        score_routes(at),
+        audit_routes(at),
+        evidence_routes(at),
+        service_routes(at),
+    ]
+
+
+def register_flows(at: Workplace, wallets: Wallets) -> None:
+    """Make the kinds of jobs known that this organisation's people begin. wallets: those that it hosts."""
+    organisation = at.organisation
+
+    def kind(name: str, request: type[R], work: Callable[[R, Journal], Awaitable[str]], **others: Any) -> None:
+        async def run(journal: Journal) -> str:
+            return await work(decode(request, journal.request), journal)
+
+        at.jobs.register(name, run, **others)
+
+    async def load(asked: LoadRequest, journal: Journal) -> str:
+        if at.data is None:
+            raise Refused("gateway.no_source", source=asked.source, table=asked.table)
+        found = await asyncio.to_thread(loading.source_in, at.data, asked.source, asked.table)
+        await loading.load_table(
+            organisation, asked.dataset, found.layout, found.read, journal, asked.source, asked.table
+        )
+        return f"/v1/datasets/{asked.dataset}"
+
+    async def issue(asked: IssueRequest, journal: Journal) -> str:
+        await granting.issue(organisation, asked.terms, journal)
+        return "/v1/grants"
+
+    async def ask(asked: AskRequest, journal: Journal) -> str:
+        rand = journal.rand("query")
+        handle, salt = rand(16), rand(32)
+        release = await asking.ask(organisation, asked.query, handle, salt, journal)
+        organisation.vault.put_document(RELEASES, handle.hex(), encode(release))
+        return f"/v1/queries/{handle.hex()}"
+
+    async def bill(asked: BillRequest, journal: Journal) -> str:
+        issued = await eligibility.issue_bill(organisation, wallets, asked.person, asked.amount, journal)
+        return f"/v1/bills/{issued.handle.hex()}"
+
+    async def check(asked: CheckRequest, journal: Journal) -> str:
+        nonce = journal.rand("nonce")(32)
+        request = LimitRequest(
+            chain=organisation.trust.chain,
+            handle=asked.handle,
+            limit=asked.limit.minor,
+            currency=asked.limit.currency,
+            audience=organisation.name,
+            nonce=nonce,
+            purpose=asked.purpose,
+            grant=asked.grant,
+        )
+        await eligibility.check_limit(organisation, asked.hospital, request, journal)
+        return f"/v1/eligibility/{nonce.hex()}"
+
+    async def propose(asked: ProposeRequest, journal: Journal) -> str:
+        await models.propose_model(organisation, asked.regulator, asked.plan, journal)
+        return "/v1/models"
+
+    async def review(asked: ReviewRequest, journal: Journal) -> str:
+        await models.review_model(organisation, asked.review.hex(), journal, asked.approve)
+        return "/v1/models/shown"
+
+    async def score(asked: ScoreJobRequest, journal: Journal) -> str:
+        session = journal.rand("session")(16)
+        request = ScoreRequest(session, models.own_model(organisation, asked.model), asked.dataset, asked.purpose)
+        await scoring.ask_scores(organisation, asked.hospital, request, journal)
+        return f"/v1/scores/{session.hex()}"
+
+    async def export(asked: ExportRequest, journal: Journal) -> str:
+        name = journal.rand("evidence")(16).hex()
+        folder = organisation.folder / FOLDER / name
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        await exporting.export_folder(organisation, folder, journal, at.clock, asked.collect)
+        return f"/v1/evidence/{name}"
+
+    async def rotate(asked: RotateRequest, journal: Journal) -> str:
+        height = await rotating.rotate(organisation, journal, asked.notice)
+        return f"/v1/members/handovers?after={height - 1}"  # the change itself, with what proves it, once it holds
+
+    kind("dataset.load", LoadRequest, load)
+    kind("grant.issue", IssueRequest, issue)
+    kind("query.ask", AskRequest, ask, sent=lambda request: decode(AskRequest, request).sent)
+    kind("bill.issue", BillRequest, bill)
+    kind("eligibility.ask", CheckRequest, check)
+    kind("model.propose", ProposeRequest, propose)
+    kind("model.review", ReviewRequest, review)
+    kind("score.ask", ScoreJobRequest, score)
+    kind("evidence.export", ExportRequest, export)
+    kind("members.rotate", RotateRequest, rotate)

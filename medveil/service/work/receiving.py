@@ -1,0 +1,30 @@
+"""What other organisations begin at this gateway, as jobs: each answer is a flow that a restart takes up again.
+
+The jobs of one peer count as that peer's, so that none of them takes the places of others.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from medveil.gateway.organisation import Clock, Organisation
+from medveil.gateway.reception import ANSWERS, AtHome, Opened, Reception, answer
+from medveil.service.work.jobs import PEER, Jobs
+from medveil.service.work.journal import Journal
+from wire.canonical import decode, encode
+
+
+def receiving(organisation: Organisation, home: AtHome, jobs: Jobs, clock: Clock) -> Reception:
+    """The reception of a running gateway; its kinds of jobs are registered. Call it before `Jobs.resume`."""
+
+    async def work(kind: str, journal: Journal) -> str | None:
+        await answer(kind, organisation, home, decode(Opened, journal.request), journal, clock)
+        return None
+
+    async def begin(kind: str, peer: str, session: bytes) -> None:
+        owner, key = f"{PEER}{peer}", f"{kind}/{session.hex()}"
+        await jobs.start(kind, owner, encode(Opened(peer, session)), key)
+
+    for kind in ANSWERS.values():
+        jobs.register(kind, partial(work, kind))
+    return Reception(organisation, begin, jobs.fault)
