@@ -109,9 +109,9 @@ async def _answers(run: Run, query: Query) -> None:
         site, answer = await run.message(QueryAnswer, request_session(run.handle), waiting)
         answers[site] = answer
     for site in query.roster:
-        answer = answers[site]
-        if not answer.accepted:
-            raise ConsentDenied("gateway.site_refused", organisation=site, reason=answer.code, words=answer.words)
+        refused = answers[site].refused
+        if refused is not None:
+            raise ConsentDenied("gateway.site_refused", organisation=site, **refused.told())
 
 
 async def _coordinate_both(run: Run, request: QueryRequest) -> None:

@@ -16,14 +16,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 
 from ledger.contracts.membership import MemberState, member_key
 from ledger.envelope import envelope_id, open_envelope
+from ledger.export import LedgerExport
 from ledger.receipts import Receipt
 from medveil.gateway.accounting import anchor_audit
+from medveil.gateway.granting import log_denial
 from medveil.gateway.models import own_models
 from medveil.gateway.organisation import Organisation, Refusal, refusal
 from medveil.gateway.steps import FlowCancelled, Steps
@@ -45,6 +48,9 @@ MOST_RECEIPTS = 1000
 MOST_PARTS = 10_000
 RELEASES = "release"
 PRESENTATIONS = "presentation"
+
+EVIDENCE: Literal["evidence"] = "evidence"
+"""What an audit trail calls this, as a kind of use and in place of a dataset."""
 
 _PROOF_BYTES = 16 * 1024
 """Room for what comes with an envelope in its receipt."""
@@ -131,14 +137,39 @@ def _results(organisation: Organisation, shown: _Shown) -> Evidence:
     return Evidence(releases, all_of(Presentation, PRESENTATIONS, shown.presentations), models)
 
 
+class _Envelopes(NamedTuple):
+    """What was found in an export of the ledger when it was final up to `height`."""
+
+    height: int
+    ids: tuple[bytes, ...]
+
+
+_found: WeakKeyDictionary[Organisation, _Envelopes] = WeakKeyDictionary()
+
+
 async def own_envelopes(organisation: Organisation) -> tuple[bytes, ...]:
-    """Ids of the latest envelopes of this organisation in final history, in order."""
-    export = await organisation.account.export()
+    """Ids of the latest envelopes of this organisation in final history, in order.
+
+    The whole ledger is in memory meanwhile: so one search runs at a time, whoever asks, and who comes while the ledger
+    stands where it was is given what was found.
+    """
+    async with organisation.exporting:
+        height = (await organisation.account.caught_up()).height
+        known = _found.get(organisation)
+        if known is not None and known.height == height:
+            return known.ids
+        export = await organisation.account.export()
+        ids = await asyncio.to_thread(_envelopes_of, export, organisation.name)
+        _found[organisation] = _Envelopes(height, ids)
+        return ids
+
+
+def _envelopes_of(export: LedgerExport, sender: str) -> tuple[bytes, ...]:
     found = [
         envelope_id(data)
         for block in export.blocks
         for data in block.envelopes
-        if open_envelope(data).envelope.sender == organisation.name
+        if open_envelope(data).envelope.sender == sender
     ]
     return tuple(found[-MOST_RECEIPTS:])
 
@@ -191,9 +222,13 @@ async def _answer(
         for number, part in enumerate(parts, start=1):
             await organisation.send(peer, session, EvidencePart(part, more=number < len(parts)))
 
-    if request.session != session:
-        raise ProtocolAbort("gateway.misdirected_request", round="request", parties=(peer,))
-    check_supervisor(organisation, peer)
+    try:
+        if request.session != session:
+            raise ProtocolAbort("gateway.misdirected_request", round="request", parties=(peer,))
+        check_supervisor(organisation, peer)
+    except (Refused, ProtocolAbort) as error:
+        await log_denial(organisation, peer, EVIDENCE, EVIDENCE, error, steps)
+        raise
     await anchor_audit(organisation)
     written = await steps.once("written", _Written, listing)
     await send(parts_of(Evidence(receipts=await receipts_of(organisation, written.envelopes))))
@@ -227,7 +262,7 @@ def parts_of(evidence: Evidence) -> list[Evidence]:
 
 def _heard(reply: T | Refusal, peer: str) -> T:
     if isinstance(reply, Refusal):
-        raise Refused("gateway.evidence_refused", organisation=peer, reason=reply.code, words=reply.words)
+        raise Refused("gateway.evidence_refused", organisation=peer, **reply.told())
     return reply
 
 

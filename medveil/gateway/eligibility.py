@@ -7,8 +7,9 @@
     person   -> insurer    Presentation     the proof, made from the wallet, carried by the hospital's gateway
     insurer                verifies against the bill that *it* reads from the ledger
 
-A nonce is good for one request at the insurer and for one answer at the hospital; both remember. Every flow here may
-be cut short and taken up again: a bill is committed to once, a proof made once and kept before it leaves.
+A nonce is good for one request at the insurer and for one answer at the hospital; both remember. A hospital answers
+one organisation about a few limits of a bill (`medveil.gateway.limits_asked`). Every flow here may be cut short and
+taken up again: a bill is committed to once, a proof made once and kept before it leaves.
 
 The hospital's gateway hosts the wallet here, so it carries the request to the person and the answer
 back. It learns nothing new: it wrote the bill.
@@ -21,8 +22,9 @@ import contextlib
 from typing import Literal
 
 from ledger.contracts import bills
-from medveil.gateway.granting import decide_use, end_use, still_granted
+from medveil.gateway.granting import decide_use, end_use, refusal_of, still_granted
 from medveil.gateway.ledger_account import LedgerState
+from medveil.gateway.limits_asked import count_limit
 from medveil.gateway.organisation import Clock, Organisation, Refusal, refusal
 from medveil.gateway.steps import FlowCancelled, Steps
 from medveil.gateway.waiting import answer_of
@@ -175,7 +177,7 @@ async def _answer(
         await hospital.send(insurer, session, refusal(hospital.name, error))
         raise
     if not decision.allowed:
-        await hospital.send(insurer, session, Refusal(decision.code, decision.text()))
+        await hospital.send(insurer, session, refusal_of(decision))
         return decision
 
     def check_grant() -> None:
@@ -191,6 +193,8 @@ async def _answer(
             raise Refused("gateway.no_such_bill", handle=request.handle.hex())
         await _use_up(hospital, "answered", request.nonce, steps)
         held = wallets.bill(request.handle)
+        if held.bill.currency == request.currency:  # else the wallet says so, whatever the limit
+            count_limit(hospital, insurer, request)  # before the wallet knows: its no says as much as its yes
         return await asyncio.to_thread(wallets.prove, held.person, request)
 
     async def leaving() -> _Leaving:
@@ -203,13 +207,13 @@ async def _answer(
         check_grant()  # when it is taken up again, too
         await hospital.send(insurer, session, presentation)
     except (Exception, FlowCancelled) as error:
-        await end_use(hospital, intent, "released" if await steps.kept("leaving") else "aborted", steps)
+        await end_use(hospital, intent, "released" if await steps.kept("leaving") else "aborted")
         with contextlib.suppress(MedveilError):
             await hospital.send(insurer, session, refusal(hospital.name, error))
         if not isinstance(error, MedveilError):
             raise
     else:
-        await end_use(hospital, intent, "released", steps)
+        await end_use(hospital, intent, "released")
     return decision
 
 
@@ -239,7 +243,7 @@ async def check_limit(insurer: Organisation, hospital: str, request: LimitReques
     heard = (await steps.once(_ENDED, _Heard, ended)).answer
     await insurer.forget(session, hospital)
     if isinstance(heard, Refusal):
-        raise Refused("gateway.proof_refused", organisation=hospital, reason=heard.code, words=heard.words)
+        raise Refused("gateway.proof_refused", organisation=hospital, **heard.told())
     return heard
 
 

@@ -3,30 +3,35 @@
     issuer -> ledger       AnchorGrant     salted commitment, period, epoch
     issuer -> recipient    SignedGrant     the full terms, sealed
 
-Every use of data begins with `decide_use` and ends with `end_use`. Both may be cut short and called again by the same
+Every use of data begins with `decide_use` and ends with `end_use`; what is refused before there is anything to decide
+is written by `log_denial`. They may be cut short and called again by the same
 flow (`medveil.gateway.steps`): one decision, one intent and one outcome is all that the audit trail shows of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from ledger.contracts import grants as board
 from ledger.receipts import Receipt
 from medveil.gateway.ledger_account import FinalState
-from medveil.gateway.organisation import Organisation
+from medveil.gateway.organisation import Organisation, Refusal, told_facts
 from medveil.gateway.steps import Steps
-from privacy.audit import EntryId, Outcome, use_of
-from privacy.decide import AnchoredGrant, Decision, GrantState, UseRequest, decide
+from privacy.audit import UNKNOWN, AccessKind, EntryId, Outcome, Use, use_of
+from privacy.decide import AnchoredGrant, Decision, GrantState, UseRequest, decide, not_a_question
 from privacy.grants import CheckedGrant, GrantTerms, SignedGrant, check_grant, grant_commitment, sign_grant
+from privacy.purposes import PURPOSES
 from wire.canonical import Wire, decode, encode
-from wire.domains import GRANT, digest
-from wire.errors import ProtocolAbort, Refused
+from wire.errors import MedveilError, ProtocolAbort, Refused
 from wire.identifiers import Handle
 from wire.signing import VerifyKey
 
 _ISSUED = "grant-issued"
 _HELD = "grant-held"
+NO_DATASET = "unknown"
+"""Stands in the audit trail for a dataset that the holder does not have."""
 
 
 class Decided(Wire, frozen=True, tag="medveil.decided"):
@@ -42,9 +47,10 @@ class Intended(Wire, frozen=True, tag="medveil.intended"):
     intent: EntryId
 
 
-def delivery_session(grant: str) -> bytes:
-    """The channel session in which a grant is delivered."""
-    return digest(GRANT, b"delivery", grant.encode())[:16]
+class Delivery(Wire, frozen=True, tag="medveil.grant_delivery"):
+    """What a flow keeps of its delivery: the channel session, drawn for it, in which it sends the grant."""
+
+    session: Handle
 
 
 # --- the issuer ---------------------------------------------------------------------------------
@@ -53,7 +59,8 @@ def delivery_session(grant: str) -> bytes:
 async def issue(officer: Organisation, terms: GrantTerms, steps: Steps) -> SignedGrant:
     """Data officer: sign the terms, keep them, anchor their commitment, send them to the recipient.
 
-    Again with the same terms it changes nothing. Raises Refused for terms that do not check or are not the officer's
+    Again with the same terms it changes nothing, and the recipient gets it again, which may not have taken it. Raises
+    Refused for terms that do not check or are not the officer's
     to give, for a recipient that is no member, for an id that other terms have taken (grants.exists; then the earlier
     terms stay) and for a grant that was revoked.
     """
@@ -81,7 +88,14 @@ async def issue(officer: Organisation, terms: GrantTerms, steps: Steps) -> Signe
         anchor = board.AnchorGrant(terms.grant, commitment, terms.not_before, terms.expires, terms.epoch)
         await officer.ensure(stands, anchor)
     officer.vault.put_document(_ISSUED, terms.grant, encode(signed))
-    await officer.send(terms.recipient, delivery_session(terms.grant), signed)
+
+    async def delivering() -> Delivery:
+        return Delivery(officer.rand(16))
+
+    # A session of its own each time: in one that has begun, what the recipient let go would never be looked at again.
+    session = (await steps.once("delivery", Delivery, delivering)).session
+    await officer.send(terms.recipient, session, signed)
+    await officer.forget(session, terms.recipient)
     return signed
 
 
@@ -90,10 +104,36 @@ async def revoke(officer: Organisation, grant: str) -> Receipt:
     return await officer.submit(board.RevokeGrant(grant))
 
 
+class _Shelf(NamedTuple):
+    """The grants of one issuer as they were read and checked once. of: by recipient and dataset."""
+
+    revision: int
+    from_height: int
+    grants: tuple[CheckedGrant, ...]
+    of: dict[tuple[str, str], list[CheckedGrant]]
+
+
+_shelves: WeakKeyDictionary[Organisation, _Shelf] = WeakKeyDictionary()
+
+
+def _shelf(officer: Organisation) -> _Shelf:
+    """Read anew when the vault's grants or the members' keys have changed; what the ledger says of them is not here."""
+    kept, vault = _shelves.get(officer), officer.vault
+    revision, from_height = vault.revision(_ISSUED), officer.trust.latest.from_height
+    if kept is not None and (kept.revision, kept.from_height) == (revision, from_height):
+        return kept
+    found = [decode(SignedGrant, vault.document(_ISSUED, name)) for name in vault.documents(_ISSUED)]
+    grants = tuple(check_grant(signed, _signing_key(officer, officer.name, signed)) for signed in found)
+    of: dict[tuple[str, str], list[CheckedGrant]] = {}
+    for checked in grants:
+        of.setdefault((checked.terms.recipient, checked.terms.dataset), []).append(checked)
+    _shelves[officer] = _Shelf(revision, from_height, grants, of)
+    return _shelves[officer]
+
+
 def issued(officer: Organisation) -> list[CheckedGrant]:
-    """The grants that this organisation issued, their signatures checked again, those of its earlier keys too."""
-    found = [decode(SignedGrant, officer.vault.document(_ISSUED, name)) for name in officer.vault.documents(_ISSUED)]
-    return [check_grant(signed, _signing_key(officer, officer.name, signed)) for signed in found]
+    """The grants that this organisation issued, their signatures checked, those of its earlier keys too."""
+    return list(_shelf(officer).grants)
 
 
 def _signing_key(organisation: Organisation, issuer: str, signed: SignedGrant) -> VerifyKey:
@@ -108,16 +148,25 @@ def _signing_key(organisation: Organisation, issuer: str, signed: SignedGrant) -
 # --- the recipient ------------------------------------------------------------------------------
 
 
+def check_delivered(recipient: Organisation, sender: str, signed: SignedGrant) -> CheckedGrant:
+    """Recipient: check that `sender` signed the grant that it delivered, and that it is for this organisation.
+
+    Whether it stands is the ledger's to say: `take`. Raises VerificationError, ProtocolAbort, Refused (no member).
+    """
+    checked = check_grant(signed, _signing_key(recipient, sender, signed))
+    if (checked.terms.issuer, checked.terms.recipient) != (sender, recipient.name):
+        raise ProtocolAbort("gateway.grant_of_others", round="delivery", parties=(sender,))
+    return checked
+
+
 async def take(recipient: Organisation, sender: str, signed: SignedGrant) -> CheckedGrant:
     """Recipient: take a grant that `sender` delivered, if it is its own and stands on the ledger as it is; keep it.
 
     Again with the same grant it changes nothing. Raises VerificationError (signature), ProtocolAbort (of or for
     somebody else), Refused (not on the ledger), Unavailable (the ledger cannot be asked: try again).
     """
-    checked = check_grant(signed, _signing_key(recipient, sender, signed))
+    checked = check_delivered(recipient, sender, signed)
     terms = checked.terms
-    if (terms.issuer, terms.recipient) != (sender, recipient.name):
-        raise ProtocolAbort("gateway.grant_of_others", round="delivery", parties=(sender,))
     found = (await recipient.account.caught_up()).get(board.grant_key(terms.grant), board.GrantState)
     if found is None or (found.issuer, found.commitment) != (sender, checked.commitment):
         raise Refused("gateway.grant_not_anchored", grant=terms.grant, organisation=sender)
@@ -158,7 +207,8 @@ def anchored(organisation: Organisation, grants: Iterable[CheckedGrant]) -> Gran
 
 def judge(holder: Organisation, request: UseRequest, at: int) -> Decision:
     """Whether a use of the holder's data is allowed at instant `at`. Writes nothing: see `decide_use`."""
-    grants = issued(holder)
+    # Others are none of this recipient's business: `decide` passes over them.
+    grants = _shelf(holder).of.get((request.recipient, request.dataset), [])
     return decide(request, grants, anchored(holder, grants), at)
 
 
@@ -169,8 +219,10 @@ async def decide_use(
 
     A denial is written as such, intent and outcome. query: salted hash of the query or statement, or empty. A flow
     decides once: taken up again it gets the same decision and intent, whatever `at` is by then; ask `still_granted`
-    before anything leaves. Raises Refused if the trail says already that an allowed use ended without a release.
+    before anything leaves. Raises Refused if the trail says already that an allowed use ended without a release,
+    Unavailable while the ledger of today cannot be known.
     """
+    await holder.account.present()  # a process that has just begun knows neither grants nor revocations
 
     async def deciding() -> Decided:
         return Decided(judge(holder, request, at), holder.rand(16))
@@ -181,13 +233,43 @@ async def decide_use(
     decided = await steps.once("decision", Decided, deciding)
     intent = (await steps.once("intent", Intended, intending)).intent
     if not decided.decision.allowed:
-        await end_use(holder, intent, "denied", steps)
+        await end_use(holder, intent, "denied")
     elif holder.audit.ending(intent) not in ("", "released"):
         raise Refused("gateway.use_ended", organisation=holder.name, sequence=intent)
     return decided.decision, intent
 
 
-async def end_use(holder: Organisation, intent: EntryId, outcome: Outcome, steps: Steps) -> None:
+async def log_denial(
+    holder: Organisation,
+    recipient: str,
+    dataset: str,
+    kind: AccessKind,
+    error: MedveilError,
+    steps: Steps,
+    purpose: str = UNKNOWN,
+    query: bytes = b"",
+) -> None:
+    """Write into the audit trail, once in a flow, that `recipient` asked for what `error` refuses: no grant was asked.
+
+    dataset: one of the holder's, or `NO_DATASET`: names that a requester made up are not published. query: salted
+    hash, or empty. Raises as `AuditTrail.intent`.
+    """
+    decision = not_a_question(recipient, dataset, error.code)
+    known = purpose if purpose in PURPOSES else UNKNOWN
+    use = Use(recipient, dataset, kind, known, "", query, decision.allowed, decision.rule)
+
+    async def deciding() -> Decided:
+        return Decided(decision, holder.rand(16))
+
+    async def intending() -> Intended:
+        return Intended(holder.audit.intent(use, decided.nonce))
+
+    decided = await steps.once("denial", Decided, deciding)
+    intent = (await steps.once("denied", Intended, intending)).intent
+    await end_use(holder, intent, "denied")
+
+
+async def end_use(holder: Organisation, intent: EntryId, outcome: Outcome) -> None:
     """Write how a use ended, once; "released" from the moment on at which something may have left.
 
     What the trail says already stays: calling again is harmless, also with "aborted" after "released". Raises Refused
@@ -198,6 +280,11 @@ async def end_use(holder: Organisation, intent: EntryId, outcome: Outcome, steps
         holder.audit.outcome(intent, outcome)
     elif outcome == "released" and ended != "released":
         raise Refused("privacy.audit_outcome", sequence=intent, outcome=outcome)
+
+
+def refusal_of(decision: Decision) -> Refusal:
+    """What the recipient is told of a denial."""
+    return Refusal(decision.code, decision.text(), told_facts(decision.facts()))
 
 
 def still_granted(holder: Organisation, request: UseRequest, decision: Decision, at: int) -> bool:

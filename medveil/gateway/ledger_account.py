@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol, TypeVar
 
 from ledger.contracts import Op
@@ -18,7 +18,7 @@ from ledger.envelope import VERSION, Envelope, envelope_id, sign_envelope
 from ledger.export import LedgerExport
 from ledger.handovers import check_members, extend
 from ledger.machine import BlockHeader, Mark, StateView
-from ledger.receipts import Receipt, verify_receipt
+from ledger.receipts import ProvenValue, Receipt, verify_receipt
 from ledger.replicas import Replica
 from wire.canonical import Wire, decode, encode
 from wire.checkpoint import Checkpoint, TrustFile, leaf_hash, verify_checkpoint
@@ -139,9 +139,7 @@ class LedgerAccount:
 
     async def _write(self, ops: tuple[Op, ...]) -> Receipt:
         async with self._writing:
-            if not self._caught_up:  # or what it writes would expire before it is taken
-                await self.caught_up()
-                self._caught_up = True
+            await self.present()  # or what it writes would expire before it is taken
             if self._unsettled is not None:
                 with contextlib.suppress(Refused):  # that one's refusal is not the answer to this one
                     await self._settle(self._unsettled)
@@ -158,7 +156,7 @@ class LedgerAccount:
             transaction = envelope_id(data)
         if not receipt.result.accepted:
             # The receipt says that it was refused and by which rule; the engine only adds the facts.
-            said = await self._engine.refusal(transaction)
+            said = await self._answered(lambda: self._engine.refusal(transaction))
             if said is None or said.code != receipt.result.code:
                 raise Refused(receipt.result.code)
             raise type(said)(said.code, **said.facts)
@@ -172,7 +170,8 @@ class LedgerAccount:
         machine = self.replica.machine
         try:
             async with asyncio.timeout(self.patience):
-                while machine.next_nonce(self.organisation) < await self._engine.next_nonce(self.organisation):
+                written = await self._answered(lambda: self._engine.next_nonce(self.organisation))
+                while machine.next_nonce(self.organisation) < written:
                     await asyncio.sleep(_LOOK)
         except TimeoutError:
             raise Unavailable("account.timeout", organisation=self.organisation, what="its own envelopes") from None
@@ -202,14 +201,40 @@ class LedgerAccount:
         return receipt
 
     async def _placed(self, data: bytes) -> Receipt:
-        """The receipt of an envelope, submitted again if the sequencer forgot it: it died before there was a block."""
+        """The receipt of an envelope, submitted again if the sequencer forgot it: it died before there was a block.
+
+        One that says so for as long as `patience` lasts is not believed for longer. Raises as `submit`.
+        """
+        clock = asyncio.get_running_loop().time
+        end = clock() + self.patience
         while True:
-            transaction = await self._engine.submit(data)
+            await self._answered(lambda: self._engine.submit(data))
             try:
-                return await self._engine.wait(transaction, self.patience)
+                return await self._answered(lambda: self._engine.wait(envelope_id(data), self.patience))
             except Refused as error:
                 if error.code != "ledger.unknown_envelope":
                     raise
+            if clock() > end:
+                raise Unavailable("account.timeout", organisation=self.organisation, what="its own envelope")
+            await asyncio.sleep(_LOOK)
+
+    async def _answered(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What the sequencer answers, asked again for as long as `patience` lasts while it cannot be reached.
+
+        A sequencer that is started again must not end what others do. `ask` must be harmless to repeat.
+        """
+        clock = asyncio.get_running_loop().time
+        end = clock() + self.patience
+        while True:
+            try:
+                return await ask()
+            except Unavailable as error:
+                if not error.code.startswith("network.") or clock() + _AGAIN > end:
+                    raise
+            await asyncio.sleep(_AGAIN)
+
+    async def _handovers(self, since: int) -> tuple[ProvenValue, ...]:
+        return await self._answered(lambda: self._engine.handovers(since))
 
     def _own_signer(self) -> Signer:
         """The signer of its envelope key in the next block. Raises Refused if it is no member, or has not the key."""
@@ -228,7 +253,7 @@ class LedgerAccount:
             return check(self._trust)
         except (VerificationError, QuorumNotMet):
             before = self._trust
-            shown = extend(before, await self._engine.handovers(before.latest.from_height))
+            shown = extend(before, await self._handovers(before.latest.from_height))
             if not self._keep(shown) and self._trust is before:
                 raise
         await self._catch_up()  # the replica may have gone on meanwhile; nothing awaited from here to the check
@@ -238,7 +263,7 @@ class LedgerAccount:
         """Know the changes that the replica has replayed: the rule of before is none any more."""
         while (replayed := self.replica.machine.trust).latest.from_height > self._trust.latest.from_height:
             before = self._trust
-            shown = extend(before, await self._engine.handovers(before.latest.from_height))
+            shown = extend(before, await self._handovers(before.latest.from_height))
             check_members(shown, replayed, replayed.latest.from_height)
             self._keep(shown)
 
@@ -251,7 +276,7 @@ class LedgerAccount:
 
     async def export(self) -> LedgerExport:
         """All final history, whose head this organisation has replayed too. Raises VerificationError, Unavailable."""
-        export = await self._engine.export()
+        export = await self._answered(self._engine.export)
         checkpoint = await self._believe(lambda trust: verify_checkpoint(export.note, trust))
         await self.until(lambda state: True if state.height + 1 >= checkpoint.size else None, "the ledger's head")
         if self.replica.machine.log.root(checkpoint.size) != checkpoint.root:
@@ -263,7 +288,7 @@ class LedgerAccount:
 
         Raises Refused for one that is not there, Unavailable, VerificationError.
         """
-        receipt = await self._engine.wait(envelope, self.patience)
+        receipt = await self._answered(lambda: self._engine.wait(envelope, self.patience))
         if envelope_id(receipt.envelope) != envelope:
             raise VerificationError("ledger.bad_receipt", part="envelope")
         await self._believe(lambda trust: verify_receipt(receipt, trust))
@@ -331,8 +356,18 @@ class LedgerAccount:
                     raise
 
     async def finalised(self, note: bytes) -> None:
-        """A checkpoint that k cosigners signed: wakes those who wait. Raises if it does not hold."""
-        checkpoint = await self._believe(lambda trust: verify_checkpoint(note, trust))
+        """A checkpoint that k cosigners signed: wakes those who wait. Raises if it does not hold.
+
+        Following goes on after the sequencer was away, however long: nobody's writing waits here.
+        """
+        while True:
+            try:
+                checkpoint = await self._believe(lambda trust: verify_checkpoint(note, trust))
+                break
+            except Unavailable as error:
+                if not error.code.startswith("network."):
+                    raise
+            await asyncio.sleep(_AGAIN)
         if checkpoint.size <= self.replica.machine.log.size:
             await self._reached(checkpoint)
         elif self._ahead is None or checkpoint.size > self._ahead[0].size:
@@ -354,8 +389,18 @@ class LedgerAccount:
 
         Raises Unavailable if the replica does not come there in time.
         """
-        height = (await self._engine.head()).final_height
+        height = (await self._answered(self._engine.head)).final_height
         return await self.until(lambda state: state if state.height >= height else None, f"block {height}")
+
+    async def present(self) -> FinalState:
+        """The state, once it has caught up since this process began: it replays all history, revocations last.
+
+        Whoever decides by the state asks this first. Raises as `caught_up`.
+        """
+        if not self._caught_up:
+            await self.caught_up()
+            self._caught_up = True
+        return self.state
 
     async def until(self, read: Callable[[FinalState], T | None], what: str, timeout: float | None = None) -> T:
         """What `read` finds in final state, as soon as it finds something.

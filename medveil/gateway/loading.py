@@ -18,6 +18,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 import pyarrow as pa
 
+from connectors.dataset import shown
 from connectors.files import read_csv
 from connectors.layout import Layout, row_class, schema_hash
 from connectors.quality import QualityReport, prepare
@@ -29,7 +30,7 @@ from medveil.gateway.steps import Steps
 from medveil.gateway.tables import keep_layout
 from wire.canonical import Wire, decode, encode
 from wire.commitment import Place, commit, salt
-from wire.errors import Refused
+from wire.errors import MedveilError, Refused, Unavailable
 from wire.identifiers import check_name
 
 _QUALITY = "quality"
@@ -69,38 +70,94 @@ class TableQuality(Wire, frozen=True, tag="medveil.table_quality"):
 
 
 class TableSource(NamedTuple):
-    """A table that can be loaded. source: the folder's name; table: the file's, without ending."""
+    """A table that can be loaded. source: the folder's name; table: the file's, without ending; folder: all data."""
 
     source: str
     table: str
     layout: Layout
     path: Path
+    folder: Path
 
     def read(self) -> pa.Table:
-        """The table as read: secret, not yet clamped. Raises DecodeError, Unavailable."""
-        return read_csv(self.path, self.layout)
+        """The table as read: secret, not yet clamped. Raises DecodeError, Unavailable, Refused as `sources_in`."""
+        _check_inside(self.folder, self.path)
+        return read_csv(self.path, self.layout, f"{self.source}/{self.path.name}")
 
 
-def sources_in(folder: Path) -> tuple[TableSource, ...]:
+class BadSource(NamedTuple):
+    """A folder with a declaration of which nothing can be loaded, and why."""
+
+    source: str
+    why: MedveilError
+
+
+class Sources(NamedTuple):
+    """What a data folder holds."""
+
+    tables: tuple[TableSource, ...]
+    bad: tuple[BadSource, ...]
+
+
+def sources_in(folder: Path) -> Sources:
     """The tables below a data folder: of each folder in it that holds a declaration, and of itself. No row is read.
 
-    Raises DecodeError for a declaration that is wrong, Unavailable for what cannot be read.
+    A folder whose declaration is wrong, of which something cannot be read, or in which a file is a link to outside the
+    data folder, is `bad`, and the others are there all the same. Raises Unavailable for a data folder that cannot be
+    read.
     """
-    found = []
-    if folder.is_dir():
-        for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
-            if (place / _DECLARATION).exists():
-                layout, files = find_tables(place)
-                found += [TableSource(place.name, name, layout, path) for name, path in files]
-    return tuple(found)
+    tables: list[TableSource] = []
+    bad = []
+    for place in _declared_folders(folder):
+        try:
+            _check_inside(folder, place / _DECLARATION)
+            layout, files = find_tables(place)
+            for _, path in files:
+                _check_inside(folder, path)
+        except MedveilError as error:
+            bad.append(BadSource(place.name, error))
+        else:
+            tables += [TableSource(place.name, name, layout, path, folder) for name, path in files]
+    return Sources(tuple(tables), tuple(bad))
 
 
 def source_in(folder: Path, source: str, table: str) -> TableSource:
-    """One of `sources_in`. Raises Refused where there is none of those names."""
-    for found in sources_in(folder):
-        if (found.source, found.table) == (source, table):
-            return found
+    """One of `sources_in`. Raises Refused where there is none of those names, and why its folder is `bad`."""
+    found = sources_in(folder)
+    for one in found.tables:
+        if (one.source, one.table) == (source, table):
+            return one
+    for other in found.bad:
+        if other.source == source:
+            raise other.why
     raise Refused("gateway.no_source", source=source[:64], table=table[:64])
+
+
+def _declared_folders(folder: Path) -> list[Path]:
+    try:
+        if not folder.is_dir():
+            return []
+        below = sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError as error:
+        raise Unavailable("connectors.unreadable", file=folder.name, reason=error.strerror or "") from None
+    return [place for place in (folder, *below) if _may_declare(place)]
+
+
+def _may_declare(folder: Path) -> bool:
+    try:
+        return (folder / _DECLARATION).exists()
+    except OSError:  # it is not readable: reading it will say so
+        return True
+
+
+def _check_inside(folder: Path, path: Path) -> None:
+    """Raises Refused for a file that is, through links, outside the data folder: who may write into the folder must
+    not make the gateway read elsewhere."""
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # links that lead to themselves
+        inside = False
+    if not inside:
+        raise Refused("gateway.outside_data", file=shown(Path(path.parent.name) / path.name))
 
 
 async def load_table(

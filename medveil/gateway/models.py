@@ -18,7 +18,7 @@ import msgspec
 from ledger.contracts import models
 from ledger.contracts.membership import MemberState, member_key
 from medveil.gateway.ledger_account import LedgerState
-from medveil.gateway.organisation import Organisation, Refusal, refusal
+from medveil.gateway.organisation import Organisation, Refusal, refusal, said
 from medveil.gateway.steps import Steps
 from medveil.gateway.waiting import answer_of
 from mpc import scoring
@@ -166,7 +166,7 @@ async def register_model(bureau: Organisation, regulator: str, shown: ModelShown
     verdict = (await steps.once("review", _Reply, reviewed)).reply
     await bureau.forget(session, regulator)
     if isinstance(verdict, Refusal):
-        raise Refused("gateway.model_refused", model=model.model, reason=verdict.code, words=verdict.words)
+        raise Refused("gateway.model_refused", model=model.model, **verdict.told())
     bureau.vault.put_document(_OWN, model.model, encode(model))
     await bureau.ensure(stands, models.RegisterModel(model.model, name, regulator, verdict.signature))
 
@@ -248,7 +248,7 @@ async def _judged(regulator: Organisation, shown: ShownModel, approve: bool) -> 
     try:
         found = await asyncio.to_thread(scoring.review, shown.model, opening)
     except (Refused, VerificationError, DecodeError) as error:
-        return Refusal(error.code, error.text())
+        return said(error)
     return ModelReview(found.digest, regulator.signer.sign(MODEL_REVIEW, found.digest))
 
 

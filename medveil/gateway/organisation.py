@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import msgspec
 
 from ledger.contracts import Op
 from ledger.receipts import Receipt
@@ -19,14 +21,25 @@ from medveil.channel import Channel, Delivery
 from medveil.gateway.ledger_account import FinalState, LedgerAccount
 from medveil.gateway.own_keys import Generation, OwnKeys
 from medveil.gateway.parcels import Address, pack, unpack
+from medveil.gateway.problems import public_facts
 from medveil.gateway.steps import FlowCancelled
 from privacy.audit import AuditTrail
 from privacy.keys import FileKeyProvider
 from privacy.vault import Vault
+from wire import messages
 from wire.canonical import Wire, decode, encode
 from wire.checkpoint import TrustFile
 from wire.checkpoint.membership import Membership
-from wire.errors import DecodeError, ProtocolAbort, Refused, Unavailable, VerificationError
+from wire.errors import (
+    MOST_CHARACTERS,
+    DecodeError,
+    Fact,
+    MedveilError,
+    ProtocolAbort,
+    Refused,
+    Unavailable,
+    VerificationError,
+)
 from wire.keyset import Member
 from wire.signing import Keyring, Signer, VerifyKey
 
@@ -39,13 +52,31 @@ TIMEOUT = 120.0
 """Seconds an organisation waits for another's message before it gives up."""
 LAST_TIMEOUT = 3600.0
 """Seconds it waits where giving up would waste what was paid for."""
+MOST_LIMITS = 3
+"""Different limits of one bill about which an organisation is answered: an eighth of what it could be, at best."""
+
+
+_LONGEST_NAME = 64
+_MOST_FACTS = 32
+FactName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=_LONGEST_NAME)]
+FactText = Annotated[str, msgspec.Meta(max_length=MOST_CHARACTERS)]
+ToldFacts = Annotated[tuple[tuple[FactName, FactText], ...], msgspec.Meta(max_length=_MOST_FACTS)]
+"""What a sentence names, for a reader who has it in another language."""
 
 
 class Refusal(Wire, frozen=True, tag="medveil.refusal"):
-    """What one gateway sends another instead of an answer: why not, in words."""
+    """What one gateway sends another instead of an answer: why not.
+
+    code, facts: by which the reader's own gateway words it; words: the sentence in English, for a code unknown there.
+    """
 
     code: str
     words: str
+    facts: ToldFacts = ()
+
+    def told(self) -> dict[str, str]:
+        """Facts of the error that repeats it to this organisation's own people: see `messages.told`."""
+        return messages.told(self.code, self.words, dict(self.facts))
 
 
 class Opening(NamedTuple):
@@ -63,18 +94,31 @@ def refusal(organisation: str, error: BaseException) -> Refusal:
     """
     if isinstance(error, FlowCancelled):
         error = ProtocolAbort("gateway.cancelled", round="run", parties=(organisation,))
-    if isinstance(error, (Refused, ProtocolAbort)):
-        return Refusal(error.code, error.text())
-    trouble = Unavailable("gateway.trouble", organisation=organisation)
-    return Refusal(trouble.code, trouble.text())
+    if not isinstance(error, (Refused, ProtocolAbort)):
+        error = Unavailable("gateway.trouble", organisation=organisation)
+    return said(error)
+
+
+def said(error: MedveilError) -> Refusal:
+    """An error as another organisation is told of it."""
+    facts = public_facts(error)
+    return Refusal(error.code, messages.text(error.code, facts), told_facts(facts))
+
+
+def told_facts(facts: Mapping[str, Fact]) -> ToldFacts:
+    """Facts as they are sent; those of what was retold too often are left out, and then the words are shown."""
+    fitting = ((name, str(fact)[:MOST_CHARACTERS]) for name, fact in facts.items() if len(name) <= _LONGEST_NAME)
+    return tuple(fitting)[:_MOST_FACTS]
 
 
 class Organisation:
     """One member: what it owns and what it can do. Make it with `create`.
 
     patience: seconds it waits for another's message; last_patience: the same where giving up would waste what was
-    paid for. scoring: held while records are being scored, so that the book of what was scored is read and written by
-    one evaluation at a time; anchoring: while a batch of its audit trail is on its way to the ledger.
+    paid for. most_limits: different limits of one bill about which it answers one organisation. scoring: held while
+    records are being scored, so that the book of what was scored is read and written by one evaluation at a time;
+    anchoring: while a batch of its audit trail is on its way to the ledger; exporting: while the whole ledger is in
+    memory.
     """
 
     def __init__(
@@ -93,8 +137,10 @@ class Organisation:
         self.rand = rand
         self.patience = TIMEOUT
         self.last_patience = LAST_TIMEOUT
+        self.most_limits = MOST_LIMITS
         self.scoring = asyncio.Lock()
         self.anchoring = asyncio.Lock()
+        self.exporting = asyncio.Lock()
         self.vault = vault
         self.audit = audit
         self.keys = keys

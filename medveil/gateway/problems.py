@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,6 +27,7 @@ from wire.errors import (
     Unavailable,
     VerificationError,
 )
+from wire.identifiers import NAME_PATTERN
 
 MEDIA_TYPE = "application/problem+json"
 COMPONENT = "Problem"
@@ -140,6 +142,36 @@ TITLES: Mapping[int, tuple[str, str]] = {
 }
 """The title of each status that a problem can have: English, Simplified Chinese."""
 
+RULES: Mapping[str, tuple[str, str]] = {
+    "missing": ("it is missing", "缺少该项"),
+    "extra_forbidden": ("nothing is called so here", "此处没有该项"),
+    "string_pattern_mismatch": ("it is not written as it has to be", "写法不符合要求"),
+    "string_too_long": ("it is too long", "过长"),
+    "string_too_short": ("it is too short", "过短"),
+    "too_long": ("there are too many", "数量过多"),
+    "too_short": ("there are too few", "数量过少"),
+    "greater_than": ("it is too small", "过小"),
+    "greater_than_equal": ("it is too small", "过小"),
+    "less_than": ("it is too large", "过大"),
+    "less_than_equal": ("it is too large", "过大"),
+    "int_type": ("a whole number is meant", "应为整数"),
+    "int_parsing": ("a whole number is meant", "应为整数"),
+    "int_from_float": ("a whole number is meant", "应为整数"),
+    "bool_type": ("true or false is meant", "应为 true 或 false"),
+    "bool_parsing": ("true or false is meant", "应为 true 或 false"),
+    "string_type": ("a text is meant", "应为文本"),
+    "name": (
+        "a name has lower-case letters a-z first, then digits too and single - _ . between them, at most 64 in all",
+        "名称以小写字母 a-z 开头，由小写字母、数字及其间单个的 - _ . 组成，最长 64 个字符",
+    ),
+    "literal_error": ("it is none of the words that are allowed", "不是所允许的词"),
+    "list_type": ("a list is meant", "应为列表"),
+    "tuple_type": ("a list is meant", "应为列表"),
+    "dict_type": ("an object is meant", "应为对象"),
+    "model_attributes_type": ("an object is meant", "应为对象"),
+}
+"""The framework's names of the rules that requests break, in people's words; `errors` of a document have the names."""
+
 GENERAL = (400, 401, 403, 408, 413, 414, 415, 422, 429, 431, 500, 503)
 """Answers that any route may give; a route documents what else it answers."""
 
@@ -148,10 +180,16 @@ KINDS: Mapping[str, type[MedveilError]] = {
 }
 """Every kind of error by its name, which a document carries."""
 
+_PLACES = frozenset({"file", "folder", "path", "place"})
+"""Facts that may be a place on this machine's disk."""
+
 _MOST_PLACES = 20
 _MOST_RANGES = 32
 _LONGEST_PLACE = 200
 _LONGEST_HEADER = 1000
+_NAME = NAME_PATTERN.removesuffix("\\Z") + "$"
+"""The rule of names as the API description has it."""
+_QUOTED = re.compile("'([^']*)'")
 _WORD = re.compile(r"[A-Za-z][A-Za-z_-]{0,39}")
 
 
@@ -228,20 +266,37 @@ def status_of(error: MedveilError) -> int:
     return next((status for kind, status in _BY_KIND if isinstance(error, kind)), 500)
 
 
+def public_facts(error: MedveilError) -> dict[str, errors.Fact]:
+    """An error's facts as somebody elsewhere may read them: of a file its name, not where this machine keeps it."""
+    return {
+        name: PurePath(fact).name if name in _PLACES and isinstance(fact, str) and fact.startswith("/") else fact
+        for name, fact in error.facts.items()
+    }
+
+
+def words(error: MedveilError, language: str) -> tuple[str, str]:
+    """What was wrong and what to do next, for a caller: two sentences."""
+    facts = public_facts(error)
+    return messages.sentence(error.code, _in_words(error, facts, language), language), messages.fix(
+        error.code, facts, language
+    )
+
+
 def describe(error: MedveilError, instance: str, language: str, places: Sequence[Place] = ()) -> Problem:
     """The document of `error` for one request. instance: the request's id."""
     status = status_of(error)
     title = TITLES[status][messages.LANGUAGES.index(language)]
     stopped = error if isinstance(error, ProtocolAbort) else None
+    detail, fix = words(error, language)
     return Problem(
         type=f"urn:medveil:problem:{error.code}",
         title=title,
         status=status,
-        detail=messages.sentence(error.code, error.facts, language),
+        detail=detail,
         instance=f"urn:uuid:{instance}",
         code=error.code,
         kind=next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in KINDS),
-        fix=messages.fix(error.code, error.facts, language),
+        fix=fix,
         errors=tuple(places),
         round=stopped.round if stopped else "",
         parties=stopped.parties if stopped else (),
@@ -282,6 +337,16 @@ def of_status(status: int) -> MedveilError:
     return MedveilError("http.bad_request") if 400 <= status < 500 else fault()
 
 
+def _in_words(error: MedveilError, facts: dict[str, errors.Fact], language: str) -> dict[str, errors.Fact]:
+    """The facts of an error; the framework's name of a rule as people say it."""
+    words = RULES.get(str(facts.get("rule"))) if error.code == "http.does_not_fit" else None
+    if words is None:
+        return facts
+    chinese, allowed = messages.LANGUAGES.index(language), facts.get("allowed")
+    more = "" if allowed is None else ("" if chinese else " ") + ("（{}）" if chinese else "({})").format(allowed)
+    return {**facts, "rule": words[chinese] + more}
+
+
 def fault() -> MedveilError:
     """What a caller learns of an unexpected error: that there was one."""
     return MedveilError("gateway.fault")
@@ -290,7 +355,8 @@ def fault() -> MedveilError:
 def misfit(errors: Sequence[Mapping[str, Any]]) -> tuple[MedveilError, tuple[Place, ...]]:
     """What the framework's validation found, without the values it found it in.
 
-    errors: pydantic's list; of each only the place ("query.limit") and the name of the rule are taken.
+    errors: pydantic's list; of each only the place ("query.limit") and the name of the rule are taken, and of the
+    first what the API description allows there.
     """
     if any(error.get("type") == "json_invalid" for error in errors):
         return DecodeError("http.not_json"), ()
@@ -299,6 +365,12 @@ def misfit(errors: Sequence[Mapping[str, Any]]) -> tuple[MedveilError, tuple[Pla
         for error in errors[:_MOST_PLACES]
     )
     first = places[0] if places else Place("?", "?")
+    ours = errors[0].get("ctx", {}) if errors else {}
+    if first.rule == "string_pattern_mismatch" and ours.get("pattern") == _NAME:
+        return MedveilError("http.does_not_fit", place=first.place, rule="name"), places
+    if first.rule == "literal_error":
+        allowed = ", ".join(_QUOTED.findall(str(ours.get("expected", ""))))
+        return MedveilError("http.does_not_fit", place=first.place, rule=first.rule, allowed=allowed or "?"), places
     return MedveilError("http.does_not_fit", place=first.place, rule=first.rule), places
 
 

@@ -54,12 +54,10 @@ class QueryRequest(Wire, frozen=True, tag="medveil.query_request"):
 
 
 class QueryAnswer(Wire, frozen=True, tag="medveil.query_answer"):
-    """Site to researcher. code, words: why not; empty where the site takes part."""
+    """Site to researcher. refused: why not; None where the site takes part."""
 
     handle: Handle
-    accepted: bool
-    code: str
-    words: str
+    refused: Refusal | None = None
 
 
 class MaskKeys(Wire, frozen=True, tag="medveil.mask_keys"):
@@ -146,8 +144,7 @@ class Run:
             await asyncio.wait((running, stopped), return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
                 sender, said = stopped.result()
-                words = {"reason": said.code, "words": said.words}
-                raise ProtocolAbort("gateway.stopped", round="run", parties=(sender,), **words)
+                raise ProtocolAbort("gateway.stopped", round="run", parties=(sender,), **said.told())
             return await running
         finally:
             running.cancel()

@@ -14,8 +14,9 @@ them (jobs in a gateway, tasks in one process); deliveries are taken at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple
 
 from medveil.gateway import collecting, eligibility, granting, scoring, serving
 from medveil.gateway.collecting import EvidenceRequest
@@ -34,6 +35,10 @@ from zkp.bill_limit import LimitRequest
 
 AGAIN = 5.0
 """Seconds until an opening that could not be taken is tried again."""
+GRANTS_AT_ONCE = 8
+"""Grants of one peer that wait for the ledger at a time."""
+MOST_LATER = 1000
+"""Openings of one peer that are kept for another try; more are left until this process begins again."""
 
 ANSWERS: dict[type[Wire], str] = {
     QueryRequest: "query.serve",
@@ -101,50 +106,92 @@ class Reception:
         self._organisation = organisation
         self._begin = begin
         self._fault = fault
-        self._later: list[tuple[str, bytes, _Wanted]] = []
+        self._later: dict[str, list[tuple[bytes, _Wanted]]] = {}  # by peer
+        self._taking: Counter[str] = Counter()  # by peer: grants that wait for the ledger
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def attend(self) -> None:
         """Take what others begin, for ever. Raises what the store and `fault` raise."""
-        retrying = asyncio.ensure_future(self._try_again())
         try:
-            async for peer, session, message in self._organisation.openings(_KINDS):
-                kind = ANSWERS.get(type(message))
-                if kind is not None:
-                    await self._take(peer, session, kind)
-                elif isinstance(message, SignedGrant | ModelShown):
-                    await self._take(peer, session, message)
-        finally:
-            retrying.cancel()
-            await asyncio.gather(retrying, return_exceptions=True)
+            async with asyncio.TaskGroup() as group:
+                self._run(group, self._try_again(group))
+                try:
+                    async for peer, session, message in self._organisation.openings(_KINDS):
+                        kind = ANSWERS.get(type(message))
+                        if kind is not None:
+                            await self._take(group, peer, session, kind)
+                        elif isinstance(message, SignedGrant | ModelShown):
+                            await self._take(group, peer, session, message)
+                finally:
+                    for task in self._tasks:
+                        task.cancel()
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
 
-    async def _take(self, peer: str, session: bytes, wanted: _Wanted) -> bool:
+    def _run(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None]) -> None:
+        task = group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _take(self, group: asyncio.TaskGroup, peer: str, session: bytes, wanted: _Wanted) -> bool:
         """Take one opening; False if it has to be tried again, and why will hold for its sender's others, too."""
         try:
             match wanted:
                 case SignedGrant():
-                    await granting.take(self._organisation, peer, wanted)
-                    await self._organisation.forget(session, peer)
+                    granting.check_delivered(self._organisation, peer, wanted)  # what is forged waits for nothing
+                    if self._taking[peer] >= GRANTS_AT_ONCE:
+                        self._put_off(peer, session, wanted)
+                        return False
+                    self._taking[peer] += 1
+                    self._run(group, self._take_grant(peer, session, wanted))
                 case ModelShown():
                     await keep_shown(self._organisation, peer, wanted)
                 case kind:
                     await self._begin(kind, peer, session)
-        except Unavailable:  # no room, no ledger: others are received meanwhile
-            self._later.append((peer, session, wanted))
+        except Unavailable:  # no room: others are received meanwhile
+            self._put_off(peer, session, wanted)
             return False
         except MedveilError:
-            pass  # it is not what it claims to be; the sender hears nothing, as from a flow that nobody runs
+            # It is not what it claims to be; the sender hears nothing, as from a flow that nobody runs.
+            if isinstance(wanted, SignedGrant):
+                await self._organisation.forget(session, peer)  # it comes again in another session, if at all
         except Exception as error:
             self._fault(error)
         return True
 
-    async def _try_again(self) -> None:
+    async def _take_grant(self, peer: str, session: bytes, signed: SignedGrant) -> None:
+        """Take a grant as soon as the ledger can be asked about it, apart from everything else."""
+        try:
+            try:
+                await granting.take(self._organisation, peer, signed)
+            except Unavailable:
+                self._put_off(peer, session, signed)
+                return
+            except MedveilError:
+                pass  # as in `_take`
+            await self._organisation.forget(session, peer)
+        except Exception as error:
+            self._fault(error)
+        finally:
+            self._taking[peer] -= 1
+            if not self._taking[peer]:
+                del self._taking[peer]
+
+    def _put_off(self, peer: str, session: bytes, wanted: _Wanted) -> None:
+        """Keep an opening for another try, unless its sender has used its room up: the post has it still."""
+        kept = self._later.setdefault(peer, [])
+        if len(kept) < MOST_LATER:
+            kept.append((session, wanted))
+
+    async def _try_again(self, group: asyncio.TaskGroup) -> None:
         while True:
             await asyncio.sleep(AGAIN)
-            later, self._later = self._later, []
-            full: set[str] = set()  # who begins thousands of things costs one try a round
-            for opening in later:
-                peer = opening[0]
-                if peer in full:
-                    self._later.append(opening)
-                elif not await self._take(*opening):
-                    full.add(peer)
+            later, self._later = self._later, {}
+            for peer, openings in later.items():
+                full: set[bool] = set()  # who begins thousands of things costs one try a round, grants one more
+                for session, wanted in openings:
+                    grant = isinstance(wanted, SignedGrant)
+                    if grant in full:
+                        self._put_off(peer, session, wanted)
+                    elif not await self._take(group, peer, session, wanted):
+                        full.add(grant)

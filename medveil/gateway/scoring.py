@@ -20,7 +20,7 @@ import contextlib
 from collections.abc import Callable
 
 from ledger.contracts import models
-from medveil.gateway.granting import decide_use, end_use, still_granted
+from medveil.gateway.granting import decide_use, end_use, refusal_of, still_granted
 from medveil.gateway.models import key_of
 from medveil.gateway.organisation import Clock, Organisation, Refusal, refusal
 from medveil.gateway.steps import FlowCancelled, Steps
@@ -167,7 +167,7 @@ async def _serve(
         await hospital.send(bureau, session, refusal(hospital.name, error))
         raise
     if not decision.allowed:
-        await hospital.send(bureau, session, Refusal(decision.code, decision.text()))
+        await hospital.send(bureau, session, refusal_of(decision))
         return decision
 
     def check_grant() -> None:
@@ -194,11 +194,11 @@ async def _serve(
         check_grant()  # when it is taken up again, too
         await hospital.send(bureau, session, scored.answers)
     except (Exception, FlowCancelled) as error:
-        await end_use(hospital, intent, "released" if await steps.kept("leaving") else "aborted", steps)
+        await end_use(hospital, intent, "released" if await steps.kept("leaving") else "aborted")
         with contextlib.suppress(MedveilError):
             await hospital.send(bureau, session, refusal(hospital.name, error))
         raise
-    await end_use(hospital, intent, "released", steps)
+    await end_use(hospital, intent, "released")
     return scored
 
 
@@ -290,7 +290,7 @@ async def ask_scores(bureau: Organisation, hospital: str, request: ScoreRequest,
     answer = (await steps.once(_ENDED, _Heard, ended)).answer
     await bureau.forget(session, hospital)
     if isinstance(answer, Refusal):
-        raise Refused("gateway.score_refused", organisation=hospital, reason=answer.code, words=answer.words)
+        raise Refused("gateway.score_refused", organisation=hospital, **answer.told())
     return answer
 
 

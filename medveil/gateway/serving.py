@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ledger.contracts import datasets, queries
-from medveil.gateway.granting import decide_use, end_use, still_granted
-from medveil.gateway.organisation import Clock, Organisation, refusal
+from medveil.gateway.granting import NO_DATASET, decide_use, end_use, log_denial, refusal_of, still_granted
+from medveil.gateway.organisation import Clock, Organisation, Refusal, refusal
 from medveil.gateway.query_board import (
     check_declared,
     has_announced,
@@ -49,7 +49,7 @@ from privacy.local import RowFilter, bind
 from privacy.predicate import columns
 from wire.canonical import Wire
 from wire.domains import NOISED_CELLS, digest
-from wire.errors import ConsentDenied, MedveilError, Refused
+from wire.errors import ConsentDenied, DecodeError, MedveilError, Refused
 
 SMALLEST_GROUP = 10
 """No site takes part in a query that shows groups of fewer rows than this."""
@@ -145,7 +145,8 @@ async def serve_query(
     _, request = await site.receive(QueryRequest, session, (researcher,))
     if session != request_session(request.handle):
         error = Refused("gateway.other_query", query=request.handle.hex())
-        await site.send(researcher, session, QueryAnswer(request.handle, False, error.code, error.text()))
+        await _denied(site, researcher, request.query, error, tables, steps)
+        await site.send(researcher, session, QueryAnswer(request.handle, refusal(site.name, error)))
         raise error
     run = Run(site, request.handle, (researcher,), steps)
     sessions: list[bytes] = []
@@ -171,23 +172,27 @@ async def _serve(run: Run, request: QueryRequest, tables: Tables, clock: Clock, 
     site, steps, (researcher,) = run.organisation, run.steps, run.others
     handle, query = request.handle, request.query
 
-    async def answer(accepted: bool, code: str = "", words: str = "") -> None:
-        await site.send(researcher, request_session(handle), QueryAnswer(handle, accepted, code, words))
+    async def answer(refused: Refusal | None = None) -> None:
+        await site.send(researcher, request_session(handle), QueryAnswer(handle, refused))
 
     answered = False
     try:
         proposed = await run.board(lambda state: read_query(state, handle), "the proposed query")
-        _check_proposed(request, proposed, researcher)
 
         async def checked() -> Checked:
             _check_request(site, request, proposed, tables)
             return Checked()
 
-        await steps.once("checked", Checked, checked)  # once accepted, not judged by what is registered later
+        try:
+            _check_proposed(request, proposed, researcher)
+            await steps.once("checked", Checked, checked)  # once accepted, not judged by what is registered later
+        except (Refused, DecodeError) as error:
+            await _denied(site, researcher, query, error, tables, steps, proposed.salted_hash)
+            raise
         use = use_request(query, site.name, researcher)
         decision, intent = await decide_use(site, use, steps, clock(), proposed.salted_hash)
         if not decision.allowed:
-            await answer(False, decision.code, decision.text())
+            await answer(refusal_of(decision))
             return decision
         ended = False
         try:
@@ -199,7 +204,7 @@ async def _serve(run: Run, request: QueryRequest, tables: Tables, clock: Clock, 
                 queries.ApproveQuery(handle),
             )
             answered = True
-            await answer(True)
+            await answer()
             await run.unless_stopped(_take_part(part, sessions))
             ended = True
         except (Exception, FlowCancelled):
@@ -209,19 +214,27 @@ async def _serve(run: Run, request: QueryRequest, tables: Tables, clock: Clock, 
             # Not where the process stops: then the use goes on, and what has left is known by its step.
             if ended:
                 left = [phase for phase in (COUNTS, SUMS) if await steps.kept(_leaving(phase))]
-                await end_use(site, intent, "released" if left else "aborted", steps)
+                await end_use(site, intent, "released" if left else "aborted")
     except (Exception, FlowCancelled) as error:
         if answered:
             await run.stop(error)
         else:
-            said = refusal(site.name, error)
             with contextlib.suppress(MedveilError):
-                await answer(False, said.code, said.words)
+                await answer(refusal(site.name, error))
                 found = read_query(await site.account.caught_up(), handle)
                 if found is not None and site.name in found.approvals:  # it got there, and may have reserved the budget
                     await run.give_back()
         raise
     return decision
+
+
+async def _denied(
+    site: Organisation, asker: str, query: Query, why: MedveilError, tables: Tables, steps: Steps, hashed: bytes = b""
+) -> None:
+    """Log that a question was refused before there was anything to decide. hashed: the question's, if it has one."""
+    own = dict(zip(query.roster, query.datasets, strict=False)).get(site.name, NO_DATASET)
+    dataset = own if own in tables.names() else NO_DATASET
+    await log_denial(site, asker, dataset, "query", why, steps, query.purpose, hashed)
 
 
 def _leaving(phase: int) -> str:

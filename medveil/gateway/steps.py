@@ -9,7 +9,7 @@ its beginning. It is written so that the second run does what the first did:
 * what it writes to the ledger, it writes unless it stands there (`Organisation.ensure`);
 * randomness comes from `rand`: the same stream for the same step and context.
 
-`medveil.service.journal.Journal` keeps steps on disk. `Passing` is for a run that nobody takes up again.
+`medveil.service.work.journal.Journal` keeps steps on disk. `Passing` is for a run that nobody takes up again.
 """
 
 from __future__ import annotations

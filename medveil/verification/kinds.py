@@ -25,10 +25,14 @@ _PARTS = (
     "ledger.receipts",
     "ledger.snapshots",
     "ledger.split_view",
-    "medveil.service.cards",
+    "medveil.service.home.cards",
     "mpc.release",
     "privacy.audit",
+    "medveil.credentials.files",
     "zkp.bill_limit",
+    "zkp.eligibility",
+    "zkp.reversal",
+    "zkp.settlement",
 )
 """Where the other kinds are registered: importing a part does it."""
 

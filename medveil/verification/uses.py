@@ -16,13 +16,13 @@ from medveil.verification.case import SKEW, Case, Use
 from medveil.verification.evidence import Files, fails, of
 from mpc.vector_commitment import check_sum
 from privacy.audit import AccessBatch, Entry, EntryProof, verify_batch, verify_chain, verify_entry
-from privacy.decide import RULES
+from privacy.decide import QUESTION, RULES
 from privacy.purposes import PURPOSES
 from wire.errors import DecodeError, MedveilError, VerificationError
 from wire.identifiers import check_name
 from zkp.groups import decode_scalar
 
-_DENYING = frozenset({"no-grant", "error", *(name for name, _ in RULES)})
+_DENYING = frozenset({"no-grant", "error", QUESTION, *(name for name, _ in RULES)})
 
 
 def check_chains(case: Case, files: Files) -> None:

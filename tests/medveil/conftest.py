@@ -97,6 +97,30 @@ values = ["east", "west"]
 LAYOUT = parse_layout(DATASET_TOML, "dataset.toml")
 
 
+def cost_by_ward(rho_nano: int) -> Query:
+    """The question of the tests: cost by ward over all hospitals."""
+    return Query(
+        version=1,
+        chain=CHAIN,
+        population="stays",
+        roster=HOSPITALS,
+        datasets=tuple(f"stays-{name}" for name in HOSPITALS),
+        measures=(Measure("cost", 0, 100, 1, (0, 50, 100)),),
+        groups=(GroupColumn("ward", ("east", "west"), other=False),),
+        filter=None,
+        purpose="HMB",
+        unit="row",
+        person="",
+        rows_per_person=1,
+        colluders=1,
+        max_rows=100,
+        rho_nano=rho_nano,
+        split=split(rho_nano, histogram=True),
+        delta_exponent=6,
+        minimum_group=10,
+    )
+
+
 def rows(site: int, count: int = 60) -> pa.Table:
     """A hospital's table."""
     return pa.table(
@@ -230,8 +254,12 @@ class World:
 
     async def take(self, recipient: str, grant: str) -> CheckedGrant:
         """Let its recipient take a grant that was delivered."""
-        sender, signed = await self[recipient].receive(SignedGrant, granting.delivery_session(grant))
-        return await granting.take(self[recipient], sender, signed)
+        async with asyncio.timeout(60):
+            async for sender, session, signed in self[recipient].openings(SignedGrant):
+                if signed.terms.grant == grant:
+                    await self[recipient].forget(session, sender)
+                    return await granting.take(self[recipient], sender, signed)
+        raise AssertionError("a channel's openings have no end")
 
     async def grant_study(self) -> None:
         """Every hospital grants the researcher the study."""
@@ -266,28 +294,7 @@ class World:
 
     def query(self, **changes: Any) -> Query:
         """Cost by ward over all hospitals."""
-        rho = changes.get("rho_nano", RHO)
-        base = Query(
-            version=1,
-            chain=CHAIN,
-            population="stays",
-            roster=HOSPITALS,
-            datasets=tuple(f"stays-{name}" for name in HOSPITALS),
-            measures=(Measure("cost", 0, 100, 1, (0, 50, 100)),),
-            groups=(GroupColumn("ward", ("east", "west"), other=False),),
-            filter=None,
-            purpose="HMB",
-            unit="row",
-            person="",
-            rows_per_person=1,
-            colluders=1,
-            max_rows=100,
-            rho_nano=rho,
-            split=split(rho, histogram=True),
-            delta_exponent=6,
-            minimum_group=10,
-        )
-        return msgspec.structs.replace(base, **changes)
+        return msgspec.structs.replace(cost_by_ward(changes.get("rho_nano", RHO)), **changes)
 
     def serve(self, site: Organisation, handle: bytes) -> Awaitable[Decision]:
         """A site's part in a query."""

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from ledger.contracts import RegisterPopulation
 from ledger.receipts import Receipt
 from medveil.gateway import collecting
 from medveil.gateway.accounting import anchor_audit
@@ -155,6 +156,14 @@ def test_others_may_not_collect(play: Play, tmp_path: Path, name: str) -> None:
             await collecting.answer(world["hospital-2"], name, session, Passing())
         _, told = await world[name].receive_answer(EvidencePart, session)
         assert isinstance(told, Refusal) and told.code == "organisations.role"
+        # That it asked is known, and a verifier takes the entry.
+        intent, outcome = world.entries("hospital-2")
+        assert (intent.use.recipient, intent.use.kind, intent.use.rule) == (name, "evidence", "question")
+        assert (intent.use.allowed, outcome.outcome) == (False, "denied")
+        async with answering(world, ("regulator",)):
+            await exported(world, tmp_path / "evidence")
+        report = checked(world, tmp_path / "evidence")
+        assert (report.verdict, [flow.outcome for flow in report.flows]) == ("verified", ["denied (question)"])
 
     play(story)
 
@@ -166,6 +175,53 @@ def test_a_request_of_another_session_is_refused(play: Play) -> None:
         with pytest.raises(ProtocolAbort) as abort:
             await collecting.answer(world["hospital-2"], "regulator", session, Passing())
         assert abort.value.code == "gateway.misdirected_request"
+        assert world.ended("hospital-2") == ["denied"]
+
+    play(story)
+
+
+def test_the_ledger_is_in_memory_once_however_many_ask(play: Play) -> None:
+    async def story(world: Any) -> None:
+        hospital = world["hospital-2"]
+        real, running, most = hospital.account.export, 0, [0]
+
+        async def export() -> Any:
+            nonlocal running
+            running += 1
+            most.append(running)
+            await asyncio.sleep(0.05)
+            running -= 1
+            return await real()
+
+        hospital.account.export = export
+        found = await asyncio.gather(*(collecting.own_envelopes(hospital) for _ in range(8)))
+        assert len(set(found)) == 1 and found[0] and most == [0, 1]
+        await hospital.submit(RegisterPopulation("another", "row", 1, 1, ("hospital-2",)))
+        later = await asyncio.gather(*(collecting.own_envelopes(hospital) for _ in range(8)))
+        assert len(set(later)) == 1 and len(later[0]) == len(found[0]) + 1 and most == [0, 1, 1]
+
+    play(story)
+
+
+def test_a_denied_request_is_logged_once_wherever_it_is_cut(play: Play) -> None:
+    async def story(world: Any) -> None:
+        hospital, logged = world["hospital-2"], 0
+
+        async def cut_at(at: int) -> Cut:
+            session = secrets.token_bytes(16)
+            cut = Cut(hospital, at)
+            await world.insurer.send("hospital-2", session, EvidenceRequest(session))
+            with pytest.raises(Refused):
+                await cut.run(lambda steps: collecting.answer(hospital, "insurer", session, steps))
+            cut.heal()
+            return cut
+
+        points = len((await cut_at(NOWHERE)).cuts.passed)
+        assert points >= 6
+        for at in range(1, points + 1):
+            await cut_at(at)
+            logged = at + 1
+        assert world.ended("hospital-2") == ["denied"] * logged
 
     play(story)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ledger.contracts import bills
-from medveil.gateway import eligibility
+from medveil.gateway import eligibility, limits_asked
 from medveil.gateway.eligibility import session_of
 from medveil.gateway.organisation import Refusal
 from medveil.gateway.steps import FlowCancelled, FlowPaused, Passing
@@ -96,10 +96,13 @@ def test_a_proof_is_made_and_logged_once_whoever_is_killed(play: Play, name: str
     async def story(world: Any) -> None:
         bill = await world.bill()
         await world.grant_proofs()
+        world["hospital-1"].most_limits = NOWHERE
         points = len((await proven_with_a_cut(world, bill, name, NOWHERE)).cuts.passed)
         assert points >= 8
+        asked = tuple(range(500_000, 500_001 + points))
         for at in range(1, points + 1):
-            await proven_with_a_cut(world, bill, name, at)
+            await proven_with_a_cut(world, bill, name, at, asked[at])
+        assert limits_asked.answered(world["hospital-1"], bill.handle, "insurer").limits == asked, "each counts once"
 
     play(story)
 
@@ -133,7 +136,7 @@ def test_a_use_whose_end_is_written_does_not_go_on_after_a_kill(play: Play) -> N
         cut.heal()
         at = cut.cuts.passed.index("after outcome") + 1
 
-        request = world.request(bill, limit=1)
+        request = world.request(bill, limit=2)
         cut = Cut(hospital, at)
         await world.insurer.send("hospital-1", session_of(request.nonce), request)
         with pytest.raises(Refused) as refused:

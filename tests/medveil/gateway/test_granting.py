@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +11,16 @@ import msgspec
 import pytest
 
 from ledger.contracts import AnchorGrant, RegisterPopulation, RevokeGrant
-from medveil.gateway import granting
+from ledger.replicas import Replica
+from medveil.gateway import granting, reception
+from medveil.gateway.collecting import EvidenceRequest
+from medveil.gateway.ledger_account import FinalState, LedgerAccount
 from medveil.gateway.organisation import Organisation, Refusal
+from medveil.gateway.reception import Reception
 from medveil.gateway.rotating import rotate
 from medveil.gateway.steps import Passing
 from privacy.decide import UseRequest
-from privacy.grants import grant_commitment, sign_grant
+from privacy.grants import SignedGrant, grant_commitment, sign_grant
 from privacy.predicate import Compare
 from wire.canonical import encode
 from wire.errors import ProtocolAbort, Refused, VerificationError
@@ -58,12 +63,12 @@ def test_deliveries_that_are_not_taken(play: Play) -> None:
         hospital, other = world["hospital-1"], world["hospital-2"]
         terms = world.terms("study", "hospital-1", "researcher")
         signed = sign_grant(terms, hospital.signer, hospital.salt_key)
-        session = granting.delivery_session("study")
 
         async def delivered(sender: Any, message: Any) -> Any:
+            session = secrets.token_bytes(16)
             await sender.send("researcher", session, message)
             with pytest.raises((ProtocolAbort, Refused, VerificationError)) as refused:
-                await world.take("researcher", "study")
+                await granting.take(world.researcher, *await world.researcher.receive(SignedGrant, session))
             assert world.researcher.vault.documents("grant-held") == ()
             return refused.value
 
@@ -133,6 +138,124 @@ def test_the_same_terms_again_change_nothing(play: Play) -> None:
         assert refused.value.code == "grants.revoked"
 
     play(story)
+
+
+def test_what_the_recipient_let_go_is_delivered_again(play: Play) -> None:
+    """It may have been behind with the ledger, or restored from before: whoever issues again reaches it."""
+
+    async def story(world: Any) -> None:
+        hospital, researcher = world["hospital-1"], world.researcher
+        terms = world.terms("study", "hospital-1", "researcher")
+        looked: list[Any] = []
+        caught_up = researcher.account.caught_up
+
+        async def behind() -> Any:
+            looked.append(await caught_up())
+            if len(looked) == 1:
+                raise Refused("gateway.grant_not_anchored", grant="study", organisation="hospital-1")
+            return looked[-1]
+
+        researcher.account.caught_up = behind
+        attending = asyncio.create_task(Reception(researcher, nobody).attend())
+        try:
+            for times in (1, 2):
+                await granting.issue(hospital, terms, Passing())
+                async with asyncio.timeout(20):
+                    while len(looked) < times:
+                        await asyncio.sleep(0.01)
+            async with asyncio.timeout(20):
+                while [checked.terms for checked in granting.held(researcher)] != [terms]:
+                    await asyncio.sleep(0.01)
+        finally:
+            attending.cancel()
+            await asyncio.gather(attending, return_exceptions=True)
+
+    play(story)
+
+
+def test_grants_that_wait_for_the_ledger_hold_nobody_up(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sequencer is away: what others begin goes on, few grants of a peer wait, and forged ones not at all."""
+
+    async def story(world: Any) -> None:
+        hospital, researcher = world["hospital-1"], world.researcher
+        names = [f"study-{number}" for number in range(reception.GRANTS_AT_ONCE + 2)]
+        for name in names:
+            await granting.issue(hospital, world.terms(name, "hospital-1", "researcher"), Passing())
+        forged = sign_grant(world.terms("forged", "hospital-1", "researcher"), world.insurer.signer, hospital.salt_key)
+        await hospital.send("researcher", secrets.token_bytes(16), forged)
+        back, begun, waiting = asyncio.Event(), asyncio.Event(), 0
+        caught_up = researcher.account.caught_up
+
+        async def away() -> Any:
+            nonlocal waiting
+            waiting += 1
+            assert waiting <= reception.GRANTS_AT_ONCE
+            await back.wait()
+            waiting -= 1
+            return await caught_up()
+
+        async def begin(kind: str, peer: str, session: bytes) -> None:
+            assert (kind, peer) == ("evidence.answer", "hospital-2")
+            begun.set()
+
+        monkeypatch.setattr(reception, "AGAIN", 0.05)
+        researcher.account.caught_up = away
+        attending = asyncio.create_task(Reception(researcher, begin).attend())
+        try:
+            async with asyncio.timeout(20):
+                while waiting < reception.GRANTS_AT_ONCE:
+                    await asyncio.sleep(0.01)
+                await world["hospital-2"].send("researcher", secrets.token_bytes(16), EvidenceRequest(bytes(16)))
+                await begun.wait()
+                assert not granting.held(researcher)
+                back.set()
+                while len(granting.held(researcher)) < len(names):
+                    await asyncio.sleep(0.01)
+        finally:
+            attending.cancel()
+            await asyncio.gather(attending, return_exceptions=True)
+
+    play(story)
+
+
+def test_grants_are_read_and_checked_once_until_they_change(play: Play) -> None:
+    async def story(world: Any) -> None:
+        hospital = world["hospital-1"]
+        await world.grant("study", "hospital-1", "researcher")
+        opened: list[str] = []
+        document = hospital.vault.document
+
+        def counted(kind: str, name: str) -> bytes:
+            opened.append(name)
+            return document(kind, name)  # type: ignore[no-any-return]
+
+        hospital.vault.document = counted
+        assert (await decided(world)).allowed and sorted(opened) == ["study"]
+        for _ in range(5):
+            assert (await decided(world)).allowed
+        assert sorted(opened) == ["study"]
+        assert not granting.judge(hospital, study("insurer"), world.now()).allowed
+        # Another grant, for others: read, and not asked.
+        await world.grant("other", "hospital-1", "insurer")
+        assert granting.judge(hospital, study("insurer"), world.now()).grant == "other"
+        assert (await decided(world)).grant == "study"
+        assert [checked.terms.grant for checked in granting.issued(hospital)] == ["other", "study"]
+        # A document that nobody but its issuer could have signed is not taken from the shelf.
+        terms = world.terms("forged", "hospital-1", "researcher")
+        forged = sign_grant(terms, world["hospital-2"].signer, hospital.salt_key)
+        hospital.vault.put_document("grant-issued", "forged", encode(forged))
+        with pytest.raises(VerificationError):
+            granting.judge(hospital, study(), world.now())
+        hospital.vault.put_document("grant-issued", "forged", document("grant-issued", "study"))
+        # What the ledger says is asked each time.
+        await granting.revoke(hospital, "study")
+        assert (await decided(world)).rule == "revocation"
+
+    play(story)
+
+
+async def nobody(kind: str, peer: str, session: bytes) -> None:
+    raise AssertionError(kind)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +366,7 @@ async def issued_with_a_cut(world: Any, at: int) -> Cut:
     assert len(hospital.account.receipts) == before + 1
     assert hospital.account.receipts[-1].result.accepted
     assert (await world.take("researcher", terms.grant)).terms == signed.terms == terms
-    assert world.consortium.post.inbox("researcher", granting.delivery_session(terms.grant)).take(()) is None
+    assert world.consortium.post.openings("researcher").empty(), "delivered once"
     assert terms in [checked.terms for checked in granting.issued(hospital)]
     return cut
 
@@ -265,7 +388,7 @@ async def used_with_a_cut(world: Any, recipient: str, at: int) -> Cut:
 
     async def use(steps: Any, at: int = 0) -> Any:
         decision, intent = await granting.decide_use(hospital, study(recipient), steps, at or world.now(), query)
-        await granting.end_use(hospital, intent, "released" if decision.allowed else "denied", steps)
+        await granting.end_use(hospital, intent, "released" if decision.allowed else "denied")
         return decision, intent
 
     cut = Cut(hospital, at)
@@ -318,20 +441,54 @@ def test_a_use_that_ended_without_a_release_does_not_go_on(play: Play) -> None:
         hospital = world["hospital-1"]
         steps = KeptSteps(Cuts())
         _, intent = await granting.decide_use(hospital, study(), steps, world.now())
-        await granting.end_use(hospital, intent, "aborted", steps)
-        await granting.end_use(hospital, intent, "aborted", steps)
+        await granting.end_use(hospital, intent, "aborted")
+        await granting.end_use(hospital, intent, "aborted")
         with pytest.raises(Refused) as refused:
             await granting.decide_use(hospital, study(), steps, world.now())
         assert refused.value.code == "gateway.use_ended"
         with pytest.raises(Refused) as refused:
-            await granting.end_use(hospital, intent, "released", steps)
+            await granting.end_use(hospital, intent, "released")
         assert refused.value.code == "privacy.audit_outcome"
         assert world.ended("hospital-1") == ["aborted"]
 
         steps = KeptSteps(Cuts())
         _, intent = await granting.decide_use(hospital, study(), steps, world.now())
-        await granting.end_use(hospital, intent, "released", steps)
-        await granting.end_use(hospital, intent, "aborted", steps)  # what left has left
+        await granting.end_use(hospital, intent, "released")
+        await granting.end_use(hospital, intent, "aborted")  # what left has left
         assert world.ended("hospital-1") == ["aborted", "released"]
+
+    play(story)
+
+
+def test_a_process_that_has_just_begun_decides_by_the_ledger_of_today(play: Play) -> None:
+    """It replays all history: on the way there grants are missing, and so are revocations of grants that are there."""
+
+    async def story(world: Any) -> None:
+        hospital = world["hospital-1"]
+        await world.grant("study", "hospital-1", "researcher")
+        granted = hospital.account.state.height
+        known, engine, trust = hospital.account, hospital.account._engine, world.consortium.trust
+
+        async def begun(replayed: int) -> Any:
+            """hospital-1's decision, taken by an account that has replayed so many blocks when it is asked."""
+            replica = Replica(trust.founding, "hospital-1", hospital.cosigner, world.now)
+            account = LedgerAccount("hospital-1", hospital.signer, engine, replica, trust)
+            for block in (await engine.export()).blocks[:replayed]:
+                account.replica.machine.replay(block)
+            account._final = FinalState(account.replica.machine.mark())
+            hospital._account = account
+            deciding = asyncio.create_task(decided(world))
+            await asyncio.sleep(0.05)
+            assert not deciding.done(), "it knows only the past"
+            following = asyncio.create_task(account.attend())
+            decision = await deciding
+            following.cancel()
+            hospital._account = known
+            return decision
+
+        assert (await begun(0)).allowed
+        await granting.revoke(hospital, "study")
+        assert not (await begun(granted)).allowed
+        assert not (await decided(world)).allowed
 
     play(story)

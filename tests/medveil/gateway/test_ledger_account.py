@@ -50,8 +50,8 @@ def test_refusals_carry_the_contracts_reason(play: Play) -> None:
             await world.researcher.submit(proposal)
         assert exhausted.value.facts == {
             "population": "stays",
-            "asked": world.budget + 1,
-            "available": world.budget,
+            "asked": "1.000000001",
+            "available": "1",
         }
         with pytest.raises(Refused) as role:
             await world.insurer.submit(RegisterBill(bytes(16), bytes(48), "CNY"))
@@ -95,6 +95,73 @@ def test_a_sequencer_does_not_choose_the_nonce(play: Play) -> None:
         assert caught.value.code == "account.timeout" and not sent
         account._engine, account.patience = engine, 10.0
         await account.submit(anchoring(world, "after"))
+
+    play(story)
+
+
+def test_a_sequencer_that_is_started_again_ends_nothing(play: Play) -> None:
+    """What cannot be reached is asked again while patience lasts, and written once."""
+
+    async def story(world: Any) -> None:
+        account, engine = world.insurer.account, world.insurer.account._engine
+        lost: list[str] = []
+
+        class Away:
+            def __getattr__(self, name: str) -> Any:
+                if name not in ("submit", "wait", "head", "next_nonce", "export", "refusal"):
+                    return getattr(engine, name)
+
+                async def call(*arguments: Any) -> Any:
+                    if name not in lost:  # each is lost once; a submit after it was taken
+                        lost.append(name)
+                        if name == "submit":
+                            await engine.submit(*arguments)
+                        raise Unavailable("network.unreachable", organisation="bureau")
+                    return await getattr(engine, name)(*arguments)
+
+                return call
+
+        account._engine = Away()
+        await account.caught_up()
+        receipt = await account.submit(anchoring(world, "away"))
+        assert receipt.result.accepted and anchored(account.state, "away")
+        assert (await account.export()).note
+        assert set(lost) >= {"submit", "wait", "head", "next_nonce", "export"}
+        account.patience, lost[:] = 0.3, []
+        with pytest.raises(Unavailable) as gone:
+            await account.caught_up()
+        assert gone.value.code == "network.unreachable"
+        account._engine, account.patience = engine, 10.0
+
+    play(story)
+
+
+def test_a_sequencer_that_forgets_each_time_is_not_waited_for_for_ever(play: Play) -> None:
+    """It takes the envelope and denies it, again and again. Once it is honest, that one is written first, and once."""
+
+    async def story(world: Any) -> None:
+        account, engine = world.insurer.account, world.insurer.account._engine
+        await account.submit(anchoring(world, "before"))
+        offered: list[bytes] = []
+
+        class Forgetful:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(engine, name)
+
+            async def submit(self, envelope: bytes) -> None:
+                offered.append(envelope)
+
+            async def wait(self, envelope: bytes, patience: float) -> Any:
+                raise Refused("ledger.unknown_envelope")
+
+        account._engine, account.patience = Forgetful(), 0.3
+        with pytest.raises(Unavailable) as caught:
+            await asyncio.wait_for(account.submit(anchoring(world, "denied")), 5)
+        assert caught.value.code == "account.timeout"
+        assert len(set(offered)) == 1 and len(offered) < 20
+        account._engine, account.patience = engine, 10.0
+        await account.submit(anchoring(world, "after"))
+        assert anchored(account.state, "denied") and anchored(account.state, "after")
 
     play(story)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,20 +65,94 @@ def folder(tmp_path: Path) -> Path:
 
 def test_sources_are_folders_with_a_declaration(folder: Path) -> None:
     found = sources_in(folder)
-    assert [(one.source, one.table, one.layout) for one in found] == [
+    assert [(one.source, one.table, one.layout) for one in found.tables] == [
         ("ward-a", "empty", LAYOUT),
         ("ward-a", "stays-2026", LAYOUT),
     ]
+    assert found.bad == ()
     assert source_in(folder, "ward-a", "stays-2026").read().num_rows == 4
-    assert sources_in(folder / "nowhere") == ()
+    assert sources_in(folder / "nowhere") == ((), ())
     for source, table in (("ward-a", "other"), ("notes", "readme"), ("..", "stays-2026"), ("ward-a", "../ward-a/x")):
         with pytest.raises(Refused) as refused:
             source_in(folder, source, table)
         assert refused.value.code == "gateway.no_source"
-    (folder / "ward-a" / "Bad Name.csv").write_text(CSV)
+
+
+def spoil_name(place: Path) -> None:
+    (place / "Bad Name.csv").write_text(CSV)
+
+
+def spoil_declaration(place: Path) -> None:
+    (place / "dataset.toml").write_text("version = 1\nsecret = 'x'\n")
+
+
+def spoil_with_a_link(place: Path) -> None:
+    (place / "passwords.csv").symlink_to("/etc/passwd")
+
+
+def spoil_with_a_linked_declaration(place: Path) -> None:
+    (place / "dataset.toml").unlink()
+    (place / "dataset.toml").symlink_to("/etc/hostname")
+
+
+def spoil_with_a_loop(place: Path) -> None:
+    (place / "loop.csv").symlink_to(place / "loop.csv")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "named"),
+    [
+        (spoil_name, "connectors.bad_site_name", "ward-b/Bad Name.csv"),
+        (spoil_declaration, "connectors.toml_shape", "ward-b/dataset.toml"),
+        (spoil_with_a_link, "gateway.outside_data", "ward-b/passwords.csv"),
+        (spoil_with_a_linked_declaration, "gateway.outside_data", "ward-b/dataset.toml"),
+        (spoil_with_a_loop, "gateway.outside_data", "ward-b/loop.csv"),
+    ],
+)
+def test_one_bad_folder_does_not_hide_the_others(
+    folder: Path, spoil: Callable[[Path], None], code: str, named: str
+) -> None:
+    shutil.copytree(folder / "ward-a", folder / "ward-b")
+    assert len(sources_in(folder).tables) == 4
+    spoil(folder / "ward-b")
+    found = sources_in(folder)
+    assert [(one.source, one.table) for one in found.tables] == [("ward-a", "empty"), ("ward-a", "stays-2026")]
+    (bad,) = found.bad
+    assert (bad.source, bad.why.code) == ("ward-b", code), bad.why.text()
+    assert named in bad.why.text() and str(folder) not in bad.why.text()
+    assert source_in(folder, "ward-a", "empty").read().num_rows == 0
+    with pytest.raises(type(bad.why)) as refused:
+        source_in(folder, "ward-b", "stays-2026")
+    assert refused.value.code == code
+
+
+def test_nothing_is_read_outside_of_the_data_folder(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(folder / "ward-a", elsewhere)
+    (folder / "linked").symlink_to(elsewhere, target_is_directory=True)
+    (bad,) = sources_in(folder).bad
+    assert (bad.source, bad.why.code) == ("linked", "gateway.outside_data")
+    # A link that comes between looking and reading.
+    source = source_in(folder, "ward-a", "stays-2026")
+    source.path.unlink()
+    source.path.symlink_to(elsewhere / "stays-2026.csv")
+    with pytest.raises(Refused) as refused:
+        source.read()
+    assert refused.value.code == "gateway.outside_data"
+    # Links within it are its own business; so is where the folder itself lies.
+    source.path.unlink()
+    source.path.symlink_to(folder / "ward-a" / "empty.csv")
+    (folder / "linked").unlink()
+    (tmp_path / "by-another-name").symlink_to(folder, target_is_directory=True)
+    found = source_in(tmp_path / "by-another-name", "ward-a", "stays-2026")
+    assert found.read().num_rows == 0
+
+
+def test_faults_of_a_table_name_the_file_and_not_where_it_lies(folder: Path) -> None:
+    (folder / "ward-a" / "stays-2026.csv").write_text("id,cost,ward\na,Zhang San,east\n")
     with pytest.raises(DecodeError) as bad:
-        sources_in(folder)
-    assert bad.value.code == "connectors.bad_site_name"
+        source_in(folder, "ward-a", "stays-2026").read()
+    assert bad.value.facts["file"] == "ward-a/stays-2026.csv"
 
 
 def test_a_table_is_cleaned_encrypted_and_declared(play: Play, folder: Path) -> None:

@@ -39,9 +39,9 @@ def test_a_message_of_another_type(play: Play) -> None:
             await world.researcher.send("hospital-1", SESSION, message)
             abort = await refused(world)
             assert (abort.code, abort.parties, abort.round) == ("channel.bad_message", ("researcher",), "receive")
-        await world.researcher.send("hospital-1", SESSION, QueryAnswer(bytes(16), True, "", ""))
+        await world.researcher.send("hospital-1", SESSION, QueryAnswer(bytes(16)))
         sender, message = await world["hospital-1"].receive(QueryAnswer, SESSION)
-        assert (sender, message.accepted) == ("researcher", True), "one bad message does not spoil the session"
+        assert (sender, message.refused) == ("researcher", None), "one bad message does not spoil the session"
 
     play(story)
 
@@ -56,7 +56,7 @@ def test_bytes_that_are_no_parcel(play: Play) -> None:
             info = framed(SEAL_MESSAGE, encode(Address("researcher", "hospital-1", SESSION, at)))
             return encode(sealing.seal(key, info, plaintext))
 
-        good = encode(QueryAnswer(bytes(16), True, "", ""))
+        good = encode(QueryAnswer(bytes(16)))
         payloads = [
             lambda at: b"",
             lambda at: secrets.token_bytes(200),
@@ -115,7 +115,7 @@ def test_a_repeated_or_redirected_parcel(play: Play) -> None:
 def test_only_the_awaited_senders_are_heard(play: Play) -> None:
     async def story(world: Any) -> None:
         hospital = world["hospital-1"]
-        await world.insurer.send("hospital-1", SESSION, QueryAnswer(bytes(16), True, "", ""))
+        await world.insurer.send("hospital-1", SESSION, QueryAnswer(bytes(16)))
         world.consortium.post.deliver("hospital-1", SESSION, Delivery("stranger", 0, b"junk"))
         await world.researcher.send("hospital-1", SESSION, WORDS)
         assert await hospital.receive(Refusal, SESSION, ("researcher",)) == ("researcher", WORDS)

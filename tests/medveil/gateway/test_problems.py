@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medveil.gateway import problems
+from medveil.service.api import fields
 from wire import errors, messages
 from wire.errors import (
     BudgetExhausted,
@@ -173,7 +174,25 @@ def test_validation_names_places_and_rules_only() -> None:
     assert document["errors"][0] == {"place": "body.age", "rule": "int_parsing"}
     assert len(document["errors"]) == 20
     assert [one["place"] for one in document["errors"][1:4]] == ["query.?", "body.?", "body.purpos"]
-    assert document["detail"].startswith("body.age does not fit")
+    assert document["detail"] == "body.age does not fit the API description: a whole number is meant."
+    chinese = json.loads(problems.answer(error, REQUEST, "zh", places).body)["detail"]
+    assert "应为整数" in chinese and "int_parsing" not in chinese
+    named = {"type": "string_pattern_mismatch", "loc": ("body", "name"), "ctx": {"pattern": fields.NAME}, "msg": ""}
+    error, places = problems.misfit([named])
+    assert places[0].rule == "string_pattern_mismatch"
+    assert "single - _ . between" in problems.words(error, "en")[0] and "小写" in problems.words(error, "zh")[0]
+    other, _ = problems.misfit([named | {"ctx": {"pattern": fields.DECIMAL}}])
+    assert problems.words(other, "en")[0].endswith(": it is not written as it has to be.")
+    literal = {
+        "type": "literal_error",
+        "loc": ("body", "roles", 0),
+        "ctx": {"expected": "'clerk' or 'admin'"},
+    }
+    error, _ = problems.misfit([literal])
+    assert problems.words(error, "en")[0].endswith("the words that are allowed (clerk, admin).")
+    assert "（clerk, admin）" in problems.words(error, "zh")[0]
+    other, _ = problems.misfit([{"type": "a_rule_of_tomorrow", "loc": ("body", "age"), "msg": ""}])
+    assert "a_rule_of_tomorrow" in json.loads(problems.answer(other, REQUEST, "en").body)["detail"]
 
 
 def test_broken_json_is_not_a_misfit() -> None:
@@ -188,3 +207,19 @@ def test_what_is_answered_fits_what_is_documented(code: str, language: str) -> N
     document = json.loads(problems.answer(MedveilError(code), REQUEST, language).body)
     assert set(schema["required"]) <= set(document) <= set(schema["properties"])
     assert problems.documented(404)[404]["content"][problems.MEDIA_TYPE]["schema"]["$ref"].endswith("/Problem")
+
+
+@pytest.mark.parametrize("language", messages.LANGUAGES)
+def test_no_document_says_where_files_lie(language: str) -> None:
+    """The name of a file helps whoever runs the machine; where it lies helps somebody else."""
+    for error in (
+        Unavailable("privacy.store_failed", path="/home/somebody/secret-place/vault.sqlite", reason="OSError"),
+        Unavailable("home.unwritable", folder="/home/somebody/secret-place"),
+        DecodeError("database.damaged", place="/home/somebody/secret-place/service.sqlite"),
+    ):
+        said = problems.describe(error, REQUEST, language)
+        assert "somebody" not in said.detail + said.fix
+        (fact,) = (fact for name, fact in error.facts.items() if name != "reason")
+        assert str(fact).rsplit("/", 1)[1] in said.detail + said.fix
+    kept = problems.describe(Unavailable("database.unreachable", place="db.example:5432/medveil"), REQUEST, language)
+    assert "db.example:5432/medveil" in kept.detail

@@ -7,7 +7,7 @@ closed, and those who wait are told why.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -342,6 +342,15 @@ def test_mask_keys_that_the_researcher_changed(
     play(story)
 
 
+def check_denied(world: Any, datasets: Sequence[str]) -> None:
+    """Each site's trail says that it denied the researcher something before there was anything to decide."""
+    for site, dataset in zip(world.hospitals, datasets, strict=True):
+        intent, outcome = world.entries(site)
+        said = intent.use
+        assert (said.recipient, said.dataset, said.kind, said.grant) == ("researcher", dataset, "query", ""), said
+        assert (said.allowed, said.rule, outcome.intent, outcome.outcome) == (False, "question", 1, "denied")
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
@@ -372,7 +381,8 @@ def test_a_request_that_is_not_what_was_proposed(play: Play, changes: dict[str, 
         assert answer.facts["reason"] == code
         assert world.codes(parts) == [code] * 3
         await world.check_untouched()
-        assert all(not world.entries(site) for site in world.hospitals)
+        roster = changes.get("roster", world.hospitals)
+        check_denied(world, [f"stays-{site}" if site in roster else "unknown" for site in world.hospitals])
 
     play(story)
 
@@ -405,6 +415,9 @@ def test_a_query_beyond_the_declarations(play: Play, changes: dict[str, Any], co
         assert answer.facts["reason"] == code
         assert world.codes(parts) == [code] * 3
         await world.check_untouched()
+        asked = changes.get("datasets", [f"stays-{site}" for site in world.hospitals])
+        own = [f"stays-{site}" for site in world.hospitals]
+        check_denied(world, [name if name == own[place] else "unknown" for place, name in enumerate(asked)])
 
     play(story)
 
@@ -448,7 +461,7 @@ def test_a_malformed_query_is_refused_in_words(play: Play, changes: dict[str, An
 
         answers, parts = await world.run(query, HANDLE, asking=asking())
         assert world.codes(parts) == [code] * 3
-        assert [(answer.accepted, answer.code) for answer in answers] == [(False, code)] * 3
+        assert [answer.refused.code for answer in answers] == [code] * 3
 
     play(story)
 

@@ -99,7 +99,7 @@ def test_over_budget_is_refused_before_anything_is_sent(play: Play) -> None:
         with pytest.raises(BudgetExhausted) as refused:
             await ask(world.researcher, query, HANDLE, secrets.token_bytes(32), Passing())
         assert refused.value.code == "datasets.budget_exhausted"
-        assert refused.value.facts["available"] == world.budget
+        assert refused.value.facts["available"] == "1"
         assert world.consortium.post.messages_carried == before
         assert world.researcher.account.state.get(queries.query_key(HANDLE), queries.QueryState) is None
         assert (await world.population()).available == world.budget
@@ -296,9 +296,9 @@ def test_outsiders_cannot_spoil_a_query(play: Play) -> None:
         await world.grant_study()
         for _ in range(3):
             await world.insurer.send(
-                "researcher", request_session(HANDLE), QueryAnswer(HANDLE, False, "privacy.deny_no_grant", "no")
+                "researcher", request_session(HANDLE), QueryAnswer(HANDLE, Refusal("privacy.deny_no_grant", "no"))
             )
-            await world.bureau.send("researcher", request_session(HANDLE), QueryAnswer(HANDLE, True, "", ""))
+            await world.bureau.send("researcher", request_session(HANDLE), QueryAnswer(HANDLE))
             for site in world.hospitals:
                 await world.insurer.send(
                     site, request_session(HANDLE), QueryRequest(HANDLE, world.query(rho_nano=1), bytes(32))
@@ -353,8 +353,8 @@ def test_a_site_that_answers_twice_does_not_answer_for_another(play: Play) -> No
     async def story(world: Any) -> None:
         for site in ("hospital-1", "hospital-3"):
             await world.grant(f"study-{site}", site, "researcher")
-        await world["hospital-1"].send("researcher", request_session(HANDLE), QueryAnswer(HANDLE, True, "", ""))
-        await world["hospital-1"].send("researcher", request_session(HANDLE), QueryAnswer(HANDLE, True, "", ""))
+        await world["hospital-1"].send("researcher", request_session(HANDLE), QueryAnswer(HANDLE))
+        await world["hospital-1"].send("researcher", request_session(HANDLE), QueryAnswer(HANDLE))
         answer, _ = await world.run(world.query(), HANDLE)
         assert isinstance(answer, ConsentDenied)
         assert answer.facts["organisation"] == "hospital-2"

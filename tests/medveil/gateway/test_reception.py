@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
+import pytest
+
 from medveil.gateway import reception
 from medveil.gateway.collecting import EvidenceRequest
 from medveil.gateway.organisation import Opening
@@ -67,3 +69,39 @@ def test_who_has_no_room_is_tried_once_a_round(monkeypatch: Any) -> None:
 
     asyncio.run(main())
     assert tries.count("greedy") == len(OTHERS) + 1, "each as it came, and one in the round after"
+
+
+def test_what_is_kept_for_another_try_is_bounded(monkeypatch: Any) -> None:
+    monkeypatch.setattr(reception, "AGAIN", 0.05)
+    monkeypatch.setattr(reception, "MOST_LATER", 20)
+    tries: list[bytes] = []
+
+    async def begin(kind: str, peer: str, session: bytes) -> None:
+        tries.append(session)
+        if peer == "greedy" and len(tries) <= len(OTHERS):
+            raise Unavailable("jobs.too_many", retry_after=10, unfinished=64)
+
+    async def main() -> None:
+        attending = asyncio.ensure_future(Reception(cast(Any, Arriving(*OTHERS, HONEST)), begin).attend())
+        await asyncio.sleep(0.5)
+        attending.cancel()
+
+    asyncio.run(main())
+    first = [opening.session for opening in OTHERS]
+    assert tries == [*first, HONEST.session, *first[:20]]
+
+
+def test_a_fault_that_is_raised_ends_the_reception_also_in_a_later_try(monkeypatch: Any) -> None:
+    monkeypatch.setattr(reception, "AGAIN", 0.05)
+    tries: list[str] = []
+
+    async def begin(kind: str, peer: str, session: bytes) -> None:
+        tries.append(peer)
+        raise Unavailable("jobs.too_many", retry_after=10, unfinished=64) if len(tries) == 1 else ValueError("a fault")
+
+    async def main() -> None:
+        async with asyncio.timeout(10):
+            await Reception(cast(Any, Arriving(HONEST)), begin).attend()
+
+    with pytest.raises(ValueError, match="a fault"):
+        asyncio.run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from medveil.gateway.rotating import rotate
 from medveil.gateway.steps import Passing
 from mpc.query import SUMS
 from mpc.release import Release
-from wire.errors import Refused
+from wire.errors import Refused, Unavailable
 
 from .cutting import Cut
 
@@ -125,5 +126,41 @@ def test_what_was_drawn_in_vain_is_used_first(play: Play) -> None:
         await blocks_until(world["hospital-1"], height)
         await world.insurer.account.caught_up()
         assert world.insurer.signer.key == drawn.envelope.key and len(world.insurer.keys.generations) == 2
+
+    play(story)
+
+
+def test_handovers_that_nobody_shows_hold_no_writer_and_end_no_following(play: Play) -> None:
+    """A change of keys came into force and the sequencer is away: writing gives up in time, following does not."""
+
+    async def story(world: Any) -> None:
+        account, engine = world.regulator.account, world.regulator.account._engine
+        back, asked = asyncio.Event(), 0
+
+        class Away:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(engine, name)
+
+            async def handovers(self, after: int = 0) -> Any:
+                nonlocal asked
+                asked += 1
+                if not back.is_set():
+                    raise Unavailable("network.unreachable", organisation="bureau")
+                return await engine.handovers(after)
+
+        account._engine, account.patience = Away(), 0.2
+        height = await rotate(world.insurer, Passing(), notice=2)
+        await blocks_until(world["hospital-1"], height)
+        before = account.state.height
+        async with asyncio.timeout(5):
+            with pytest.raises(Unavailable):
+                await account.submit(AnchorGrant("away", secrets.token_bytes(32), 0, world.now() + 1_000_000, 0))
+        while asked < 4:  # the follower's patience ended, too
+            await asyncio.sleep(0.05)
+        assert account.state.height == before
+        back.set()
+        account.patience = 20
+        await account.until(lambda state: state.height >= height or None, "the new keys")
+        await account.submit(AnchorGrant("back", secrets.token_bytes(32), 0, world.now() + 1_000_000, 0))
 
     play(story)

@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from medveil.service.cards import found_consortium
-from medveil.service.config import FILE, write_config
 from medveil.service.gateway import Gateway
-from medveil.service.home import Home
+from medveil.service.home.cards import found_consortium
+from medveil.service.home.config import FILE, write_config
+from medveil.service.home.home import Home
 from wire.checkpoint import TrustFile, trust_of
 
 MEMBERS = {"bureau": "bureau", "hospital-1": "hospital", "insurer": "insurer", "regulator": "regulator"}

@@ -18,8 +18,8 @@ import msgspec
 
 from medveil.gateway.eligibility import check_limit
 from medveil.gateway.exporting import export_folder
-from medveil.service.journal import Journal
-from medveil.service.receiving import receiving
+from medveil.service.work.journal import Journal
+from medveil.service.work.receiving import receiving
 from tests.medveil.running.summing import ended, now, started
 from wire.canonical import decode
 from zkp.bill_limit import LimitRequest

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ledger.receipts import Receipt, verify_receipt
-from medveil.service.config import FILE, Data, write_config
-from medveil.service.passwords import Hashing, Passwords
-from medveil.service.people import People
-from medveil.service.rights import Principal, rights_of
+from medveil.service.accounts.passwords import Hashing, Passwords
+from medveil.service.accounts.people import People
+from medveil.service.accounts.rights import Principal, rights_of
+from medveil.service.home.config import FILE, Data, write_config
 from wire.canonical import decode
 from wire.checkpoint import TrustFile
 

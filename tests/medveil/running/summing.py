@@ -19,17 +19,17 @@ from medveil.gateway.asking import ask
 from medveil.gateway.reception import AtHome
 from medveil.gateway.tables import VaultTables
 from medveil.gateway.wallets import Wallets
-from medveil.service.events import Streams
+from medveil.service.api.events import Streams
 from medveil.service.gateway import Gateway
-from medveil.service.home import Home
-from medveil.service.job_tables import ENDED, Job, JobStore
-from medveil.service.jobs import Jobs
-from medveil.service.journal import Journal
+from medveil.service.home.home import Home
 from medveil.service.logs import Vocabulary, make_log
 from medveil.service.metrics import Metrics
-from medveil.service.receiving import receiving
-from medveil.service.record_sealer import RecordSealer
 from medveil.service.traces import make_traces
+from medveil.service.work.job_tables import ENDED, Job, JobStore
+from medveil.service.work.jobs import Jobs
+from medveil.service.work.journal import Journal
+from medveil.service.work.receiving import receiving
+from medveil.service.work.record_sealer import RecordSealer
 from mpc.query import Query
 from wire.canonical import decode
 

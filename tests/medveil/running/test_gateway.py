@@ -12,6 +12,7 @@ from ledger.contracts.grants import GrantState, grant_key
 from ledger.engines.engine import Cursor
 from ledger.reading import Selection
 from ledger.receipts import verify_receipt
+from medveil.service import gateway as gateway_module
 from wire.errors import Refused, Unavailable
 
 START = 1_700_000_000_000
@@ -121,5 +122,32 @@ def test_a_sequencer_that_was_away(consortium: Any) -> None:
                     assert await gateways[name].follows()
             finally:
                 await again.stop()
+
+    asyncio.run(test())
+
+
+def test_a_gateway_whose_database_another_process_has_ends(consortium: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for a moment, nor while the database cannot be reached: then it goes on."""
+    monkeypatch.setattr(gateway_module, "HOLD_SECONDS", 0.05)
+    monkeypatch.setattr(gateway_module, "_LONGEST_WITHOUT", 0.3)
+
+    async def test() -> None:
+        async with consortium.running() as gateways:
+            insurer = gateways["insurer"]
+            codes = iter(
+                ["database.in_use", "database.unreachable", "database.in_use", ""] * 5 + ["database.in_use"] * 99
+            )
+            ended = asyncio.create_task(insurer.followed())
+
+            def keep_held() -> None:
+                if code := next(codes):
+                    raise Unavailable(code, place="here", retry_after=5)
+                assert not ended.done()
+
+            monkeypatch.setattr(insurer.database, "keep_held", keep_held)
+            with pytest.raises(Unavailable) as caught:
+                await asyncio.wait_for(ended, 20)
+            assert caught.value.code == "database.in_use"
+            assert len(list(codes)) < 99  # it had gone on through the first twenty
 
     asyncio.run(test())

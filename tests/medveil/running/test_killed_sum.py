@@ -23,11 +23,8 @@ from ledger.export import verify_export
 from medveil.gateway import granting
 from medveil.gateway.steps import Passing
 from medveil.gateway.tables import keep_layout
-from mpc.budget import split
-from mpc.query import Measure, Query
 from privacy.grants import GrantTerms
-from privacy.local import GroupColumn
-from tests.medveil.conftest import LAYOUT, rows
+from tests.medveil.conftest import LAYOUT, cost_by_ward, rows
 from wire.canonical import encode
 
 from .conftest import Consortium, now
@@ -38,29 +35,6 @@ MEMBERS = {"bureau": "bureau", **dict.fromkeys(HOSPITALS, "hospital"), "research
 RHO = 1_000_000
 BUDGET = 1000 * RHO
 _SCRIPT = Path(__file__).with_name("summing.py")
-
-
-def query() -> Query:
-    return Query(
-        version=1,
-        chain="test-chain",
-        population="stays",
-        roster=HOSPITALS,
-        datasets=tuple(f"stays-{name}" for name in HOSPITALS),
-        measures=(Measure("cost", 0, 100, 1, (0, 50, 100)),),
-        groups=(GroupColumn("ward", ("east", "west"), other=False),),
-        filter=None,
-        purpose="HMB",
-        unit="row",
-        person="",
-        rows_per_person=1,
-        colluders=1,
-        max_rows=100,
-        rho_nano=RHO,
-        split=split(RHO, histogram=True),
-        delta_exponent=6,
-        minimum_group=10,
-    )
 
 
 def terms(hospital: str, **changes: Any) -> GrantTerms:
@@ -110,7 +84,7 @@ async def prepare(consortium: Consortium) -> None:
 def campaign(consortium: Consortium, kills: int, seed: int) -> None:
     asyncio.run(prepare(consortium))
     question = consortium.folder / "query"
-    question.write_bytes(encode(query()))
+    question.write_bytes(encode(cost_by_ward(RHO)))
     chance = random.Random(seed)
     logs = {name: consortium.folder / f"{name}.log" for name in consortium.members}
 

@@ -19,11 +19,13 @@ from ledger.pieces import BLOCKS, write_whole
 from ledger.replicas import FUTURE
 from medveil.cli import app
 from medveil.gateway.accounting import anchor_audit
-from medveil.service.backup import make_backup
+from medveil.service.accounts.people import People
 from medveil.service.gateway import Gateway
-from medveil.service.job_tables import Job, JobStore, Secret
-from medveil.service.restore import Restored, read_mark, restore, write_mark
-from medveil.service.returned import Return
+from medveil.service.home.backup import make_backup
+from medveil.service.home.restore import Restored, read_mark, restore, write_mark
+from medveil.service.home.returned import Return
+from medveil.service.security import security_log
+from medveil.service.work.job_tables import Job, JobStore, Secret
 from privacy.audit import AccessBatch, Use
 from wire.canonical import encode
 from wire.errors import Refused, Unavailable, VerificationError
@@ -230,11 +232,13 @@ def test_jobs_messages_and_sessions_of_the_backup_are_over(consortium: Any, tmp_
                     store.begin(job.id, 2)
                     store.record(job.id, "drawn", b"sealed", 3)
                 if state == "done":
-                    store.end(job.id, 4, "done", "/v1/queries/1")
+                    store.end(job.id, 4, "done", b"asked", "/v1/queries/1")
             await gateways["hospital-1"].organisation.send("insurer", session, grant("unread"))
             async with asyncio.timeout(20):
                 while await gateways["hospital-1"].post.waiting():
                     await asyncio.sleep(0.02)
+            people = People(insurer.database, "insurer", clock=now, rand=secrets.token_bytes)
+            invitation = people.invite_first_admin("root")
             await gateways["regulator"].stop()
             await insurer.organisation.send("regulator", session, grant("not carried yet"))
             await back_up(insurer, tmp_path / "out")
@@ -251,13 +255,19 @@ def test_jobs_messages_and_sessions_of_the_backup_are_over(consortium: Any, tmp_
                     assert store.record_of(job.id, "drawn") is None
                 assert store.get(f"{2:032}").state == "done"
                 assert await insurer.post.waiting() == {}
+                people = People(insurer.database, "insurer", clock=now, rand=secrets.token_bytes)
+                with pytest.raises(Refused) as used:  # it may have been used since
+                    people.accept(invitation, "seven wet lanterns hum")
+                assert used.value.code == "accounts.no_invitation"
+                with insurer.database.reading() as connection:
+                    said = [entry.event for entry in security_log.read(connection)]
+                assert {"tokens.all_revoked", "people.all_sessions_ended"} <= set(said)
                 with pytest.raises(Unavailable):
                     await insurer.organisation.receive(AnchorGrant, session, timeout=0.3)
                 # A job that is begun now is an ordinary one, also over a restart.
                 job = Job(f"{3:032}", "query.ask", "person:anna", "waiting", *(False, 1, 1, 0), *(None,) * 4, 0)
                 store.add(job, Secret(b"sealed", b"seed"), None, 10)
-                await asyncio.sleep(0.5)  # connections that are being made are not cut in the middle
-                await insurer.stop()
+                await insurer.stop()  # at once: connections that are being made are cut in the middle
                 insurer = await consortium.start("insurer")
                 await asyncio.sleep(0.5)
                 assert [one.id for one in JobStore(insurer.database).unfinished()] == [f"{3:032}"]

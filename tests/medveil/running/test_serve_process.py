@@ -21,8 +21,8 @@ import pytest
 from typer.testing import CliRunner
 
 from medveil.cli import app
-from medveil.service.config import FILE, Provider, write_config
-from medveil.service.oidc_setup import CALLBACK
+from medveil.service.accounts.oidc_setup import CALLBACK
+from medveil.service.home.config import FILE, Provider, write_config
 from tests.medveil.service.oidc_provider import CLIENT, SECRET
 from tests.medveil.service.oidc_provider import Provider as OpenId
 

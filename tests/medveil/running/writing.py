@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ledger.contracts import AnchorGrant
 from medveil.service.gateway import Gateway
-from medveil.service.home import Home
+from medveil.service.home.home import Home
 from wire.errors import MedveilError
 
 PASS = "a passphrase of tests"
