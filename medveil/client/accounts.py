@@ -8,7 +8,7 @@ import msgspec
 
 from medveil.client.exchange import Exchange, M, Part, verb
 from medveil.client.frames import Instant, Rows
-from medveil.client.line import Call, fetch, get, post, tell_nothing
+from medveil.client.line import Call, fetch, get, post, tell_nothing, whose
 
 
 class SignedIn(msgspec.Struct, frozen=True):
@@ -59,7 +59,7 @@ class SessionList(Rows, frozen=True):
 
 
 class About(msgspec.Struct, frozen=True):
-    """Whose gateway this is. height: of the latest final block that it has replayed."""
+    """The gateway. organisation: whose it is; height: of the latest final block that it has replayed."""
 
     organisation: str
     version: str
@@ -204,6 +204,11 @@ class Account(Part[M]):
         return (yield from fetch(self._line, get("me"), Me))
 
     @verb
+    def organisation(self) -> Exchange[str]:
+        """Whose gateway this says it is; asked without saying who asks."""
+        return (yield from whose(self._line))
+
+    @verb
     def about(self) -> Exchange[About]:
         """Whose gateway this is."""
         return (yield from fetch(self._line, get("about"), About))
@@ -254,12 +259,12 @@ class People(Part[M]):
 
     @verb
     def set_roles(self, person: str, roles: Sequence[str]) -> Exchange[None]:
-        """These roles and no others, from the next call on."""
+        """These roles and no others. A change ends its sessions; where a role is taken away, its tokens too."""
         yield from tell_nothing(self._line, Call("PUT", ("people", person, "roles"), body={"roles": [*roles]}))
 
     @verb
     def disable(self, person: str) -> Exchange[None]:
-        """Its sessions end and its tokens fail at once."""
+        """Its sessions and tokens end, for good."""
         yield from tell_nothing(self._line, post("people", person, "disable"))
 
     @verb
@@ -274,7 +279,10 @@ class People(Part[M]):
 
     @verb
     def reset(self, person: str, *, codes: bool = False) -> Exchange[Invitation]:
-        """End the password, with all sessions; the new invitation is shown this once. codes: one-time codes too."""
+        """End the password, with all sessions and tokens; the new invitation is shown this once.
+
+        codes: one-time codes too.
+        """
         return (yield from fetch(self._line, post("people", person, "reset", body={"codes": codes}), Invitation))
 
 

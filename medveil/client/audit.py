@@ -104,7 +104,10 @@ class Batches(Rows, frozen=True):
 
 
 class Service(msgspec.Struct, frozen=True):
-    """How the gateway stands. jobs: counts of running and waiting ones."""
+    """How the gateway stands. jobs: counts of running and waiting ones.
+
+    catching_up: it came back from a backup, and cosigns and uses nothing yet.
+    """
 
     organisation: str
     version: str
@@ -116,6 +119,7 @@ class Service(msgspec.Struct, frozen=True):
     started: Instant
     jobs: dict[str, int]
     data_folder: bool
+    catching_up: bool
 
 
 class Audit(Part[M]):
@@ -207,6 +211,9 @@ class ServicePart(Part[M]):
 
     @verb
     def backup(self, *, key: str = "", told: Callable[[Progress], None] | None = None) -> Exchange[Job]:
-        """Have the gateway write a backup of itself while it runs; the job says where."""
+        """Have the gateway write a backup of itself while it runs.
+
+        The job's `result` is its path on the gateway's machine, as gateway.toml has it: relative to the home, or not.
+        """
         job = yield from begin(self._line, post("service", "backup"), key)
         return (yield from wait(self._line, job.job, told))

@@ -4,6 +4,7 @@ Both do the same with each effect and hold nothing besides the connections: when
 an answer that was still open is closed; when the carrier is closed, every connection is. Redirects are not followed
 (a secret would go with them), certificates are always checked, and no variable of the environment leads elsewhere.
 Compressed answers are not asked for and not taken: a few thousand bytes of one can stand for all of the memory.
+An answer is there as a whole within the deadline or not at all; a stream that is followed has none.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ try:
 except ModuleNotFoundError:
     raise Unavailable("client.not_installed") from None
 
+from medveil.client.deadlines import Late, transport, within
+
 _CONNECT_S = 10.0
+_LIMITS = httpx.Limits(max_connections=32, max_keepalive_connections=8, keepalive_expiry=30)
 
 
 class _Ended(Exception):
@@ -78,14 +82,7 @@ class _Walk:
         self._exchange.close()
 
 
-def _settings(tls: ssl.SSLContext, proxy: str) -> dict[str, Any]:
-    return {
-        "verify": tls,
-        "proxy": httpx.Proxy(proxy, ssl_context=tls) if proxy else None,
-        "trust_env": False,
-        "follow_redirects": False,
-        "limits": httpx.Limits(max_connections=32, max_keepalive_connections=8, keepalive_expiry=30),
-    }
+_USUAL: dict[str, Any] = {"trust_env": False, "follow_redirects": False}
 
 
 def _of(client: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
@@ -105,6 +102,8 @@ def _answer(response: httpx.Response, body: bytes) -> Answer:
 
 def _broken(error: Exception) -> Broken:
     """Whether the gateway may have seen the request, by how it failed."""
+    if isinstance(error, Late):
+        return Broken(sent=True, late=True)
     unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
     refused: BaseException | None = error
     while refused is not None and not isinstance(refused, ssl.SSLCertVerificationError):
@@ -119,10 +118,14 @@ def _grown(body: bytearray, chunk: bytes) -> None:
 
 
 class BlockingCarrier(Carrier):
-    """Carries exchanges out where it is called. It may be used by several threads at once."""
+    """Carries exchanges out where it is called. It may be used by several threads at once.
 
-    def __init__(self, tls: ssl.SSLContext, proxy: str = "") -> None:
-        self._http = httpx.Client(**_settings(tls, proxy))
+    deadline: seconds for one whole answer.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, proxy: str, deadline: float) -> None:
+        self._http = httpx.Client(transport=transport(tls, proxy, _LIMITS), **_USUAL)
+        self._deadline = deadline
 
     def run(self, exchange: Exchange[Any]) -> Any:
         """Its result."""
@@ -158,7 +161,7 @@ class BlockingCarrier(Carrier):
                         walk.give(next(opened, None))
                     else:
                         walk.give(self._perform(effect))
-                except httpx.TransportError as error:
+                except (httpx.TransportError, Late) as error:
                     walk.fail(_broken(error))
                 except Exception as error:
                     walk.fail(error)
@@ -171,17 +174,19 @@ class BlockingCarrier(Carrier):
             return effect.task()
         if isinstance(effect, Pause):
             return time.sleep(effect.seconds)
-        response = self._http.send(_of(self._http, effect.request), stream=True)
-        try:
-            return _answer(response, self._read(response))
-        finally:
-            response.close()
+        with within(self._deadline):
+            response = self._http.send(_of(self._http, effect.request), stream=True)
+            try:
+                return _answer(response, self._read(response))
+            finally:
+                response.close()
 
     def _listen(self, request: Request, chunks: contextlib.ExitStack) -> tuple[Answer, Iterator[bytes]]:
-        response = self._http.send(_of(self._http, request), stream=True)
-        chunks.callback(response.close)
-        if response.status_code != 200:
-            return _answer(response, self._read(response)), iter(())
+        with within(self._deadline):
+            response = self._http.send(_of(self._http, request), stream=True)
+            chunks.callback(response.close)
+            if response.status_code != 200:
+                return _answer(response, self._read(response)), iter(())
         _check_plain(response)
         return _answer(response, b""), response.iter_raw()
 
@@ -198,10 +203,15 @@ class BlockingCarrier(Carrier):
 
 
 class AwaitingCarrier(Carrier):
-    """Carries exchanges out in the event loop that awaits them. Work is done in a thread."""
+    """Carries exchanges out in the event loop that awaits them. Work is done in a thread.
 
-    def __init__(self, tls: ssl.SSLContext, proxy: str = "") -> None:
-        self._http = httpx.AsyncClient(**_settings(tls, proxy))
+    deadline: seconds for one whole answer.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, proxy: str, deadline: float) -> None:
+        via = httpx.Proxy(proxy, ssl_context=tls if proxy.startswith("https:") else None) if proxy else None
+        self._http = httpx.AsyncClient(verify=tls, proxy=via, limits=_LIMITS, **_USUAL)
+        self._deadline = deadline
 
     async def run(self, exchange: Exchange[Any]) -> Any:
         """Its result."""
@@ -239,7 +249,7 @@ class AwaitingCarrier(Carrier):
                         walk.give(await anext(opened, None))
                     else:
                         walk.give(await self._perform(effect))
-                except httpx.TransportError as error:
+                except (httpx.TransportError, Late) as error:
                     walk.fail(_broken(error))
                 except Exception as error:
                     walk.fail(error)
@@ -252,17 +262,19 @@ class AwaitingCarrier(Carrier):
             return await asyncio.to_thread(effect.task)
         if isinstance(effect, Pause):
             return await asyncio.sleep(effect.seconds)
-        response = await self._http.send(_of(self._http, effect.request), stream=True)
-        try:
-            return _answer(response, await self._read(response))
-        finally:
-            await response.aclose()
+        async with _within(self._deadline):
+            response = await self._http.send(_of(self._http, effect.request), stream=True)
+            try:
+                return _answer(response, await self._read(response))
+            finally:
+                await response.aclose()
 
     async def _listen(self, request: Request, chunks: contextlib.AsyncExitStack) -> tuple[Answer, AsyncIterator[bytes]]:
-        response = await self._http.send(_of(self._http, request), stream=True)
-        chunks.push_async_callback(response.aclose)
-        if response.status_code != 200:
-            return _answer(response, await self._read(response)), _nothing()
+        async with _within(self._deadline):
+            response = await self._http.send(_of(self._http, request), stream=True)
+            chunks.push_async_callback(response.aclose)
+            if response.status_code != 200:
+                return _answer(response, await self._read(response)), _nothing()
         _check_plain(response)
         return _answer(response, b""), response.aiter_raw()
 
@@ -276,6 +288,16 @@ class AwaitingCarrier(Carrier):
     async def close(self) -> None:
         """Close every connection."""
         await self._http.aclose()
+
+
+@contextlib.asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    """What is awaited inside takes no longer. Raises Late."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise Late from None
 
 
 async def _nothing() -> AsyncIterator[bytes]:

@@ -4,9 +4,9 @@
         release = client.queries.ask(question)
         release.to_pandas()
 
-Both have the same parts with the same methods, defined once: `AsyncClient`'s are awaited. Every receipt and every
-release is verified on arrival by the pinned trust file: one that does not hold raises VerificationError and is never
-returned.
+Both are made alike and have the same parts with the same methods, defined once: `AsyncClient`'s are awaited. Every
+receipt and every release is verified on arrival by the pinned trust file: one that does not hold raises
+VerificationError and is never returned.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import secrets
 import ssl
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from medveil.client.accounts import Account, People, SecurityLog, Tokens
 from medveil.client.audit import Audit, Evidence, ServicePart
@@ -27,7 +27,7 @@ from medveil.client.datasets import Datasets, Populations
 from medveil.client.exchange import Awaiting, Blocking, Carrier, M
 from medveil.client.grants import Grants
 from medveil.client.jobs import Jobs
-from medveil.client.line import Line
+from medveil.client.line import DEADLINE, Line
 from medveil.client.pinned import Pinned
 from medveil.client.queries import Queries
 from wire.errors import Unavailable
@@ -35,16 +35,55 @@ from wire.errors import Unavailable
 if TYPE_CHECKING:
     from wire.checkpoint import TrustFile
 
+C = TypeVar("C", bound=Carrier)
+
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
 
 
-class _Gateway(Generic[M]):
-    """The parts of the API, over one line and one carrier."""
+class _Gateway(Generic[M, C]):
+    """Both clients: how one is made, and the parts of the API over one line and one carrier.
 
-    def __init__(self, line: Line, carrier: Carrier) -> None:
-        self._line = line
+    gateway: its address, ``https://host[:port]``; plain HTTP for this machine alone. who: `Session`, `Program`, or
+    None to sign in or accept an invitation. trust: the trust file ``consortium.json`` that was pinned, or its path;
+    whatever writes or releases needs it. keep_trust: write proven changes of members back to that path. ca: path of
+    the certificate authority that the gateway's certificate is of, if it is not one of the system's. proxy: address
+    of an HTTP proxy. language: of sentences, "en" or "zh". clock: ms UTC; rand: random bytes.
+    organisation: whose gateway this must be: another one gets no secret, and what another one wrote is no answer.
+    deadline: seconds that one answer may take, from the call to its last byte; a job is followed for as long as it
+    goes on.
+
+    Raises Refused (an address that cannot be used), Unavailable and DecodeError (files).
+    """
+
+    def __init__(
+        self,
+        gateway: str,
+        who: Session | Program | None = None,
+        *,
+        trust: TrustFile | str | Path | None = None,
+        keep_trust: bool = False,
+        ca: str | Path = "",
+        proxy: str = "",
+        language: str = "en",
+        clock: Clock = _now,
+        rand: Rand = secrets.token_bytes,
+        organisation: str = "",
+        deadline: float = DEADLINE,
+    ) -> None:
+        line = Line(
+            gateway,
+            who,
+            _pinned(trust, keep_trust),
+            language=language,
+            clock=clock,
+            rand=rand,
+            organisation=organisation,
+            deadline=deadline,
+        )
+        carrier = self._carried(_tls(ca), proxy, deadline)
+        self._line, self._carrier = line, carrier
         self.account: Account[M] = Account(line, carrier)
         self.people: People[M] = People(line, carrier)
         self.tokens: Tokens[M] = Tokens(line, carrier)
@@ -65,6 +104,24 @@ class _Gateway(Generic[M]):
         self.evidence: Evidence[M] = Evidence(line, carrier)
         self.service: ServicePart[M] = ServicePart(line, carrier)
 
+    @staticmethod
+    def _carried(tls: ssl.SSLContext, proxy: str, deadline: float) -> C:
+        raise NotImplementedError
+
+    @classmethod
+    def of_program(cls, file: str | Path, *, language: str = "en", deadline: float = DEADLINE) -> Self:
+        """The client of the program whose file this is (`medveil.client.credentials`)."""
+        read = read_program(Path(file))
+        return cls(
+            read.gateway,
+            read.program,
+            trust=read.trust or None,
+            ca=read.ca,
+            language=language,
+            organisation=read.organisation,
+            deadline=deadline,
+        )
+
     @property
     def gateway(self) -> str:
         """Where the gateway is: ``https://host[:port]``."""
@@ -79,43 +136,12 @@ class _Gateway(Generic[M]):
         return f"{type(self).__name__}({self._line.origin!r})"
 
 
-class Client(_Gateway[Blocking]):
-    """A gateway's client that blocks. It may be used by several threads at once.
+class Client(_Gateway[Blocking, BlockingCarrier]):
+    """A gateway's client that blocks. It may be used by several threads at once."""
 
-    gateway: its address, ``https://host[:port]``; plain HTTP for this machine alone. who: `Session`, `Program`, or
-    None to sign in or accept an invitation. trust: the trust file ``consortium.json`` that was pinned, or its path;
-    whatever writes or releases needs it. keep_trust: write proven changes of members back to that path. ca: path of
-    the certificate authority that the gateway's certificate is of, if it is not one of the system's. proxy: address
-    of an HTTP proxy. language: of sentences, "en" or "zh". clock: ms UTC; rand: random bytes.
-    organisation: whose gateway this must be: what another one wrote is then no answer to what was asked of this one.
-
-    Raises Refused (an address that cannot be used), Unavailable and DecodeError (files).
-    """
-
-    def __init__(
-        self,
-        gateway: str,
-        who: Session | Program | None = None,
-        *,
-        trust: TrustFile | str | Path | None = None,
-        keep_trust: bool = False,
-        ca: str | Path = "",
-        proxy: str = "",
-        language: str = "en",
-        clock: Clock = _now,
-        rand: Rand = secrets.token_bytes,
-        organisation: str = "",
-    ) -> None:
-        pinned = _pinned(trust, keep_trust)
-        line = Line(gateway, who, pinned, language=language, clock=clock, rand=rand, organisation=organisation)
-        self._carrier = BlockingCarrier(_tls(ca), proxy)
-        super().__init__(line, self._carrier)
-
-    @classmethod
-    def of_program(cls, file: str | Path, *, language: str = "en") -> Client:
-        """The client of the program whose file this is (`medveil.client.credentials`)."""
-        read = read_program(Path(file))
-        return cls(read.gateway, read.program, trust=read.trust or None, ca=read.ca, language=language)
+    @staticmethod
+    def _carried(tls: ssl.SSLContext, proxy: str, deadline: float) -> BlockingCarrier:
+        return BlockingCarrier(tls, proxy, deadline)
 
     def close(self) -> None:
         """Close every connection. Jobs go on at the gateway."""
@@ -129,36 +155,15 @@ class Client(_Gateway[Blocking]):
         self.close()
 
 
-class AsyncClient(_Gateway[Awaiting]):
-    """A gateway's client in an event loop. Arguments as of `Client`.
+class AsyncClient(_Gateway[Awaiting, AwaitingCarrier]):
+    """A gateway's client in an event loop.
 
     Whoever is cancelled leaves no connection and no task behind; a job that was begun goes on at the gateway.
     """
 
-    def __init__(
-        self,
-        gateway: str,
-        who: Session | Program | None = None,
-        *,
-        trust: TrustFile | str | Path | None = None,
-        keep_trust: bool = False,
-        ca: str | Path = "",
-        proxy: str = "",
-        language: str = "en",
-        clock: Clock = _now,
-        rand: Rand = secrets.token_bytes,
-        organisation: str = "",
-    ) -> None:
-        pinned = _pinned(trust, keep_trust)
-        line = Line(gateway, who, pinned, language=language, clock=clock, rand=rand, organisation=organisation)
-        self._carrier = AwaitingCarrier(_tls(ca), proxy)
-        super().__init__(line, self._carrier)
-
-    @classmethod
-    def of_program(cls, file: str | Path, *, language: str = "en") -> AsyncClient:
-        """The client of the program whose file this is (`medveil.client.credentials`)."""
-        read = read_program(Path(file))
-        return cls(read.gateway, read.program, trust=read.trust or None, ca=read.ca, language=language)
+    @staticmethod
+    def _carried(tls: ssl.SSLContext, proxy: str, deadline: float) -> AwaitingCarrier:
+        return AwaitingCarrier(tls, proxy, deadline)
 
     async def aclose(self) -> None:
         """Close every connection. Jobs go on at the gateway."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,15 +11,15 @@ import msgspec
 
 from medveil.client.exchange import Exchange, M, Part, verb
 from medveil.client.frames import Instant, Rows
-from medveil.client.jobs import Job, Progress, begin, wait
+from medveil.client.jobs import Progress, begin, wait
 from medveil.client.line import fetch, get, octets, post
 from medveil.client.pinned import believe, follow_members
 from medveil.client.written import Written, receipt_of, write
-from wire.errors import Refused, VerificationError
+from wire.errors import DecodeError, Refused, VerificationError
 
 if TYPE_CHECKING:
     from ledger.receipts import Receipt
-    from medveil.service.cards import MemberCard
+    from medveil.service.home.cards import MemberCard
     from wire.checkpoint import TrustFile
 
 
@@ -33,8 +34,42 @@ class Member(msgspec.Struct, frozen=True):
     keys: dict[str, str]
 
 
+class Rotation(msgspec.Struct, frozen=True):
+    """New keys of one's organisation, announced. block: the first one under them, by the gateway's word."""
+
+    job: str
+    block: int
+
+
+class OpenVote(msgspec.Struct, frozen=True):
+    """A vote on a member that is not decided. about: admission, removal, suspension or restoration.
+
+    application: digest of the application that is voted for, or empty. needed: how many votes decide.
+    """
+
+    about: str
+    organisation: str
+    application: str
+    voters: tuple[str, ...]
+    needed: int
+
+
+class PendingChange(msgspec.Struct, frozen=True):
+    """A change that is decided and not in force yet. about: admission, removal or rotation (of keys).
+
+    block: the first one with it, which is made when somebody writes.
+    """
+
+    about: str
+    organisation: str
+    block: int
+
+
 class MemberList(Rows, frozen=True):
-    """The members, as the gateway's replica has them at `height`: its word. k: how many make a head final."""
+    """The members, as the gateway's replica has them at `height`: its word. k: how many make a head final.
+
+    votes: on members, not decided yet; changes: decided, and not in force yet.
+    """
 
     members: tuple[Member, ...]
     chain: str
@@ -42,6 +77,8 @@ class MemberList(Rows, frozen=True):
     height: int
     k: int
     sequencer: str
+    votes: tuple[OpenVote, ...] = ()
+    changes: tuple[PendingChange, ...] = ()
 
     def rows(self) -> tuple[Member, ...]:
         """The members."""
@@ -102,7 +139,7 @@ class Members(Part[M]):
 
     @verb
     def list(self) -> Exchange[MemberList]:
-        """Who belongs to the consortium."""
+        """Who belongs to the consortium, votes on members, and what is decided and not in force yet."""
         return (yield from fetch(self._line, get("members"), MemberList))
 
     @verb
@@ -146,14 +183,18 @@ class Members(Part[M]):
     @verb
     def rotate(
         self, *, notice: int | None = None, key: str = "", told: Callable[[Progress], None] | None = None
-    ) -> Exchange[Job]:
+    ) -> Exchange[Rotation]:
         """Have this organisation's gateway draw new keys of all five uses and announce them; waits until they stand
         announced. notice: how many blocks ahead they are announced; None: as many as the gateway thinks right.
         """
         job = yield from begin(
             self._line, post("members", "rotation", body={} if notice is None else {"notice": notice}), key
         )
-        return (yield from wait(self._line, job.job, told))
+        done = yield from wait(self._line, job.job, told)
+        before = re.fullmatch(r"/v1/members/handovers\?after=([0-9]{1,18})", done.result or "")
+        if before is None:
+            raise DecodeError("client.unexpected_answer")
+        return Rotation(done.job, int(before[1]) + 1)
 
     @verb
     def leave(self) -> Exchange[Written]:
@@ -165,8 +206,8 @@ class Members(Part[M]):
 
 def _checked(data: bytes, trust: TrustFile, fingerprint: str) -> MemberCard:
     """The card that `data` is, if it is for this consortium and the one that was read out."""
-    from medveil.service.cards import MemberCard, check_card
-    from medveil.service.cards import fingerprint as fingerprint_of
+    from medveil.service.home.cards import MemberCard, check_card
+    from medveil.service.home.cards import fingerprint as fingerprint_of
     from wire import evidence
     from wire.errors import DecodeError
 

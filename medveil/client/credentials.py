@@ -47,7 +47,7 @@ class Program:
 
         Made anew for each try: a signature works once.
         """
-        from medveil.service.signed_request import PlainRequest, needs_signature, sign_request
+        from medveil.service.accounts.signed_request import PlainRequest, needs_signature, sign_request
 
         who = ("authorization", f"Bearer {self.token}")
         if not needs_signature(request.method):
@@ -63,21 +63,26 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
     ca: str = ""
     trust: str = ""
+    organisation: str = ""
 
 
 @dataclass(frozen=True)
 class ProgramFile:
-    """What a program needs to call one gateway. ca, trust: paths, or empty."""
+    """What a program needs to call one gateway. ca, trust: paths, or empty; organisation: whose it is, or empty."""
 
     gateway: str
     program: Program
     ca: str
     trust: str
+    organisation: str
 
 
-def write_program(path: Path, gateway: str, token: str, seed: bytes, *, ca: str = "", trust: str = "") -> None:
+def write_program(
+    path: Path, gateway: str, token: str, seed: bytes, *, ca: str = "", trust: str = "", organisation: str = ""
+) -> None:
     """Write a program's file, readable by its owner alone. Raises Refused if it exists, Unavailable (disk)."""
-    write_private(path, msgspec.json.encode(_File(1, gateway, token, seed.hex(), ca, trust)) + b"\n", new=True)
+    file = _File(1, gateway, token, seed.hex(), ca, trust, organisation)
+    write_private(path, msgspec.json.encode(file) + b"\n", new=True)
 
 
 def read_program(path: Path) -> ProgramFile:
@@ -89,7 +94,7 @@ def read_program(path: Path) -> ProgramFile:
             raise ValueError("not a program's file")
     except (msgspec.MsgspecError, ValueError, RecursionError):
         raise DecodeError("client.bad_file", file=str(path)) from None
-    return ProgramFile(file.gateway, Program(file.token, Signer(seed)), file.ca, file.trust)
+    return ProgramFile(file.gateway, Program(file.token, Signer(seed)), file.ca, file.trust, file.organisation)
 
 
 def read_private(path: Path) -> bytes:

@@ -34,7 +34,10 @@ class Budget(msgspec.Struct, frozen=True):
 
 
 class Population(msgspec.Struct, frozen=True):
-    """A population now. owner: whether this organisation is one of its owners."""
+    """A population now. owner: whether this organisation is one of its owners.
+
+    awaited: owners that have not voted for the budget that was voted for last.
+    """
 
     population: str
     unit: str
@@ -46,6 +49,7 @@ class Population(msgspec.Struct, frozen=True):
     datasets: tuple[str, ...]
     budget: Budget
     votes: tuple[Vote, ...]
+    awaited: tuple[str, ...] = ()
 
 
 class PopulationList(Rows, frozen=True):
@@ -67,10 +71,20 @@ class Source(msgspec.Struct, frozen=True):
     population: str
 
 
+class BadSource(msgspec.Struct, frozen=True):
+    """A folder of which nothing can be loaded. detail, fix: why, and what to do."""
+
+    source: str
+    code: str
+    detail: str
+    fix: str
+
+
 class SourceList(Rows, frozen=True):
-    """Tables that can be loaded."""
+    """Tables that can be loaded. bad: folders of which none can."""
 
     sources: tuple[Source, ...]
+    bad: tuple[BadSource, ...] = ()
 
     def rows(self) -> tuple[Source, ...]:
         """The tables."""

@@ -91,13 +91,15 @@ Exchange = Generator[Effect, Any, T]
 class Broken(Exception):
     """A request or a stream that did not come to its end. sent: whether the gateway may have seen the request.
 
-    trusted: False where the other side's certificate does not hold: that is no matter of trying again.
+    trusted: False where the other side's certificate does not hold; late: True where the time for the whole answer
+    was over: neither is a matter of trying again.
     """
 
-    def __init__(self, *, sent: bool, trusted: bool = True) -> None:
+    def __init__(self, *, sent: bool, trusted: bool = True, late: bool = False) -> None:
         super().__init__("the connection broke" if sent else "no connection")
         self.sent = sent
         self.trusted = trusted
+        self.late = late
 
 
 class Blocking:

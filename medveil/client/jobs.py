@@ -184,7 +184,7 @@ def follow(line: Line, job: str, after: int, told: Callable[[Progress], None] | 
             if error is None and without >= PATIENCE:  # streams that end with nothing in them
                 raise Unavailable("client.unreachable", address=line.origin)
         except Broken as broken:
-            if not broken.trusted or without >= PATIENCE:
+            if not broken.trusted or broken.late or without >= PATIENCE:
                 raise out_of_reach(line, call, broken) from None
         if error is not None:
             wait_s = error.retry_after if isinstance(error, Unavailable) else 0

@@ -8,6 +8,7 @@ again by their Idempotency-Key, and any call that cannot have reached it. All ot
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -19,12 +20,15 @@ from medveil.client.exchange import Answer, Broken, Exchange, Listen, Pause, Req
 from medveil.client.pinned import Pinned
 from medveil.client.told import error_of
 from wire.errors import DecodeError, MedveilError, Refused, Unavailable, VerificationError
+from wire.identifiers import Name
 
 S = TypeVar("S")
 
 TRIES = 4
 LONGEST_PAUSE = 30
 """Seconds: who is to wait longer is told so."""
+DEADLINE = 300.0
+"""Seconds that one answer may take, from the call to its last byte, if nobody says otherwise."""
 _SECONDS = 60.0
 _WRITING_SECONDS = 180.0  # an envelope is final when k members have cosigned it
 
@@ -62,7 +66,10 @@ def post(*parts: str, body: Any = None, key: str = "") -> Call:
 
 
 class Line:
-    """One gateway, one caller. Raises Refused for an address that would carry secrets in the clear, or is none."""
+    """One gateway, one caller. known: whether it has said whose it is, where that matters.
+
+    Raises Refused for an address that would carry secrets in the clear, or is none.
+    """
 
     def __init__(
         self,
@@ -74,7 +81,11 @@ class Line:
         clock: Clock,
         rand: Rand,
         organisation: str = "",
+        deadline: float = DEADLINE,
     ) -> None:
+        if not 0 < deadline < math.inf:
+            raise ValueError("a deadline is a number of seconds above 0")
+        self.deadline = deadline
         self.origin = origin_of(gateway)
         self.organisation = organisation
         self.who = who
@@ -82,10 +93,11 @@ class Line:
         self.clock = clock
         self.rand = rand
         self.closed = False
+        self.known = not organisation
         self._language = "zh-Hans, en;q=0.5" if language == "zh" else "en"
 
-    def request(self, call: Call, **more: str) -> Request:
-        """The request of a call, signed if a program makes it. more: further header fields."""
+    def request(self, call: Call, more: Mapping[str, str] = {}, *, named: bool = True) -> Request:
+        """The request of a call, signed if a program makes it. named: say who calls; more: further header fields."""
         if self.closed:
             raise ValueError("this client is closed")
         path = "/".join(quote(part, safe="-._~") for part in ("v1", *call.parts))
@@ -100,7 +112,7 @@ class Line:
         fields += [(name.replace("_", "-"), value) for name, value in more.items()]
         seconds = _SECONDS if call.method == "GET" else _WRITING_SECONDS
         plain = Request(call.method, f"{self.origin}/{path}{query}", tuple(fields), content, seconds)
-        if self.who is None:
+        if self.who is None or not named:
             return plain
         return plain._replace(headers=(*plain.headers, *self.who.fields(plain, self.clock, self.rand)))
 
@@ -134,15 +146,42 @@ def _text(value: object) -> str:
 
 
 def ask(line: Line, call: Call) -> Exchange[Answer]:
-    """The answer of a call, of status 2xx. Raises what the gateway tells, or Unavailable."""
+    """The answer of a call, of status 2xx. Raises what the gateway tells, or Unavailable.
+
+    Before the first one, where the caller said whose gateway this is: VerificationError if another answers.
+    """
+    if not line.known:
+        yield from _check_whose(line)
+    return (yield from _ask(line, call))
+
+
+class _Whose(msgspec.Struct, frozen=True):
+    organisation: Name
+
+
+def whose(line: Line) -> Exchange[str]:
+    """The organisation whose gateway this says it is, asked without saying who asks."""
+    return shaped((yield from _ask(line, get("organisation"), named=False)).body, _Whose).organisation
+
+
+def _check_whose(line: Line) -> Exchange[None]:
+    found = yield from whose(line)
+    if found != line.organisation:
+        raise VerificationError(
+            "client.other_gateway", address=line.origin, organisation=line.organisation, found=found
+        )
+    line.known = True
+
+
+def _ask(line: Line, call: Call, *, named: bool = True) -> Exchange[Answer]:
     tried = 0
     while True:
         tried += 1
         try:
-            answer: Answer = yield Send(line.request(call))
+            answer: Answer = yield Send(line.request(call, named=named))
         except Broken as broken:
             again, pause = tried < TRIES and (call.repeatable or not broken.sent), 0.2 * 2**tried
-            if not again or not broken.trusted:
+            if not again or not broken.trusted or broken.late:
                 raise out_of_reach(line, call, broken) from None
         else:
             if 200 <= answer.status < 300:
@@ -165,6 +204,8 @@ def out_of_reach(line: Line, call: Call, broken: Broken) -> MedveilError:
         return Unavailable("client.not_trusted", address=line.origin)
     if broken.sent and not call.repeatable:
         return Unavailable("client.unknown_outcome", address=line.origin)
+    if broken.late:
+        return Unavailable("client.too_slow", address=line.origin, seconds=math.ceil(line.deadline))
     return Unavailable("client.unreachable", address=line.origin)
 
 
@@ -203,5 +244,7 @@ def octets(line: Line, call: Call) -> Exchange[bytes]:
 
 def listen(line: Line, call: Call, **more: str) -> Exchange[Answer]:
     """The answer of a call that streams, kept open if it is 200. Raises Broken; other answers are the caller's."""
-    answer: Answer = yield Listen(line.request(call, **more))
+    if not line.known:
+        yield from _check_whose(line)
+    answer: Answer = yield Listen(line.request(call, more))
     return answer

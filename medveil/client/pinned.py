@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import threading
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,15 +60,16 @@ class Pinned:
             return self._trust
 
 
-def believe(line: Line, receipts: list[Receipt]) -> Exchange[TrustFile]:
-    """Verify receipts by the pinned trust file, following changes of members if need be; returns it as it is then.
+def believe(line: Line, evidence: Sequence[Receipt | ProvenValue]) -> Exchange[TrustFile]:
+    """Verify receipts and proven values by the pinned trust file, following changes of members if need be; returns it
+    as it is then.
 
-    Raises VerificationError or QuorumNotMet for a receipt that does not hold, Refused without a trust file.
+    Raises VerificationError or QuorumNotMet for one that does not hold, Refused without a trust file.
     """
     while True:
         trust = line.pinned.needed()
         try:
-            yield Work(partial(_verify, receipts, trust))
+            yield Work(partial(_verify, evidence, trust))
         except (VerificationError, QuorumNotMet) as error:
             try:
                 followed = yield from follow_members(line)
@@ -79,11 +81,14 @@ def believe(line: Line, receipts: list[Receipt]) -> Exchange[TrustFile]:
             return trust
 
 
-def _verify(receipts: list[Receipt], trust: TrustFile) -> None:
-    from ledger.receipts import verify_receipt
+def _verify(evidence: Sequence[Receipt | ProvenValue], trust: TrustFile) -> None:
+    from ledger.receipts import Receipt, verify_receipt, verify_value
 
-    for receipt in receipts:
-        verify_receipt(receipt, trust)
+    for one in evidence:
+        if isinstance(one, Receipt):
+            verify_receipt(one, trust)
+        else:
+            verify_value(one, trust)
 
 
 def follow_members(line: Line) -> Exchange[bool]:
@@ -99,7 +104,7 @@ def follow_members(line: Line) -> Exchange[bool]:
         page = yield from fetch(line, get("members", "handovers", after=known), _Handovers)
         if not page.handovers:
             break
-        found = [_handover(text) for text in page.handovers]
+        found = [proven_of(text) for text in page.handovers]
         trust = yield Work(partial(line.pinned.grow, found))
         if trust.latest.from_height <= known:
             break
@@ -107,7 +112,8 @@ def follow_members(line: Line) -> Exchange[bool]:
     return grown
 
 
-def _handover(text: str) -> ProvenValue:
+def proven_of(text: str) -> ProvenValue:
+    """A proven value from its canonical bytes in base64, not yet verified. Raises DecodeError."""
     from ledger.receipts import ProvenValue
     from wire.canonical import decode
 

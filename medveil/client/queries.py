@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -13,9 +13,16 @@ from medveil.client.filters import AnyFilter, as_json
 from medveil.client.frames import Instant, Rows
 from medveil.client.jobs import Job, Progress, begin, wait
 from medveil.client.line import Line, fetch, get, octets, post, same
-from medveil.client.pinned import believe, bytes_of
-from medveil.client.releases import Asked, Released, check_release
+from medveil.client.pinned import believe, bytes_of, proven_of
+from medveil.client.releases import Asked, Released, check_new, check_release
 from medveil.client.written import receipt_of
+
+if TYPE_CHECKING:
+    from ledger.receipts import Receipt
+
+
+_CLOCKS_MS = 5 * 60 * 1000
+"""By how much this machine's clock may be ahead of the ledger's."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +183,10 @@ class _Receipts(msgspec.Struct, frozen=True):
     receipts: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)]
 
 
+class _Proofs(msgspec.Struct, frozen=True):
+    proofs: Annotated[tuple[str, ...], msgspec.Meta(max_length=2000)]
+
+
 class Queries(Part[M]):
     """``/v1/queries``."""
 
@@ -196,18 +207,32 @@ class Queries(Part[M]):
     ) -> Exchange[Released]:
         """Ask, wait, verify: returns what was released. told: called with each progress; key: so that it is asked
         once. Raises BudgetExhausted, ConsentDenied, ProtocolAbort, ...; VerificationError for a release that does
-        not hold, or answers another question.
+        not hold, answers another question or, without a key, the same one as it was asked earlier.
         """
         self._line.pinned.needed()
+        began = self._line.clock()
         job = yield from begin(self._line, post("queries", body=_body(question)), key)
         done = yield from wait(self._line, job.job, told)
-        return (yield from _released(self._line, done.name, _asked(question)))
+        released = yield from _released(self._line, done.name, _asked(question))
+        if not key:
+            receipts = yield from _receipts(self._line, released.query)
+            check_new(released, receipts, began - _CLOCKS_MS)
+        return released
 
     @verb
     def release(self, query: str, *, question: Question | None = None) -> Exchange[Released]:
-        """What was released of a query of this organisation's, verified; also that it answers `question`, if given."""
+        """What was released of a query of this organisation's, verified; also that it answers `question`, if given.
+
+        Without one, what was asked is as the release says: look at ``release.query``.
+        """
         self._line.pinned.needed()
         return (yield from _released(self._line, query, _asked(question) if question else None))
+
+    @verb
+    def receipts(self, query: str) -> Exchange[tuple[Receipt, ...]]:
+        """The receipts of what this organisation wrote about a query, verified, in the ledger's order."""
+        self._line.pinned.needed()
+        return (yield from _receipts(self._line, query))
 
     @verb
     def list(self) -> Exchange[QueryList]:
@@ -235,10 +260,17 @@ def _asked(question: Question) -> Asked:
     return Asked(**said | {name: tuple(said[name]) for name in ("sites", "datasets", "edges", "by")})
 
 
+def _receipts(line: Line, query: str) -> Exchange[tuple[Receipt, ...]]:
+    told = yield from fetch(line, get("queries", query, "receipts"), _Receipts)
+    found = [receipt_of(bytes_of(text)) for text in told.receipts]
+    yield from believe(line, found)
+    return tuple(found)
+
+
 def _released(line: Line, query: str, asked: Asked | None) -> Exchange[Released]:
     data = yield from octets(line, get("queries", query, "evidence"))
-    kept = yield from fetch(line, get("queries", query, "receipts"), _Receipts)
-    receipts = [receipt_of(bytes_of(text)) for text in kept.receipts]
-    trust = yield from believe(line, receipts)
-    released: Released = yield Work(partial(check_release, query, data, receipts, trust, asked))
+    shown = yield from fetch(line, get("queries", query, "proofs"), _Proofs)
+    proofs = [proven_of(text) for text in shown.proofs]
+    trust = yield from believe(line, proofs)
+    released: Released = yield Work(partial(check_release, query, data, proofs, trust, asked))
     return released

@@ -1,11 +1,10 @@
-"""A release, checked when it arrives: its totals are those that the ledger's receipts prove, its numbers follow.
+"""A release, checked when it arrives: its totals are those that the ledger proves, its numbers follow.
 
-    receipt of queries.propose   ->  salted hash, population, roster, cost: the query that was approved
-    receipts of queries.release  ->  totals and blinding of each phase
+    proven values of the ledger  ->  the query's salted hash, population, roster, cost; each phase's commitments, totals
+                                     and blinding; the budget before; what the population and its tables declare
     the release                  ->  query and salt behind the hash; every number worked out again from the totals
 
-Two things are the gateway's word here, and are checked by ``medveil verify`` on an evidence folder: each site's
-commitment (that they add up to the totals is checked), and the budget's state before the query.
+What sites say about their tables beside the numbers (`notes`) is nobody's but theirs, and comes by the gateway's word.
 """
 
 from __future__ import annotations
@@ -16,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from medveil.client.declared import Declared, check_declared
 from medveil.client.frames import table
+from wire.dates import format_instant
 from wire.errors import Refused, VerificationError
 
 if TYPE_CHECKING:
-    from ledger.receipts import Receipt
+    from ledger.receipts import ProvenValue, Receipt
     from mpc.query import Query
     from mpc.release import Estimate, Release
     from wire.checkpoint import TrustFile
@@ -47,16 +48,21 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Released:
-    """A release that was verified. query: its handle, hex; release: all of it; receipts: what it was checked by.
+    """A release that was verified. query: its handle, hex; release: all of it; declared: what the ledger says besides.
 
-    data: its canonical bytes: a file of these is evidence for ``medveil verify``.
+    data: its canonical bytes; proofs: what they were checked by. asked: whether they were also checked to answer a
+    question that the caller gave.
     """
 
-    def __init__(self, query: str, release: Release, data: bytes, receipts: Sequence[Receipt]) -> None:
+    def __init__(
+        self, query: str, release: Release, data: bytes, proofs: Sequence[ProvenValue], declared: Declared, asked: bool
+    ) -> None:
         self.query = query
+        self.declared = declared
+        self.asked = asked
         self.release = release
         self.data = data
-        self.receipts = tuple(receipts)
+        self.proofs = tuple(proofs)
 
     def to_pandas(self) -> Any:
         """One row a group, hidden ones too: count, mean, sd, bins, each with its 95 percent noise interval.
@@ -96,15 +102,13 @@ def _numbers(name: str, estimate: Estimate) -> dict[str, float | None]:
 
 
 def check_release(
-    query: str, data: bytes, receipts: Sequence[Receipt], trust: TrustFile, asked: Asked | None
+    query: str, data: bytes, proofs: Sequence[ProvenValue], trust: TrustFile, asked: Asked | None
 ) -> Released:
-    """The release in `data`, if it is that of `query` and holds. receipts: of what was written about it, each verified.
+    """The release in `data`, if it is that of `query` and holds. proofs: of what the ledger says of it, each verified.
 
     asked: the question, if it is known: then the release must answer it. Raises VerificationError, DecodeError.
     """
-    from ledger.contracts import queries
-    from ledger.envelope import open_envelope
-    from mpc.release import Board, Release, verify_release
+    from mpc.release import Release
     from wire.canonical import decode
 
     release = decode(Release, data)
@@ -112,43 +116,32 @@ def check_release(
         raise _differs(query, "handle")
     if release.query.chain != trust.chain:
         raise _differs(query, "chain")
-    proposed: queries.ProposeQuery | None = None
-    opened: dict[int, queries.Release] = {}
-    for receipt in receipts:
-        ops = open_envelope(receipt.envelope).envelope.ops
-        for op, result in zip(ops, receipt.result.ops, strict=False):
-            if result.code:
-                continue
-            if isinstance(op, queries.ProposeQuery) and op.query == release.handle:
-                proposed = op
-            elif isinstance(op, queries.Release) and op.query == release.handle:
-                opened[op.phase] = op
-    if proposed is None:
-        raise VerificationError("client.no_proof", query=query, what="queries.propose")
-    for record in release.phases:
-        found = opened.get(record.phase)
-        if found is None:
-            raise VerificationError("client.no_proof", query=query, what=f"queries.release {record.phase}")
-        if (record.opened.totals, record.opened.blinding) != (found.totals, found.blinding):
-            raise _differs(query, "totals")
-    if len(release.phases) != proposed.phases:
-        raise _differs(query, "phases")
-    board = Board(
-        query=release.handle,
-        query_hash=proposed.salted_hash,
-        population=proposed.population,
-        roster=proposed.roster,
-        rho_nano=proposed.rho_nano,
-        phases=release.phases,
-        budget_before_nano=release.budget_before_nano,
-        budget_after_nano=release.budget_after_nano,
-    )
-    if board.budget_before_nano - board.budget_after_nano != proposed.rho_nano:
-        raise _differs(query, "budget")
-    verify_release(release, board)
     if asked is not None:
         _check_answers(query, release.query, asked)
-    return Released(query, release, data, receipts)
+    return Released(query, release, data, proofs, check_declared(release, proofs, asked), asked is not None)
+
+
+def check_new(released: Released, receipts: Sequence[Receipt], since: int) -> None:
+    """Check that the query was proposed after `since` (ms UTC), by the time of its block: else a gateway could give
+    what was released of the same question long ago. receipts: of what was written about it, each verified.
+
+    Raises VerificationError.
+    """
+    from ledger.contracts.queries import ProposeQuery
+    from ledger.envelope import open_envelope
+
+    handle = released.release.handle
+    for receipt in receipts:
+        if receipt.block.height != released.declared.proposed or receipt.result.code:
+            continue
+        ops = open_envelope(receipt.envelope).envelope.ops
+        if any(isinstance(op, ProposeQuery) and op.query == handle for op in ops):
+            if receipt.block.time < since:
+                raise VerificationError(
+                    "client.earlier_release", query=released.query, time=format_instant(receipt.block.time)
+                )
+            return
+    raise VerificationError("client.no_proof", query=released.query, what="queries.propose")
 
 
 def _differs(query: str, field: str) -> VerificationError:

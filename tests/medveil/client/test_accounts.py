@@ -14,8 +14,10 @@ from medveil.client import AsyncClient, Client, Program, Session
 from medveil.client.credentials import read_program, write_program
 from medveil.client.line import Call, Line, origin_of
 from medveil.client.pinned import Pinned
-from medveil.service.signatures import PlainRequest, verify_request
+from medveil.service.accounts.signatures import PlainRequest, verify_request
 from wire.errors import DecodeError, MedveilError, Refused, Unavailable, VerificationError
+
+from .wayward import Wayward
 
 
 def test_a_person_from_invitation_to_sign_out(callers: Any) -> None:
@@ -239,3 +241,41 @@ def test_a_signature_of_the_client_is_one_that_the_gateway_takes(staffed: Any) -
             origins=[staffed.address],
         )
     assert wrong.value.code == "signatures.does_not_hold"
+
+
+def test_another_organisations_gateway_gets_no_secret(staffed: Any, callers: Any) -> None:
+    """Whoever answers at the address now: it is asked whose it is before it hears who calls."""
+    assert callers.nobody().account.organisation() == "north"
+    with Wayward(staffed.running.port, lambda *_: "pass") as network:
+        who = Session(staffed.session("officer"))
+        for call in (
+            lambda client: client.account.me(),
+            lambda client: client.account.sign_in("officer", PASSWORD),
+            lambda client: next(client.jobs.follow("a" * 32)),
+            lambda client: client.jobs.get("a" * 32),
+        ):
+            with Client(network.address, who, organisation="somebody-else") as client:
+                with pytest.raises(VerificationError) as other:
+                    call(client)
+                assert other.value.code == "client.other_gateway"
+                assert other.value.facts["found"] == "north"
+        assert len(network.seen) == 4
+        for request in network.seen:
+            assert request.startswith(b"GET /v1/organisation ")
+            assert b"authorization" not in request.lower() and PASSWORD.encode() not in request
+        with Client(network.address, who, organisation="north") as client:
+            client.account.me()
+            client.account.me()
+        assert len(network.seen) == 7  # it is asked once
+
+
+def test_a_name_that_is_none_is_no_answer(staffed: Any) -> None:
+    def rule(*_: object) -> Any:
+        return lambda _: b'{"organisation": "https://other.example"}'
+
+    with (
+        Wayward(staffed.running.port, rule) as network,
+        Client(network.address) as client,
+        pytest.raises(DecodeError),
+    ):
+        client.account.organisation()

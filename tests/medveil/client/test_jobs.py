@@ -19,8 +19,8 @@ from medveil.client.events import EventReader
 from medveil.client.exchange import Exchange, Part, verb
 from medveil.client.jobs import Job, begin
 from medveil.client.line import post
-from medveil.service.callers import May
-from medveil.service.job_routes import view
+from medveil.service.api.callers import May
+from medveil.service.api.job_routes import view
 from wire.canonical import Wire
 from wire.errors import DecodeError, MedveilError, ProtocolAbort, Refused, Unavailable
 

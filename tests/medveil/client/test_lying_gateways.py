@@ -102,6 +102,24 @@ def test_streams_that_end_with_nothing_in_them_are_not_followed_for_ever(monkeyp
     assert min(slept) >= 0.2  # it does not choose to be asked without a pause
 
 
+def test_what_was_told_is_not_told_again() -> None:
+    """A gateway that begins at the beginning, whatever the client says that it has heard."""
+    states = ["waiting", "running", "done"]
+    asked: list[str] = []
+
+    def said(_method: str, _path: str) -> bytes:
+        asked.append("")
+        shown = states[: len(asked)]
+        told = [json.dumps({"job": ASKED, "state": state, "steps": 1, "at": 1}) for state in shown]
+        return stream(
+            "".join(f"id: {number}\nretry: 1\ndata: {one}\n\n" for number, one in enumerate(told, 1)).encode()
+        )
+
+    with gateway(said) as (client, _):
+        assert [progress.state for progress in client.jobs.follow(ASKED)] == states
+    assert len(asked) == 3
+
+
 SWITCHED: list[Said] = [
     lambda _, path: events(OTHER) if path.endswith("/events") else job(ASKED),
     lambda _, path: events(ASKED) if path.endswith("/events") else job(OTHER),

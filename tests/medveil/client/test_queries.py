@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -12,7 +13,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from medveil.client import AsyncClient, Question, Released, Session, Use, column
+from ledger.contracts.datasets import (
+    DatasetState,
+    PopulationState,
+    RegisterDataset,
+    RetireDataset,
+    dataset_key,
+    population_key,
+)
+from ledger.contracts.queries import QueryState, query_key
+from ledger.envelope import open_envelope
+from ledger.receipts import ProvenValue
+from medveil.client import AsyncClient, Client, Question, Released, Session, Use, column
 from medveil.client.filters import Filter
 from mpc.query import salted_hash
 from mpc.release import Board, Release, finish, verify_release
@@ -43,7 +55,7 @@ def released(world: World) -> Released:
 
 def test_a_question_is_answered_and_verified(world: World, released: Released) -> None:
     release = released.release
-    assert release.sites == SITES and len(released.receipts) >= 3
+    assert release.sites == SITES and len(released.proofs) == 9
     frame = released.to_pandas()
     assert set(frame["ward"]) == {"east", "west"} and frame["hidden"].isna().all()
     east = frame[frame["ward"] == "east"].iloc[0]
@@ -67,6 +79,40 @@ def test_a_question_is_answered_and_verified(world: World, released: Released) -
         assert len(researcher.grants.held().grants) == 3
 
 
+def test_a_release_of_earlier_is_no_answer_to_what_is_asked_now(world: World, released: Released) -> None:
+    """The gateway follows the job of the same question of before: what it shows is true, and old."""
+    service = world.services["researcher-1"]
+    with world.client("researcher-1", "researcher") as researcher:
+        (job,) = [one.job for one in researcher.jobs.list().rows() if (one.result or "").endswith(released.query)]
+
+    def before(body: bytes) -> bytes:
+        return json.dumps(json.loads(body) | {"job": job}).encode()
+
+    rule: Any = lambda _, request: before if request.startswith(b"POST /v1/queries ") else "pass"  # noqa: E731
+    ahead = 6 * 60 * 1000
+    with (
+        Wayward(service.running.port, rule) as network,
+        Client(
+            network.address,
+            Session(service.session("researcher")),
+            trust=world.trust,
+            clock=lambda: time.time_ns() // 1_000_000 + ahead,
+        ) as deceived,
+    ):
+        with pytest.raises(VerificationError) as wrong:
+            deceived.queries.ask(QUESTION)
+        assert wrong.value.code == "client.earlier_release"
+        assert deceived.queries.ask(QUESTION, key="the-question").query == released.query  # that very one is meant
+
+
+def test_receipts_of_what_was_written_about_it(world: World, released: Released) -> None:
+    with world.client("researcher-1", "auditor") as auditor:
+        receipts = auditor.queries.receipts(released.query)
+    ops = [op for receipt in receipts for op in open_envelope(receipt.envelope).envelope.ops]
+    assert [type(op).__name__ for op in ops] == ["ProposeQuery", "FixSurvivors", "Release", "FixSurvivors", "Release"]
+    assert all(receipt.result.sender == "researcher-1" for receipt in receipts)
+
+
 def test_later_in_a_loop(world: World, released: Released) -> None:
     async def test() -> None:
         service = world.services["researcher-1"]
@@ -87,7 +133,7 @@ def changed(released: Released, **changes: Any) -> bytes:
 
 
 def test_a_release_that_is_not_proven_is_never_returned(world: World, released: Released) -> None:
-    """What a gateway could say instead: other numbers, other totals, another query, no receipts, others' receipts."""
+    """What a gateway could say instead: other numbers, other totals, another query, too few proofs, others."""
     release = released.release
     group = release.groups[0]
     better = msgspec.structs.replace(group, mean=msgspec.structs.replace(group.mean, value="1"))
@@ -111,34 +157,55 @@ def test_a_release_that_is_not_proven_is_never_returned(world: World, released: 
     for what, data in releases.items():
         expect(world, released, b"/evidence", lambda _, data=data: data, what)
 
-    def without(kind: int) -> Callable[[bytes], bytes]:
+    expect(world, released, b"/proofs", lambda _: b'{"proofs": []}', "none")
+
+    def flip(body: bytes) -> bytes:
+        proofs = json.loads(body)["proofs"]
+        data = bytearray(base64.b64decode(proofs[0]))
+        data[len(data) // 3] ^= 1
+        return json.dumps({"proofs": [base64.b64encode(data).decode(), *proofs[1:]]}).encode()
+
+    expect(world, released, b"/proofs", flip, "flipped")
+
+    def unproven(at: int) -> Callable[[bytes], bytes]:
         def keep(body: bytes) -> bytes:
-            receipts = json.loads(body)["receipts"]
-            return json.dumps({"receipts": receipts[:kind] + receipts[kind + 1 :]}).encode()
+            proofs = json.loads(body)["proofs"]
+            return json.dumps({"proofs": proofs[:at] + proofs[at + 1 :]}).encode()
 
         return keep
 
-    count = len(released.receipts)
-    needed = 0
-    for kind in range(count):
-        needed += expect(world, released, b"/receipts", without(kind), "", strict=False)
-    assert needed == 3  # the proposal, and the release of each phase
-    expect(world, released, b"/receipts", lambda _: b'{"receipts": []}', "none")
+    # the query, its population, two phases with their sums, three tables: each is needed
+    for at in range(9):
+        expect(world, released, b"/proofs", unproven(at), f"proof {at}")
 
-    def flip(body: bytes) -> bytes:
-        receipts = json.loads(body)["receipts"]
-        data = bytearray(base64.b64decode(receipts[0]))
-        data[len(data) // 3] ^= 1
-        return json.dumps({"receipts": [base64.b64encode(data).decode(), *receipts[1:]]}).encode()
+    def untrue(body: bytes) -> bytes:
+        """A population with one table less, of the right key and block."""
+        proofs = [decode(ProvenValue, base64.b64decode(text)) for text in json.loads(body)["proofs"]]
+        population = decode(PopulationState, proofs[1].value or b"")
+        less = encode(msgspec.structs.replace(population, datasets=population.datasets[:-1]))
+        proofs[1] = msgspec.structs.replace(proofs[1], value=less)
+        return json.dumps({"proofs": [base64.b64encode(encode(one)).decode() for one in proofs]}).encode()
 
-    expect(world, released, b"/receipts", flip, "flipped")
+    expect(world, released, b"/proofs", untrue, "untrue")
 
 
-def forged(release: Release) -> Release:
+def test_what_the_ledger_declares_comes_with_a_release(world: World, released: Released) -> None:
+    assert released.declared.not_asked == ("insurer-1",) and released.asked
+    assert 0 < released.declared.available <= released.release.budget_after_nano
+    state = world.consorted.consortium["hospital-1"].account.state.get(query_key(released.release.handle), QueryState)
+    assert state is not None and released.declared.proposed == state.height < released.declared.height
+
+
+def test_a_commitment_that_is_not_the_sites_is_found_out(world: World, released: Released) -> None:
+    """Other commitments, which add up to the very totals that the receipts prove."""
+    expect(world, released, b"/evidence", lambda _: encode(forged(released.release, more=0)), "moved")
+
+
+def forged(release: Release, more: int = 9) -> Release:
     """A release whose parts all fit each other: other totals, commitments made to open to them, numbers that follow."""
     phases = []
     for record in release.phases:
-        totals = tuple(total + 9 for total in record.opened.totals)
+        totals = tuple(total + more for total in record.opened.totals)
         none, blinding = (0,) * len(totals), decode_scalar(record.opened.blinding)
         points = [commit(none, 5), commit(none, 7), commit(totals, (blinding - 12) % R)]
         contributions = tuple(
@@ -167,10 +234,8 @@ def test_a_forged_release_that_is_right_in_itself_is_not_the_ledgers(world: Worl
     expect(world, released, b"/evidence", lambda _: data, "forged")
 
 
-def expect(
-    world: World, released: Released, where: bytes, change: Callable[[bytes], bytes], what: str, strict: bool = True
-) -> bool:
-    """Ask a gateway that changes its answers; whether the release was refused, which it must be if `strict`."""
+def expect(world: World, released: Released, where: bytes, change: Callable[[bytes], bytes], what: str) -> None:
+    """Ask a gateway that changes its answers: the release must be refused."""
 
     def rule(_number: int, request: bytes) -> Any:
         return change if where + b" HTTP" in request else "pass"
@@ -183,9 +248,8 @@ def expect(
         try:
             researcher.queries.release(released.query)
         except (VerificationError, DecodeError):
-            return True
-    assert not strict, what
-    return False
+            return
+    raise AssertionError(what)
 
 
 @pytest.mark.parametrize(
@@ -280,3 +344,79 @@ def test_filters_are_what_the_gateway_reads() -> None:
 
 def test_a_release_as_it_was_kept(released: Released) -> None:
     assert decode(Release, released.data) == released.release
+
+
+def test_what_a_question_leaves_open_is_not_the_gateways_to_choose(world: World, released: Released) -> None:
+    """Narrower bounds than declared, a table or a site left out: a true release, and no answer to the question."""
+    consorted = world.consorted
+    narrow = msgspec.structs.replace(QUESTION, rho="0.1", low="10", high="90")
+    with world.client("researcher-1", "researcher") as researcher:
+        asked = researcher.queries.ask(narrow)
+        for field, left_open in (
+            ("measure", msgspec.structs.replace(narrow, low=None)),
+            ("measure", msgspec.structs.replace(narrow, high=None)),
+        ):
+            with pytest.raises(VerificationError) as wrong:
+                researcher.queries.release(asked.query, question=left_open)
+            assert wrong.value.facts["field"] == field
+        assert not researcher.queries.release(asked.query).asked
+
+        # tables that came later were not asked, and that is right
+        insurer, hospital = consorted.consortium["insurer-1"], consorted.consortium["hospital-1"]
+        own = hospital.account.state.get(dataset_key("stays-hospital-1"), DatasetState)
+        assert own is not None
+        said = (own.schema_hash, own.columns, own.row_class, bytes(32))
+        older = consorted.do(consorted.consortium.engine.query(population_key("stays"), prove=True))
+        consorted.do(insurer.account.submit(RegisterDataset("stays-insurer", "stays", *said)))
+        consorted.do(hospital.account.submit(RegisterDataset("stays-again", "stays", *said)))
+        later = researcher.queries.release(released.query, question=QUESTION)
+        assert later.declared.not_asked == ("insurer-1",)
+
+        # tables that were there, and were not named
+        of_three = msgspec.structs.replace(QUESTION, rho="0.1", sites=SITES, datasets=("stays-hospital-1",))
+        asked = researcher.queries.ask(of_three)
+        for field, left_open in (
+            ("sites", msgspec.structs.replace(of_three, sites=())),
+            ("datasets", msgspec.structs.replace(of_three, datasets=())),
+        ):
+            with pytest.raises(VerificationError) as wrong:
+                researcher.queries.release(asked.query, question=left_open)
+            assert wrong.value.facts["field"] == field
+
+        def outdated(body: bytes) -> bytes:
+            """The population as it was before the insurer's table: true once, and proven."""
+            proofs = json.loads(body)["proofs"]
+            proofs[1] = base64.b64encode(encode(older)).decode()
+            return json.dumps({"proofs": proofs}).encode()
+
+        service = world.services["researcher-1"]
+        rule: Any = lambda _, request: outdated if b"/proofs HTTP" in request else "pass"  # noqa: E731
+        with (
+            Wayward(service.running.port, rule) as network,
+            world.client("researcher-1", "researcher", network.address) as deceived,
+            pytest.raises(VerificationError) as wrong,
+        ):
+            deceived.queries.release(asked.query, question=msgspec.structs.replace(of_three, sites=()))
+        assert wrong.value.code == "client.no_proof"
+        consorted.do(insurer.account.submit(RetireDataset("stays-insurer")))
+        consorted.do(hospital.account.submit(RetireDataset("stays-again")))
+        assert researcher.queries.release(asked.query, question=of_three).asked
+
+
+def test_a_key_finds_its_question_whatever_was_registered_since(world: World, released: Released) -> None:
+    """The question left open which tables: asked now it would be another query, or none."""
+    consorted, hospital = world.consorted, world.consorted.consortium["hospital-1"]
+    own = hospital.account.state.get(dataset_key("stays-hospital-1"), DatasetState)
+    assert own is not None
+    again = RegisterDataset("stays-more", "stays", own.schema_hash, own.columns, own.row_class, bytes(32))
+    consorted.do(hospital.account.submit(again))
+    consorted.do(consorted.consortium["researcher-1"].account.caught_up())
+    with world.client("researcher-1", "researcher") as researcher:
+        with pytest.raises(Refused) as several:
+            researcher.queries.preview(QUESTION)
+        assert several.value.code != "jobs.key_used"
+        assert researcher.queries.ask(QUESTION, key="the-question").query == released.query
+        with pytest.raises(Refused) as used:
+            researcher.queries.begin(msgspec.structs.replace(QUESTION, rho="0.1"), key="the-question")
+        assert used.value.code == "jobs.key_used"
+        consorted.do(hospital.account.submit(RetireDataset("stays-more")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import ipaddress
 import ssl
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from medveil.client import Client, Session
+from medveil.client import AsyncClient, Client, Session
 from wire.errors import Unavailable
 
 from .wayward import Wayward
@@ -135,5 +136,12 @@ def test_a_variable_of_the_environment_leads_nowhere_else(
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://localhost:1")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nothing.pem"))
-    with Client(staffed.address, Session(staffed.session("officer"))) as client:
+    who = Session(staffed.session("officer"))
+    with Client(staffed.address, who) as client:
         assert client.account.me().name == "officer"
+
+    async def later() -> str:
+        async with AsyncClient(staffed.address, who) as client:
+            return (await client.account.me()).name
+
+    assert asyncio.run(later()) == "officer"

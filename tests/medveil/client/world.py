@@ -80,6 +80,8 @@ def running(make: Callable[[str], Path], *others: str) -> Iterator[World]:
             data = make(f"data-{name}")
             (data / "stays").mkdir()
             (data / "stays" / "dataset.toml").write_text(LAYOUT, encoding="utf-8")
+            (data / "half-done").mkdir()
+            (data / "half-done" / "dataset.toml").write_text("version = 1\n", encoding="utf-8")
             if name in SITES:
                 (data / "stays" / "rows.csv").write_text(table(SITES.index(name)), encoding="utf-8")
             services[name] = stack.enter_context(consorted.service(name, make(f"service-{name}"), data))
@@ -89,9 +91,13 @@ def running(make: Callable[[str], Path], *others: str) -> Iterator[World]:
 
 
 def fill(world: World) -> None:
-    """Everybody's tables, votes and grants, each by its own people."""
+    """Everybody's tables, votes and grants, each by its own people. An insurer owns a part, and has no table yet."""
+    others = [name for name in world.services if name.startswith("insurer")]
     with world.client("hospital-1", "officer") as first:
-        first.populations.register("stays", unit="row", owners=SITES)
+        first.populations.register("stays", unit="row", owners=(*SITES, *others))
+    for name in others:
+        with world.client(name, "officer") as officer:
+            officer.populations.vote("stays", 10**9)
 
     def at_home(name: str) -> None:
         with world.client(name, "officer") as officer:
