@@ -1,5 +1,6 @@
-"""Prove a fact without the record: groups, transcript, Pedersen commitments, range proofs.
+"""Prove a fact without the record: credentials, eligibility, settlement, and what they stand on.
 
-`zkp.bill_limit` is what organisations use; the others are what it stands on. Protocols here do no
-I/O: randomness is an argument, verification returns None or raises. Take names from the modules.
+What is proved: `zkp.eligibility`, `zkp.settlement`, `zkp.reversal`, `zkp.bill_limit`. Held: `zkp.credentials`,
+`zkp.wallet`. Below: groups, transcript, sigma proofs, range proofs, BBS signatures, signed sets, batches.
+Protocols here do no I/O: randomness is an argument, verification returns None or raises. Take names from the modules.
 """

@@ -12,26 +12,37 @@ Spec: Pedersen 1991; H is RFC 9380 hash-to-curve of ``H`` under domain PEDERSEN_
 
 from __future__ import annotations
 
-from functools import cache
+from typing import Final
 
 from wire.domains import PEDERSEN_GENERATOR
 from wire.errors import VerificationError
+from zkp.batch import Family
 from zkp.groups import Backend, Point, R, backend
 
 
+def _make(group: Backend, index: int) -> Point:
+    if index > 1:
+        raise ValueError("Pedersen commitments have two generators")
+    return group.hash_to_point(PEDERSEN_GENERATOR, b"H") if index else group.generator()
+
+
+GENERATORS: Final = Family("pedersen/v1", _make)
+
+G: Final = (GENERATORS, 0)
+"""The base of values, for formal sums: the standard generator."""
+
+H: Final = (GENERATORS, 1)
+"""The base of blindings, for formal sums."""
+
+
 def generator_g(group: Backend) -> Point:
-    """G, the base of values: the standard generator."""
-    return group.generator()
+    """G as a point."""
+    return GENERATORS.point(group, 0)
 
 
 def generator_h(group: Backend) -> Point:
-    """H, the base of blindings."""
-    return _h(group.name)
-
-
-@cache
-def _h(name: str) -> Point:
-    return backend(name).hash_to_point(PEDERSEN_GENERATOR, b"H")
+    """H as a point."""
+    return GENERATORS.point(group, 1)
 
 
 def commit(value: int, blinding: int, group: Backend | None = None) -> Point:

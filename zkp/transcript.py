@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 
 from wire.domains import TRANSCRIPT, framed
 from wire.errors import VerificationError
-from zkp.groups import POINT_BYTES, SCALAR_BYTES, R, Rand, encode_scalar
+from zkp.groups import POINT2_BYTES, POINT_BYTES, SCALAR_BYTES, R, Rand, encode_scalar
 
 _BYTES = 1
 _INTEGER = 2
@@ -27,9 +28,20 @@ _SCALAR = 4
 _CHALLENGE = 5
 _WITNESS = 6
 _RANDOM = 7
+_KEY = 8
+_DIGEST = 9
 
 _WIDE = 48
 _IDENTITY = bytes([0xC0]) + bytes(POINT_BYTES - 1)
+_IDENTITY2 = bytes([0xC0]) + bytes(POINT2_BYTES - 1)
+
+
+@lru_cache(maxsize=4096)
+def _framing(kind: int, label: bytes, length: int) -> bytes:
+    """What stands before `length` bytes of data. Labels and most lengths are a protocol's constants."""
+    if not 1 <= len(label) <= 255:
+        raise ValueError("a transcript label has 1..255 bytes")
+    return bytes([kind, len(label)]) + label + length.to_bytes(8, "big")
 
 
 class Transcript:
@@ -41,9 +53,7 @@ class Transcript:
         self._write(_BYTES, b"protocol", protocol)
 
     def _write(self, kind: int, label: bytes, data: bytes) -> None:
-        if not 1 <= len(label) <= 255:
-            raise ValueError("a transcript label has 1..255 bytes")
-        self._sponge.update(bytes([kind, len(label)]) + label + len(data).to_bytes(8, "big") + data)
+        self._sponge.update(_framing(kind, label, len(data)) + data)
 
     def append_bytes(self, label: bytes, data: bytes) -> None:
         """Append public bytes of any length."""
@@ -63,6 +73,14 @@ class Transcript:
             raise VerificationError("zkp.identity_point")
         self._write(_POINT, label, encoded)
 
+    def append_key(self, label: bytes, encoded: bytes) -> None:
+        """Append the 96 bytes of a point of G2: a public key. Raises VerificationError for the identity."""
+        if len(encoded) != POINT2_BYTES:
+            raise ValueError(f"a point of G2 has {POINT2_BYTES} bytes")
+        if encoded == _IDENTITY2:
+            raise VerificationError("zkp.identity_point")
+        self._write(_KEY, label, encoded)
+
     def append_scalar(self, label: bytes, scalar: int) -> None:
         """Append a scalar 0..R-1. ValueError outside: an unreduced one must never pass for its residue."""
         if not 0 <= scalar < R:
@@ -73,6 +91,12 @@ class Transcript:
         """The challenge scalar at this place, 1..R-1, uniform up to 2^-128."""
         self._write(_CHALLENGE, label, b"")
         return int.from_bytes(self._sponge.copy().digest(_WIDE), "big") % (R - 1) + 1
+
+    def digest(self) -> bytes:
+        """32 bytes that depend on everything so far: what a batch draws its weights from. Adds nothing."""
+        fork = self._sponge.copy()
+        fork.update(bytes([_DIGEST]))
+        return fork.digest(32)
 
     def prover_randomness(self, witness: Iterable[int], rand: Rand) -> Rand:
         """Prover only: a `rand` for blindings, hedged by transcript and witness (secret scalars).

@@ -194,3 +194,20 @@ def test_the_recursion_limit_stays(reference: Backend) -> None:
     """py_ecc raises it to 100,000 on import, which would turn a RecursionError into a crash."""
     assert reference.name == "reference"
     assert sys.getrecursionlimit() < 50_000
+
+
+def test_sum(either: Backend) -> None:
+    g = either.generator()
+    assert either.sum([]) == either.identity()
+    assert either.sum([g, either.mul(g, 5), either.neg(g), either.identity()]) == either.mul(g, 5)
+
+
+def test_encodings_are_kept_and_true(either: Backend) -> None:
+    """A point remembers its bytes: decoded, computed and asked twice, they are the same."""
+    for scalar in (1, 2, R - 1):
+        point = either.mul(either.generator(), scalar)
+        first = either.encode(point)
+        assert either.encode(point) is first
+        assert either.encode(either.decode(first)) == first == either.encode(either.mul(either.generator(), scalar))
+        key = either.mul2(either.generator2(), scalar)
+        assert either.encode2(either.decode2(either.encode2(key))) == either.encode2(key)

@@ -14,6 +14,7 @@ from zkp.transcript import Transcript
 
 GENERATOR = backend().encode(backend().generator())
 IDENTITY = backend().encode(backend().identity())
+KEY = backend().encode2(backend().generator2())
 
 
 def after(*writes: tuple[str, bytes, object], protocol: bytes = b"test") -> int:
@@ -25,7 +26,13 @@ def after(*writes: tuple[str, bytes, object], protocol: bytes = b"test") -> int:
 
 def test_the_format_as_written_down() -> None:
     """The framing, spelled out once more by hand: changing it would change every proof."""
-    got = after(("bytes", b"a", b"one"), ("integer", b"b", 2), ("point", b"c", GENERATOR), ("scalar", b"d", R - 1))
+    got = after(
+        ("bytes", b"a", b"one"),
+        ("integer", b"b", 2),
+        ("point", b"c", GENERATOR),
+        ("scalar", b"d", R - 1),
+        ("key", b"e", KEY),
+    )
     said = bytes([21]) + b"medveil/v1/transcript"
     for kind, label, data in [
         (1, b"protocol", b"test"),
@@ -33,6 +40,7 @@ def test_the_format_as_written_down() -> None:
         (2, b"b", b"\0\0\0\0\0\0\0\2"),
         (3, b"c", GENERATOR),
         (4, b"d", (R - 1).to_bytes(32, "big")),
+        (8, b"e", KEY),
         (5, b"c", b""),
     ]:
         said += bytes([kind, len(label)]) + label + len(data).to_bytes(8, "big") + data
@@ -70,6 +78,8 @@ def test_framing() -> None:
         [("scalar", b"a", 7)],
         [("bytes", b"a", GENERATOR)],
         [("point", b"a", GENERATOR)],
+        [("bytes", b"a", KEY)],
+        [("key", b"a", KEY)],
     ]
     assert len({after(*sequence) for sequence in sequences}) == len(sequences)
     assert after(protocol=b"x") != after(protocol=b"y")
@@ -137,3 +147,31 @@ def test_prover_randomness_leaves_the_transcript_alone() -> None:
     one, two = Transcript(b"test"), Transcript(b"test")
     one.prover_randomness([5], bytes)
     assert one.challenge(b"c") == two.challenge(b"c")
+
+
+def test_keys_are_points_of_g2() -> None:
+    transcript = Transcript(b"test")
+    for wrong in (b"", GENERATOR, KEY[:-1], KEY + b"\0"):
+        with pytest.raises(ValueError, match="96 bytes"):
+            transcript.append_key(b"W", wrong)
+    with pytest.raises(VerificationError) as caught:
+        transcript.append_key(b"W", bytes([0xC0]) + bytes(95))
+    assert caught.value.code == "zkp.identity_point"
+
+
+def test_digests_cover_everything_and_change_nothing() -> None:
+    """A batch's weights hang on them: every write and every challenge before shows."""
+    transcript, digests = Transcript(b"test"), set[bytes]()
+    twin = Transcript(b"test")
+    for step in range(12):
+        digests.add(transcript.digest())
+        assert transcript.digest() in digests and len(transcript.digest()) == 32
+        if step % 3 == 0:
+            assert transcript.challenge(b"c") == twin.challenge(b"c")
+        else:
+            transcript.append_integer(b"i", step)
+            twin.append_integer(b"i", step)
+    assert len(digests) == 12
+    other = Transcript(b"test")
+    other.challenge(b"d")
+    assert other.digest() not in digests

@@ -17,10 +17,11 @@ import pytest
 from wire import canonical
 from wire.errors import DecodeError, VerificationError
 from wire.money import Amount
-from zkp import bill_limit
+from zkp import bill_limit, range_proof
 from zkp.bill_limit import Bill, BillOpening, LimitRequest, Presentation
 from zkp.groups import BACKENDS, Backend, R, backend, decode_scalar
 from zkp.pedersen import check_opening
+from zkp.range_proof import Bound
 
 FOLDER = Path(__file__).resolve().parent.parent / "vectors" / "bill-limit"
 
@@ -82,8 +83,9 @@ def made() -> tuple[dict[str, str], list[dict[str, str]]]:
 
 
 def faults(data: bytes) -> Iterator[dict[str, str]]:
-    start = len(data) - bill_limit.PROOF_BYTES
-    t = start + 4 * 48
+    points = range_proof.proof_bytes([Bound(0, 200_00)]) - 9 * 32
+    start = len(data) - 9 * 32 - points
+    r = start + points
 
     def fault(name: str, changed: bytes, error: str, code: str) -> dict[str, str]:
         return {"fault": name, "error": error, "code": code, "presentation": changed.hex()}
@@ -92,17 +94,17 @@ def faults(data: bytes) -> Iterator[dict[str, str]]:
         return data[:place] + part + data[place + len(part) :]
 
     malformed = ("VerificationError", "zkp.malformed_proof")
-    wrong = ("VerificationError", "zkp.bad_range_proof")
+    wrong = ("VerificationError", "zkp.bad_proof")
     yield fault("point A is the identity", at(start, bytes([0xC0]) + bytes(47)), *malformed)
     yield fault("point A is the identity with a sign", at(start, bytes([0xE0]) + bytes(47)), *malformed)
-    yield fault("point T2 has no compression flag", at(start + 144, bytes([data[start + 144] & 0x7F])), *malformed)
-    yield fault("point S is outside the subgroup", at(start + 48, bytes([0x80]) + bytes(46) + b"\4"), *malformed)
-    yield fault("scalar t is the order", at(t, R.to_bytes(32, "big")), *malformed)
+    yield fault("point R has no compression flag", at(start + 96, bytes([data[start + 96] & 0x7F])), *malformed)
+    yield fault("point L is outside the subgroup", at(start + 48, bytes([0x80]) + bytes(46) + b"\4"), *malformed)
+    yield fault("scalar r is the order", at(r, R.to_bytes(32, "big")), *malformed)
     yield fault("last scalar is negated", data[:-32] + (-decode_scalar(data[-32:]) % R).to_bytes(32, "big"), *wrong)
     yield fault(
-        "points A and S are swapped", at(start, data[start + 48 : start + 96] + data[start : start + 48]), *wrong
+        "points A and L are swapped", at(start, data[start + 48 : start + 96] + data[start : start + 48]), *wrong
     )
-    yield fault("scalar t is one more", at(t, (decode_scalar(data[t : t + 32]) + 1).to_bytes(32, "big")), *wrong)
+    yield fault("scalar r is one more", at(r, (decode_scalar(data[r : r + 32]) + 1).to_bytes(32, "big")), *wrong)
     yield fault("proof is cut", data[:-1], "DecodeError", "wire.not_canonical")
     yield fault("a byte follows", data + b"\0", "DecodeError", "wire.not_canonical")
     limit = data.index((200_00).to_bytes(2, "big"))
