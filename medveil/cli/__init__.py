@@ -32,6 +32,7 @@ from medveil.cli import (
     trust,
     up,
     verify,
+    zkp,
 )
 
 app = typer.Typer(
@@ -43,7 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-OFFLINE = (demo, up, consortium, backup, verify, show, ledger, trust, doctor)
+OFFLINE = (demo, up, consortium, backup, verify, show, ledger, trust, zkp, doctor)
 """Parts that work on files, without a gateway to call."""
 CALLING = (sign_in, people, members, datasets, grants, queries, claims, audit, jobs)
 """Parts whose verbs call the gateway that one is signed in to."""
@@ -73,12 +74,18 @@ def _root(
         Path | None,
         typer.Option(readable=False, envvar="MEDVEIL_PROGRAM", help="Call as the program whose file this is."),
     ] = None,
+    deadline: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=86_400, envvar="MEDVEIL_DEADLINE", help="Seconds that one answer may take; by default 300."
+        ),
+    ] = None,
 ) -> None:
     """Use each other's health-insurance data without seeing it.
 
     Errors come in English, or in Chinese with MEDVEIL_LANGUAGE=zh. Sign in first: medveil sign-in GATEWAY NAME.
     """
-    calling.chosen.gateway, calling.chosen.program = gateway, program
+    calling.chosen.gateway, calling.chosen.program, calling.chosen.deadline = gateway, program, deadline
 
 
 def language() -> str:

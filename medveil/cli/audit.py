@@ -157,4 +157,5 @@ def _service(app: typer.Typer) -> None:
         if json:
             screen.print_json(done)
         else:
-            screen.say(f"The backup is written: {screen.shown(done.result)}")
+            screen.say(f"The backup is written, on the gateway's machine: {screen.shown(done.result)}")
+            screen.say("(A path that does not begin with / starts at the gateway's home.)")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from medveil.cli import screen
+
 HomeFolder = Annotated[Path, typer.Argument(readable=False, help="The organisation's home.")]
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
@@ -26,9 +28,9 @@ def register(app: typer.Typer) -> None:
         """
         import secrets
 
-        from medveil.service.backup import make_backup
-        from medveil.service.config import FILE, passphrase, read_config
-        from medveil.service.home import Home
+        from medveil.service.home.backup import make_backup
+        from medveil.service.home.config import FILE, passphrase, read_config
+        from medveil.service.home.home import Home
 
         secret = passphrase(read_config(home / FILE))
         with Home.open(home, secret, secrets.token_bytes, _now) as opened:
@@ -59,14 +61,14 @@ def register(app: typer.Typer) -> None:
         import os
         import secrets
 
-        from medveil.service.config import Config, passphrase
-        from medveil.service.restore import restore as bring_back
+        from medveil.service.home.config import Config, passphrase
+        from medveil.service.home.restore import restore as bring_back
         from wire.dates import format_instant
 
         if os.environ.get("MEDVEIL_PASSPHRASE_FILE"):
             secret = passphrase(Config(1, "any"))
         else:
-            secret = typer.prompt("Passphrase of its keys", hide_input=True, err=True)
+            secret = screen.typed("Passphrase of its keys", hidden=True)
         body = bring_back(backup, home, secret, secrets.token_bytes, _now, moved=moved).body
         if json:
             _print_json({"home": str(home), "organisation": body.organisation, "backed_up": body.created})
@@ -78,7 +80,11 @@ def register(app: typer.Typer) -> None:
             return
         typer.echo("When it is started it cosigns and uses nothing until the consortium has gone on without it for")
         typer.echo("five minutes; a sequencer takes its blocks back from the members first.")
-        typer.echo("People, tokens, records and grants are those of that day: go through what changed since.")
+        typer.echo(
+            "Sessions, invitations, programs' tokens and recovery codes end then, since some of them were used up or"
+        )
+        typer.echo("ended after the backup: invite again who had not come, have tokens made anew.")
+        typer.echo("People, passwords, records and grants are those of that day: go through what changed since.")
 
     @app.command("restore-trail")
     def restore_trail(
@@ -95,8 +101,8 @@ def register(app: typer.Typer) -> None:
         """
         import secrets
 
-        from medveil.service.config import FILE, passphrase, read_config
-        from medveil.service.home import CONSORTIUM, Home
+        from medveil.service.home.config import FILE, passphrase, read_config
+        from medveil.service.home.home import CONSORTIUM, Home
         from medveil.verification import verify
         from privacy.audit import AccessBatch
         from wire import evidence as files

@@ -1,7 +1,8 @@
 """How a verb calls a gateway: which one, as whom, and what a person sees meanwhile.
 
 Which: ``--gateway``, MEDVEIL_GATEWAY, or the one that was signed in to last. As whom: the session that is kept for it,
-or the program of ``--program`` (MEDVEIL_PROGRAM).
+or the program of ``--program`` (MEDVEIL_PROGRAM). Either says whose gateway it is: one that says another name gets no
+secret.
 """
 
 from __future__ import annotations
@@ -25,12 +26,32 @@ Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 Key = Annotated[str, typer.Option(help="Name of this very request: given again, it finds the job of the first time.")]
 
 
+def hex_digits(count: int) -> Callable[[str], str]:
+    """What an id of so many hex digits must be, before anything is asked."""
+
+    def check(value: str) -> str:
+        given = value.strip().lower()
+        if len(given) != count or set(given) - set("0123456789abcdef"):
+            raise typer.BadParameter(f"{count} digits from 0 to 9 and a to f are meant, as lists show them")
+        return given
+
+    return check
+
+
 @dataclass
 class Chosen:
     """What the options before the verb say."""
 
     gateway: str = ""
     program: Path | None = None
+    deadline: int | None = None
+
+    @property
+    def patience(self) -> float:
+        """Seconds that one answer may take."""
+        from medveil.client.line import DEADLINE
+
+        return DEADLINE if self.deadline is None else self.deadline
 
 
 chosen = Chosen()
@@ -48,7 +69,7 @@ def calling() -> Iterator[Client]:
     from wire.errors import Refused
 
     if chosen.program is not None:
-        client = Client.of_program(chosen.program, language=language())
+        client = Client.of_program(chosen.program, language=language(), deadline=chosen.patience)
     else:
         sessions = read_sessions()
         gateway = sessions.named(chosen.gateway) if chosen.gateway else sessions.current
@@ -62,6 +83,8 @@ def calling() -> Iterator[Client]:
             keep_trust=True,
             ca=kept.ca,
             language=language(),
+            organisation=kept.organisation,
+            deadline=chosen.patience,
         )
     try:
         with client:

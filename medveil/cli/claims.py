@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medveil.cli import screen
-from medveil.cli.calling import Json, Key, calling, following
+from medveil.cli.calling import Json, Key, calling, following, hex_digits
 from medveil.cli.members import write_evidence
 from medveil.cli.terms import parse_json, read_text
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Currency = Annotated[str, typer.Option(help="Three letters, such as CNY.")]
 Purpose = Annotated[str, typer.Option(help="For what: a code such as ELIGVER.")]
+Handle = Annotated[str, typer.Argument(callback=hex_digits(32), help="The bill's handle: 32 hex digits.")]
 Hospital = Annotated[str, typer.Option(help="The hospital that is asked.")]
 
 
@@ -61,7 +62,7 @@ def _bills(app: typer.Typer) -> None:
         screen.table(found.bills, columns)
 
     @bills.command("show")
-    def show(handle: Annotated[str, typer.Argument(help="Its handle: 32 hex digits.")], json: Json = False) -> None:
+    def show(handle: Handle, json: Json = False) -> None:
         """Show one bill as the ledger has it."""
         with calling() as client:
             bill = client.bills.get(handle)
@@ -77,7 +78,7 @@ def _eligibility(app: typer.Typer) -> None:
 
     @eligibility.command("ask")
     def ask(
-        handle: Annotated[str, typer.Argument(help="The bill's handle: 32 hex digits.")],
+        handle: Handle,
         limit: Annotated[str, typer.Argument(help="A decimal: is the bill at most this?")],
         hospital: Hospital,
         purpose: Purpose,
@@ -105,7 +106,7 @@ def _eligibility(app: typer.Typer) -> None:
 
     @eligibility.command("show")
     def show(
-        nonce: Annotated[str, typer.Argument(help="The proof: 64 hex digits.")],
+        nonce: Annotated[str, typer.Argument(callback=hex_digits(64), help="The proof: 64 hex digits.")],
         out: Annotated[Path | None, typer.Option(readable=False, help="Where to write it as evidence.")] = None,
         json: Json = False,
     ) -> None:

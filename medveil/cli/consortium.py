@@ -7,8 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from medveil.cli import screen
+
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 HomeFolder = Annotated[Path, typer.Argument(readable=False, help="The organisation's home: a folder of its own.")]
+ROLES = "bureau, agency, branch, hospital, pharmacy, insurer, maker, distributor, researcher, regulator, finance"
+"""As help shows them: `wire.identifiers.ROLES`, which is imported when a verb runs."""
 
 
 def register(app: typer.Typer) -> None:
@@ -17,10 +21,8 @@ def register(app: typer.Typer) -> None:
     @app.command("init")
     def init(
         home: HomeFolder,
-        organisation: Annotated[
-            str, typer.Option(prompt="Name of the organisation (lower case)", help="Its name, in lower case.")
-        ],
-        role: Annotated[list[str], typer.Option(help="What it may do; give it once for each role.")],
+        role: Annotated[list[str], typer.Option(help=f"{ROLES}; repeat it.")],
+        organisation: Annotated[str, typer.Option(help="Its name, in lower case; else it is asked for.")] = "",
         tier: Annotated[
             Literal["", "national", "province", "city", "county"], typer.Option(help="Where it acts.")
         ] = "",
@@ -42,16 +44,22 @@ def register(app: typer.Typer) -> None:
         import time
 
         from medveil.cli.screen import print_json
-        from medveil.service.cards import FOUNDING, fingerprint
-        from medveil.service.config import Config, passphrase
-        from medveil.service.home import CARD_FILE, Home
+        from medveil.service.home.cards import FOUNDING, fingerprint
+        from medveil.service.home.config import Config, passphrase
+        from medveil.service.home.home import CARD_FILE, Home
         from wire.checkpoint import read_trust
+        from wire.errors import Refused
+        from wire.identifiers import ROLES as KNOWN
 
+        unknown = next((one for one in role if one not in KNOWN), None)
+        if unknown is not None:
+            raise Refused("cards.no_role", role=unknown, roles=", ".join(KNOWN))
+        organisation = organisation or screen.typed("Name of the organisation (lower case)")
         chain = read_trust(trust).genesis_hash if trust is not None else FOUNDING
         if os.environ.get("MEDVEIL_PASSPHRASE_FILE"):
             secret = passphrase(Config(1, organisation))
         else:
-            secret = typer.prompt("Passphrase of its keys", hide_input=True, confirmation_prompt=True, err=True)
+            secret = screen.typed("Passphrase of its keys", hidden=True, twice=True)
         card = Home.create(
             home,
             organisation,
@@ -89,12 +97,12 @@ def register(app: typer.Typer) -> None:
         """
         import time
 
-        from medveil.service.cards import fingerprint, found_consortium, grouped, read_card
+        from medveil.service.home.cards import fingerprint, found_consortium, grouped, read_card
         from wire.checkpoint import trust_of, write_trust
         from wire.errors import Refused
 
         if out.exists():
-            raise Refused("home.not_empty", folder=str(out))
+            raise Refused("client.file_exists", file=str(out))
         read = [read_card(path) for path in cards]
         trust = trust_of(found_consortium(chain, sequencer, zone, read, time.time_ns() // 1_000_000))
         write_trust(out, trust)
@@ -128,15 +136,15 @@ def register(app: typer.Typer) -> None:
 
         import msgspec
 
-        from medveil.service.cards import grouped
-        from medveil.service.config import FILE, check_config, passphrase, read_config, write_config
-        from medveil.service.home import Home
+        from medveil.service.home.cards import grouped
+        from medveil.service.home.config import FILE, check_config, passphrase, read_config, write_config
+        from medveil.service.home.home import Home
         from wire.checkpoint import read_trust
         from wire.errors import Refused
 
         pinned = read_trust(trust)
         genesis = grouped(pinned.genesis_hash[:16])
-        said = fingerprint or typer.prompt("Genesis, as another member reads it out", err=True)
+        said = fingerprint or screen.typed("Genesis, as another member reads it out")
         if "".join(said.split()).lower() != genesis.replace(" ", ""):
             raise Refused("cards.other_genesis", file=str(trust))
         addresses = {}
@@ -184,9 +192,9 @@ def register(app: typer.Typer) -> None:
         import secrets
         import time
 
-        from medveil.service.config import FILE, passphrase, read_config
-        from medveil.service.home import Home
-        from medveil.service.people import People
+        from medveil.service.accounts.people import People
+        from medveil.service.home.config import FILE, passphrase, read_config
+        from medveil.service.home.home import Home
 
         def clock() -> int:
             return time.time_ns() // 1_000_000

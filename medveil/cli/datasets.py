@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
     @populations.command("list")
     def listed(json: Json = False) -> None:
-        """List populations with their terms and budgets, in rho."""
+        """List populations with their terms and budgets, in rho, and the owners whose votes are awaited."""
         with calling() as client:
             found = client.populations.list()
         if json:
@@ -38,6 +38,7 @@ def register(app: typer.Typer) -> None:
             ("spent", lambda one: rho(one.budget.spent)),
             ("available", lambda one: rho(one.budget.available)),
             ("votes", lambda one: [f"{vote.owner} {rho(vote.rho_nano)}" for vote in one.votes]),
+            ("awaited", "awaited"),
         )
         screen.table(found.populations, columns)
 
@@ -99,6 +100,8 @@ def _datasets(app: typer.Typer) -> None:
             return
         columns = (("source", "source"), ("table", "table"), ("layout", "layout"), ("population", "population"))
         screen.table(found.sources, columns)
+        for one in found.bad:
+            screen.say(f"Not {one.source}: {one.detail} {one.fix}")
 
     @datasets.command("list")
     def listed(

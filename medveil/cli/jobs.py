@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from medveil.cli import screen
-from medveil.cli.calling import Json, calling, following
+from medveil.cli.calling import Json, calling, following, hex_digits
 
 if TYPE_CHECKING:
     from medveil.client.jobs import Job
 
-Id = Annotated[str, typer.Argument(help="The job's id: 32 hex digits.")]
+Id = Annotated[str, typer.Argument(callback=hex_digits(32), help="The job's id: 32 hex digits.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -19,7 +19,7 @@ VERSION = 1
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What is kept of one gateway. session, device: secrets. ca, trust: paths, or empty.
 
-    organisation: whose it is, where that is known: of a local consortium.
+    organisation: whose it is, as it said at the first sign-in; every call checks that it says so still.
     """
 
     person: str = ""
@@ -42,7 +42,7 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gateways: dict[str, Kept] = {}
 
     def named(self, gateway: str) -> str:
-        """The origin of a gateway that is named by its address, or by its organisation at a local consortium.
+        """The origin of a gateway that is named by its address, or by its organisation once signed in to.
 
         Of several consortia's organisations of that name, the one that was signed in to last. Raises Refused.
         """

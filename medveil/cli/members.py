@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medveil.cli import screen
-from medveil.cli.calling import Json, Key, calling, following
+from medveil.cli.calling import Json, Key, calling, following, hex_digits
 
 if TYPE_CHECKING:
     from medveil.client.consortium import EntryPage
@@ -20,8 +20,9 @@ After = Annotated[str, typer.Option(help="Only entries after this place.")]
 
 
 _VOTED = (
-    "That is one vote; with as many as make a head final it takes effect. "
-    "How many that is, and who is in: medveil members list."
+    "That is one vote; with as many as make a head final it takes effect in the next block, "
+    "which is made when anybody writes something. "
+    "How many that is, who is in, and what is decided: medveil members list."
 )
 
 
@@ -63,7 +64,8 @@ def register(app: typer.Typer) -> None:
 
     @members.command("list")
     def listed(json: Json = False) -> None:
-        """List the members, as the gateway's replica has them."""
+        """List the members, votes on them, and changes that are decided and not in force yet, as the gateway's replica
+        has them."""
         with calling() as client:
             found = client.members.list()
         if json:
@@ -78,6 +80,12 @@ def register(app: typer.Typer) -> None:
             ("envelope key", lambda member: member.keys.get("envelope", "-")),
         )
         screen.table(found.members, columns)
+        for vote in found.votes:
+            voters = f"{len(vote.voters)} of {vote.needed} votes ({', '.join(vote.voters)})"
+            screen.say(f"{vote.about} of {vote.organisation}: {voters}")
+        for change in found.changes:
+            due = ", with the next write" if change.block == found.height + 1 else ""
+            screen.say(f"{change.about} of {change.organisation}: decided, takes effect in block {change.block}{due}")
         screen.say(
             f"\nchain {found.chain}, block {found.height}: {found.k} make a head final; {found.sequencer} orders"
         )
@@ -103,7 +111,7 @@ def register(app: typer.Typer) -> None:
             data = card.read_bytes()
         except OSError:
             raise Unavailable("client.unreadable", file=str(card)) from None
-        said = fingerprint or typer.prompt("Fingerprint, as its people read it out", err=True)
+        said = fingerprint or screen.typed("Fingerprint, as its people read it out")
         with calling() as client:
             show_written(client.members.admit(data, said), json)
         if not json:
@@ -139,7 +147,7 @@ def register(app: typer.Typer) -> None:
         if json:
             screen.print_json(done)
         else:
-            print("The new keys are announced; the gateway uses them from then on by itself.")
+            print(f"The new keys are announced; the gateway uses them from block {done.block} on by itself.")
 
     @members.command("leave")
     def leave(
@@ -147,7 +155,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Have your organisation leave the consortium. There is no way back but a new admission."""
         if not yes:
-            typer.confirm("Leave the consortium?", abort=True, err=True)
+            screen.agree("Leave the consortium?")
         with calling() as client:
             show_written(client.members.leave(), json)
 
@@ -162,7 +170,7 @@ def register(app: typer.Typer) -> None:
 
     @receipts.command("get")
     def get(
-        envelope: Annotated[str, typer.Argument(help="The envelope's id: 64 hex digits.")],
+        envelope: Annotated[str, typer.Argument(callback=hex_digits(64), help="The envelope's id: 64 hex digits.")],
         out: Annotated[Path | None, typer.Option(readable=False, help="Where to write the receipt.")] = None,
         json: Json = False,
     ) -> None:

@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
 
     @people.command("roles")
     def roles(name: Name, role: Roles, json: Json = False) -> None:
-        """Give an account these roles and no others."""
+        """Give an account these roles and no others. Its sessions end; where a role is taken away, its tokens too."""
         with calling() as client:
             client.people.set_roles(name, role)
         _done({"person": name, "roles": role}, f"{name}: {', '.join(role)}.", json)
@@ -138,6 +138,7 @@ def _tokens(app: typer.Typer) -> None:
                     seed,
                     ca=kept.ca if kept else "",
                     trust=kept.trust if kept else "",
+                    organisation=kept.organisation if kept else "",
                 )
             except BaseException:
                 client.tokens.revoke(issued.id)  # nobody has it

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medveil.cli import screen
-from medveil.cli.calling import Json, Key, calling, following
+from medveil.cli.calling import Json, Key, calling, following, hex_digits
 from medveil.cli.datasets import rho as in_rho
 from medveil.cli.members import write_evidence
 from medveil.cli.terms import parse_json
@@ -16,8 +17,9 @@ from medveil.cli.terms import parse_json
 if TYPE_CHECKING:
     from medveil.client import Released
     from medveil.client.queries import Preview
+    from mpc.query import Query
 
-Handle = Annotated[str, typer.Argument(help="The query's handle: 32 hex digits.")]
+Handle = Annotated[str, typer.Argument(callback=hex_digits(32), help="The query's handle: 32 hex digits.")]
 Out = Annotated[Path | None, typer.Option(readable=False, help="Where to write the release as evidence.")]
 
 
@@ -114,7 +116,7 @@ def register(app: typer.Typer) -> None:
 
     @queries.command("release")
     def release(query: Handle, out: Out = None, json: Json = False) -> None:
-        """Print what was released of a query, verified by the ledger's receipts."""
+        """Print what was released of a query, verified by proofs of the ledger."""
         with calling() as client:
             released = client.queries.release(query)
         if out is not None:
@@ -189,6 +191,8 @@ def _show_released(released: Released, as_json: bool) -> None:
                 "query": released.query,
                 "verified": True,
                 "population": release.query.population,
+                "answers_the_question": released.asked,
+                "asked": _plain(release.query),
                 "sites": release.sites,
                 "unit": release.unit,
                 "rho_nano": release.rho_nano,
@@ -197,7 +201,11 @@ def _show_released(released: Released, as_json: bool) -> None:
                 "hidden": [_plain(group) for group in release.hidden],
                 "budget_before_nano": release.budget_before_nano,
                 "budget_after_nano": release.budget_after_nano,
-                "notes": [_plain(note) for note in release.notes],
+                "not_asked": released.declared.not_asked,
+                "available_nano": released.declared.available,
+                "proposed_in_block": released.declared.proposed,
+                "proven_in_block": released.declared.height,
+                "by_the_gateways_word": {"notes": [_plain(note) for note in release.notes]},
             }
         )
         return
@@ -211,9 +219,32 @@ def _show_released(released: Released, as_json: bool) -> None:
         from medveil.cli import language
 
         print(screen.shown(hidden.text(language())))
-    sites = ", ".join(release.sites)
-    screen.say(f"\nVerified by the ledger's receipts: query {released.query} over {sites}.")
-    screen.say(f"Spent rho {in_rho(release.rho_nano)}; the population has {in_rho(release.budget_after_nano)} left.")
+    query, declared = release.query, released.declared
+    screen.say(f"\nVerified by proofs of the ledger: query {released.query}")
+    rho = f"{in_rho(release.rho_nano)} spent, {in_rho(release.budget_after_nano)} left then"
+    rows = [
+        ("asked", f"in block {declared.proposed}"),
+        ("sites", release.sites),
+        ("not asked, though owners", declared.not_asked),
+        ("measured", _measured(query)),
+        ("rows", "filtered" if query.filter is not None else "all"),
+        ("purpose", query.purpose),
+        ("rho", f"{rho}, {in_rho(declared.available)} left in block {declared.height}"),
+    ]
+    screen.facts((f"  {name}", value) for name, value in rows if value)
+    if not released.asked:
+        print("That this is what was meant to be asked, nobody checked: --json shows all of the query.")
+    if release.notes:
+        print("\nBy the gateway's word alone, what sites say of their tables:")
+        screen.facts((f"  {note.site}", note.text) for note in release.notes)
+
+
+def _measured(query: Query) -> str:
+    """What a query measures, in words."""
+    measure = query.measure
+    low, high = (Decimal(bound) / measure.scale for bound in (measure.low, measure.high))
+    by = f" by {', '.join(group.name for group in query.groups)}" if query.groups else ""
+    return f"{measure.column} from {low:f} to {high:f}{by}"
 
 
 def _plain(thing: object) -> object:

@@ -102,6 +102,52 @@ def say(sentence: str) -> None:
     print("\n".join(map(shown, sentence.split("\n"))))
 
 
+def typed(what: str, *, hidden: bool = False, twice: bool = False) -> str:
+    """What a person types, or standard input has. Raises Refused where a secret would be shown or nothing comes, Abort
+    where a person at a terminal leaves."""
+    import getpass
+    import warnings
+
+    import typer
+
+    from wire.errors import Refused
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", getpass.GetPassWarning)
+        try:
+            shown_by_us = not hidden and not sys.stdin.isatty()  # typer puts a space of it on standard output
+            if shown_by_us:
+                typer.echo(f"{what}: ", nl=False, err=True)
+            text, suffix = ("", "") if shown_by_us else (what, ": ")
+            said: str = typer.prompt(text, hide_input=hidden, confirmation_prompt=twice, prompt_suffix=suffix, err=True)
+        except typer.Abort:
+            typer.echo(err=True)  # what comes next is a line of its own
+            if sys.stdin.isatty():
+                raise
+            raise Refused("medveil.not_answered") from None
+        except getpass.GetPassWarning:
+            typer.echo(err=True)
+            raise Refused("client.no_terminal", what=what) from None
+    return said
+
+
+def agree(question: str) -> None:
+    """Have a person say yes. Raises Abort on no, Refused where nothing is said and nobody is at a terminal."""
+    import typer
+
+    from wire.errors import Refused
+
+    try:
+        agreed = typer.confirm(question, err=True)
+    except typer.Abort:
+        typer.echo(err=True)
+        if sys.stdin.isatty():
+            raise
+        raise Refused("medveil.not_answered") from None
+    if not agreed:
+        raise typer.Abort
+
+
 def instant(field: str) -> Cell:
     """A field in ms since 1970 as a time in UTC; 0 and None as "-"."""
 

@@ -11,6 +11,7 @@ from medveil.cli import screen
 from medveil.cli.calling import Json, calling, chosen
 
 if TYPE_CHECKING:
+    from medveil.client import Client
     from medveil.client.accounts import SignedIn
 
 Gateway = Annotated[str, typer.Argument(help="Its address: https://HOST:PORT.")]
@@ -33,6 +34,10 @@ def register(app: typer.Typer) -> None:
             typer.Option(readable=False, help="The trust file consortium.json to pin, from somebody you trust."),
         ] = None,
         ca: Authority = None,
+        organisation: Annotated[
+            str,
+            typer.Option(help="Whose gateway it must be; else as it said at your first sign-in there."),
+        ] = "",
         local: Annotated[
             Path | None,
             typer.Option(readable=False, help="Folder of your own medveil up: sign in as anybody there, unasked."),
@@ -52,9 +57,7 @@ def register(app: typer.Typer) -> None:
                 raise typer.BadParameter("--local takes trust file and authority from its folder: leave these out")
             _sign_in_local(local, gateway, name, json)
             return
-        from medveil.cli import language
-        from medveil.cli.kept import Kept, pin, read_sessions
-        from medveil.client import Client
+        from medveil.cli.kept import Kept, keep, pin, read_sessions
         from medveil.client.line import origin_of
         from wire.errors import Refused
 
@@ -63,17 +66,19 @@ def register(app: typer.Typer) -> None:
         pinned = str(pin(trust)) if trust is not None else before.trust
         authority = str(ca.absolute()) if ca is not None else before.ca
         device = before.device if before.person == name else ""
-        password = _password()
-        with Client(origin, ca=authority, language=language()) as client:
+        with _nobody(origin, authority, organisation or before.organisation) as client:
+            whose = client.account.organisation()
+            password = _password()
             try:
                 signed_in = client.account.sign_in(name, password, device=device)
             except Refused as refused:
                 if refused.code != "accounts.code_needed":
                     raise
-                code = typer.prompt("One-time code", err=True)
+                code = screen.typed("One-time code")
                 signed_in = client.account.sign_in(name, password, code=code, device=device)
-        _keep(origin, signed_in.person, signed_in.session, signed_in.device, signed_in.expires, authority, pinned)
-        _say_signed_in(origin, signed_in, pinned, json)
+        secrets = (signed_in.session, signed_in.device or "")
+        keep(origin, Kept(signed_in.person, *secrets, signed_in.expires, authority, pinned, whose))
+        _say_signed_in(origin, whose, signed_in, pinned, json)
 
     @app.command("sign-out")
     def sign_out(
@@ -112,12 +117,13 @@ def register(app: typer.Typer) -> None:
     @app.command("accept")
     def accept(gateway: Gateway, ca: Authority = None, json: Json = False) -> None:
         """Exchange an invitation, which is asked for, for a password of your own; then sign in."""
-        from medveil.cli import language
-        from medveil.client import Client
+        from medveil.cli.kept import Kept, read_sessions
+        from medveil.client.line import origin_of
 
-        invitation = typer.prompt("Invitation", hide_input=True, err=True)
+        known = read_sessions().gateways.get(origin_of(gateway), Kept())
+        invitation = screen.typed("Invitation", hidden=True)
         password = _password(new=True)
-        with Client(gateway, ca=str(ca or ""), language=language()) as client:
+        with _nobody(gateway, str(ca or known.ca), known.organisation) as client:
             person = client.account.accept(invitation.strip(), password)
             origin = client.gateway
         if json:
@@ -135,7 +141,7 @@ def register(app: typer.Typer) -> None:
 
         with calling() as client:
             old = _password()
-            new = typer.prompt("New password", hide_input=True, confirmation_prompt=True, err=True)
+            new = screen.typed("New password", hidden=True, twice=True)
             signed_in = client.account.change_password(old, new)
             kept = read_sessions().gateways.get(client.gateway, Kept())
             device = signed_in.device or kept.device
@@ -181,7 +187,7 @@ def register(app: typer.Typer) -> None:
             uri = client.account.begin_codes(_password())
             typer.echo("Add this to your authenticator app, and show it to nobody:", err=True)
             typer.echo(f"  {screen.shown(uri)}", err=True)
-            recovery = client.account.confirm_codes(typer.prompt("First code", err=True))
+            recovery = client.account.confirm_codes(screen.typed("First code"))
         _show_codes(recovery, json)
 
     @account.command("recovery-codes")
@@ -219,14 +225,23 @@ def _sign_in_local(folder: Path, organisation: str, name: str, as_json: bool) ->
         signed_in.person, signed_in.session, signed_in.device, signed_in.expires, authority, pinned, organisation
     )
     keep(origin, kept)
-    _say_signed_in(origin, signed_in, pinned, as_json)
+    _say_signed_in(origin, organisation, signed_in, pinned, as_json)
 
 
-def _say_signed_in(origin: str, signed_in: SignedIn, pinned: str, as_json: bool) -> None:
+def _nobody(gateway: str, authority: str, organisation: str) -> Client:
+    """A client of nobody yet. organisation: whose gateway it must be, where that is known."""
+    from medveil.cli import language
+    from medveil.client import Client
+
+    return Client(gateway, ca=authority, language=language(), organisation=organisation, deadline=chosen.patience)
+
+
+def _say_signed_in(origin: str, organisation: str, signed_in: SignedIn, pinned: str, as_json: bool) -> None:
     if as_json:
         screen.print_json(
             {
                 "gateway": origin,
+                "organisation": organisation,
                 "person": signed_in.person,
                 "expires": signed_in.expires,
                 "enrolling": signed_in.enrolling,
@@ -234,7 +249,9 @@ def _say_signed_in(origin: str, signed_in: SignedIn, pinned: str, as_json: bool)
             }
         )
         return
-    screen.say(f"Signed in to {origin} as {signed_in.person}, until {screen.instant('expires')(signed_in)}.")
+    until = screen.instant("expires")(signed_in)
+    screen.say(f"Signed in to {origin} as {signed_in.person}, until {until}.")
+    screen.say(f"It says that it is the gateway of {organisation}; from now on another one's is refused there.")
     if signed_in.enrolling:
         print("Your roles need one-time codes before anything else is allowed: medveil account codes")
     if pinned:
@@ -265,8 +282,7 @@ def _password(*, new: bool = False) -> str:
             return read_private(Path(named)).decode().rstrip("\n")
         except UnicodeDecodeError:
             raise DecodeError("client.bad_file", file=named) from None
-    typed: str = typer.prompt("Password", hide_input=True, confirmation_prompt=new, err=True)
-    return typed
+    return screen.typed("Password", hidden=True, twice=new)
 
 
 def _keep(gateway: str, person: str, session: str, device: str, expires: int, ca: str, trust: str) -> None:

@@ -67,6 +67,8 @@ def made_terms(
     if dataset != BILLS and dataset not in own:
         have = ", ".join((*own, BILLS))
         raise typer.BadParameter(f"your organisation has no dataset {screen.shown(dataset)}; it has: {have}")
+    if any(one.own and one.owner == recipient for one in declared.datasets):
+        raise typer.BadParameter(f"{screen.shown(recipient)} holds the data itself; a grant is for another one")
     columns = own.get(dataset, ["amount"])
     strange = [name for name in fields if name not in columns]
     if strange:

@@ -8,7 +8,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from medveil.cli import app
-from medveil.service.config import read_config
+from medveil.cli.consortium import ROLES
+from medveil.service.home.config import read_config
+from wire import identifiers
 from wire.checkpoint import read_trust
 from wire.errors import MedveilError
 
@@ -52,7 +54,8 @@ def test_founding(tmp_path: Path) -> None:
     for name, shown in prints.items():
         assert any(name in line and shown in line for line in founded.output.splitlines())
     assert len(read_trust(trust).members) == 3
-    assert refusal(run("found", *cards, "--chain", "east", "--sequencer", "bureau", "--out", trust)) == "home.not_empty"
+    again = run("found", *cards, "--chain", "east", "--sequencer", "bureau", "--out", trust)
+    assert refusal(again) == "client.file_exists"
 
     address = "bureau=https://localhost:9443"
     joined = run("join", tmp_path / "insurer", trust, "--address", address, typed=genesis + "\n")
@@ -75,7 +78,8 @@ def test_founding(tmp_path: Path) -> None:
 def test_what_goes_wrong(tmp_path: Path) -> None:
     assert run("init", tmp_path / "a", "--organisation", "a", "--role", "hospital", "--tier", "moon").exit_code == 2
     with_bad_role = run("init", tmp_path / "a", "--organisation", "a", "--role", "king")
-    assert refusal(with_bad_role) == "checkpoint.bad_founding" and not (tmp_path / "a").exists()
+    assert ", ".join(identifiers.ROLES) == ROLES
+    assert refusal(with_bad_role) == "cards.no_role" and not (tmp_path / "a").exists()
     assert run("init", tmp_path / "a", "--organisation", "a", "--role", "hospital").exit_code == 0
     assert refusal(run("init", tmp_path / "a", "--organisation", "a", "--role", "hospital")) == "home.not_empty"
     card = tmp_path / "a" / "card.evidence"
@@ -83,7 +87,7 @@ def test_what_goes_wrong(tmp_path: Path) -> None:
         "cards.same_name"
     )
     assert refusal(run("found", card, "--chain", "c", "--sequencer", "b", "--out", tmp_path / "t")) == (
-        "checkpoint.bad_founding"
+        "cards.no_founder"
     )
     junk = tmp_path / "junk"
     junk.write_bytes(b"junk")

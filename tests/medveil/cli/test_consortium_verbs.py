@@ -14,7 +14,7 @@ from client.world import SITES, World, running, terms
 
 from medveil.cli.terms import MEANINGS
 from medveil.client import Terms
-from medveil.service.cards import fingerprint, make_card
+from medveil.service.home.cards import fingerprint, make_card
 from wire.canonical import encode
 from wire.checkpoint import read_trust, trust_of, write_trust
 from wire.errors import MedveilError, Refused
@@ -80,9 +80,20 @@ def test_members_and_trust(world: World, at: Any, tmp_path: Path) -> None:
     )
     voted = officer.run("members", "admit", tmp_path / "card.evidence", typed=fingerprint(card) + "\n").output
     assert "by a receipt that holds" in voted
+    (vote,) = officer.json("members", "list")["votes"]
+    assert (vote["about"], vote["organisation"], vote["voters"]) == ("admission", "maker-1", ["hospital-1"])
+    assert f"admission of maker-1: 1 of {vote['needed']} votes (hospital-1)" in officer.run("members", "list").output
+    other = at("hospital-2", "officer")
+    other.run("members", "remove", "insurer-1")
+    removal = next(one for one in other.json("members", "list")["votes"] if one["about"] == "removal")
+    assert (removal["organisation"], removal["voters"], removal["application"]) == ("insurer-1", ["hospital-2"], "")
     assert officer.refused("members", "admit", tmp_path / "nothing", "--fingerprint", "0") == "client.unreadable"
     assert officer.refused("members", "remove", "nobody") in ("organisations.unknown", "organisations.not_member")
     officer.run("members", "leave", typed="n\n", code=1)
+    block = at("hospital-3", "admin").json("members", "rotate", "--notice", "60")["block"]
+    (change,) = officer.json("members", "list")["changes"]
+    assert change == {"about": "rotation", "organisation": "hospital-3", "block": block}
+    assert f"rotation of hospital-3: decided, takes effect in block {block}\n" in officer.run("members", "list").output
 
 
 def test_budgets_and_tables(at: Any) -> None:
@@ -91,12 +102,23 @@ def test_budgets_and_tables(at: Any) -> None:
     assert population["budget"]["voted"] == 10**9
     assert "hospital-2 1" in officer.run("populations", "list").output
     assert officer.json("populations", "vote", "stays", "1")["height"] > 0
+    assert officer.json("populations", "list")["populations"][0]["awaited"] == []
+    officer.run("populations", "vote", "stays", "2")  # 1 stays in force until the others say so, too
+    (population,) = officer.json("populations", "list")["populations"]
+    others = [owner for owner in population["owners"] if owner != "hospital-2"]
+    assert (population["budget"]["voted"], population["awaited"]) == (10**9, others)
+    shown = officer.run("populations", "list").output
+    assert all(shown.count(owner) > 1 for owner in others)  # among the owners, and among those who are awaited
+    officer.run("populations", "vote", "stays", "1")
     for wrong in ("0", "-1", "x", "0.0000000001", "NaN"):
         officer.run("populations", "vote", "stays", "--", wrong, code=2)
     assert officer.refused("populations", "vote", "nobodys", "1") == "datasets.unknown_population"
     registered = ("populations", "register", "later", "--unit", "person", "--rows-per-person", "2")
     assert "on the ledger" in officer.run(*registered, *(f"--owner={site}" for site in SITES)).output.lower()
-    assert "stays" in officer.run("datasets", "sources").output
+    sources = officer.run("datasets", "sources").output
+    assert "stays" in sources and "Not half-done: half-done/dataset.toml" in " ".join(sources.split())
+    (bad,) = officer.json("datasets", "sources")["bad"]
+    assert bad["source"] == "half-done" and bad["code"].startswith("connectors.") and bad["fix"]
     assert len(officer.json("datasets", "list", "--population", "stays")["datasets"]) == 3
     shown = officer.run("datasets", "show", "stays-hospital-2").output
     assert "60 rows" in shown and "ward" in shown
@@ -147,6 +169,8 @@ def test_terms_from_a_template(at: Any, tmp_path: Path) -> None:
     assert (bills["uses"], bills["fields"]) == (["proof"], ["amount"])
     for wrong in (("--field", "nothing"), ("--use", "nothing"), ("--days", "0")):
         officer.run(*template, *wrong, code=2)
+    own = officer.run("grants", "template", "stays-hospital-2", "hospital-2", "--purpose", "HMB", code=2)
+    assert "hospital-2 holds the data itself" in " ".join(own.output.split())
     others = officer.run("grants", "template", "stays-hospital-1", "researcher-1", "--purpose", "HMB", code=2)
     assert "stays-hospital-2, bills" in " ".join(others.output.split())
     file.write_text("{}")
@@ -163,7 +187,12 @@ def test_a_question_and_what_became_of_it(world: World, at: Any, tmp_path: Path)
     first = researcher.json(*asked, "--edges", "0,50,100", "--key", "one", "--out", evidence)
     assert first["verified"] and {tuple(group["values"]) for group in first["groups"]} == {("east",), ("west",)}
     shown = researcher.run("queries", "release", first["query"]).output
-    assert "Verified by the ledger's receipts" in shown and "Spent rho 0.2" in shown and "east" in shown
+    verified = shown[shown.index("Verified by proofs of the ledger") :]
+    assert "east" in shown and "cost from 0 to 100 by ward" in verified and "0.2 spent" in verified
+    assert "not asked, though owners: insurer-1" in " ".join(verified.split())
+    assert "left in block" in verified and "nobody checked" in verified  # what was meant, this verb cannot know
+    assert first["answers_the_question"] and first["not_asked"] == ["insurer-1"]
+    assert first["available_nano"] == first["budget_after_nano"] and first["asked"]["population"] == "stays"
     assert researcher.json("show", evidence)["type"] == "mpc.release"
     assert researcher.refused("queries", "release", first["query"], "--out", evidence) == "client.file_exists"
     assert first["query"] in researcher.run("queries", "list").output

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from service.staffed import ROOT, Staffed
 
-from medveil.service.rights import Principal
+from medveil.service.accounts.rights import Principal
 from wire.canonical import Wire
 from wire.errors import Refused
 

@@ -35,6 +35,7 @@ SERVICE: dict[str, Any] = {
     "chain": "c",
     "genesis": "g",
     "height": 1,
+    "catching_up": False,
     "sequencer": False,
     "started": 1,
     "jobs": {f"waiting{EVIL}": 1},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,22 @@ import pyotp
 import pytest
 from service.staffed import PASSWORD
 
-from medveil.cli.kept import FILE, read_sessions
-from wire.errors import DecodeError, MedveilError, Refused
+from medveil.cli.kept import FILE, Kept, keep, read_sessions
+from medveil.service.accounts.rights import rights_of
+from wire.errors import DecodeError, MedveilError, Refused, Unavailable, VerificationError
 
 from .conftest import COMMAND
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+from client.test_deadlines import FOR_EVER, HEAD, dripping
+from client.wayward import Wayward
 
 
 def test_a_session_is_kept_and_ended(service: Any, person: Any) -> None:
     said = person.sign_in(service.address, "officer").output
     assert f"Signed in to {service.address} as officer" in said and "No trust file is pinned" in said
+    assert "gateway of north" in said
     file = person.config / FILE
     assert file.stat().st_mode & 0o777 == 0o600 and person.config.stat().st_mode & 0o777 == 0o700
     kept = read_sessions().gateways[service.address]
@@ -99,6 +107,9 @@ def test_people_and_their_first_hour(service: Any, person: Any) -> None:
     new = "eight dry lanterns sing"
     accepted = person.run("accept", service.address, typed=f"{invited['invitation']}\n{new}\n{new}\n")
     assert "mei has its password" in accepted.output and new not in accepted.output
+    for name, role, words in (("Bob", "clerk", "lower-case letters a-z"), ("bob", "boss", "officer, researcher")):
+        said = person.run("people", "add", name, "--role", role, code=1).exception
+        assert said.code == "http.does_not_fit" and words in said.text() and name not in said.text()
     listed = person.run("people", "list").output
     assert "mei" in listed and "auditor, clerk" in listed
     for verb in (("roles", "mei", "--role", "officer"), ("disable", "mei"), ("enable", "mei")):
@@ -198,3 +209,85 @@ def test_as_a_process(service: Any, person: Any) -> None:
 def test_nobody_there(person: Any) -> None:
     result = person.run("accept", "http://localhost:1", typed="x\ny\ny\n", code=1)
     assert result.exception.code == "client.unreachable"
+
+
+def test_whose_gateway_it_is_is_asked_at_the_first_sign_in_and_kept(service: Any, person: Any, tmp_path: Path) -> None:
+    """Another organisation's gateway at the same address is refused, and hears neither session nor password."""
+    said = {"organisation": "north"}
+
+    def rule(_number: int, request: bytes) -> Any:
+        asked = b" /v1/organisation " in request
+        return (lambda _: json.dumps(said).encode()) if asked else "pass"
+
+    with Wayward(service.running.port, rule) as network:
+        told = json.loads(person.sign_in(network.address, "officer", "--json").output)
+        assert told["organisation"] == "north"
+        assert json.loads(person.run("--gateway", "north", "whoami", "--json").output)["gateway"] == network.address
+        file = tmp_path / "reader.json"
+        person.run("tokens", "issue", "reader", "--scope", "jobs.read", "--out", file)
+        person.run("--program", file, "whoami")
+        said["organisation"] = "south"
+        before = len(network.seen)
+        for verb in (
+            ("whoami",),
+            ("--program", file, "whoami"),
+            ("sign-in", network.address, "officer"),
+            ("sign-in", network.address, "officer", "--organisation", "north"),
+        ):
+            refused = person.run(*verb, typed=PASSWORD + "\n", code=1).exception
+            assert isinstance(refused, VerificationError) and refused.code == "client.other_gateway"
+            assert (refused.facts["organisation"], refused.facts["found"]) == ("north", "south")
+        for request in network.seen[before:]:
+            assert request.startswith(b"GET /v1/organisation ") and b"authorization" not in request.lower()
+        person.sign_in(network.address, "officer", "--organisation", "south")  # it was told to be another's by now
+        assert json.loads(person.run("whoami", "--json").output)["name"] == "officer"
+        person.run("sign-out")
+        assert read_sessions().gateways[network.address].organisation == "south"
+
+
+@pytest.mark.parametrize("verb", [("accept",), ("sign-in",)])
+def test_a_secret_is_not_typed_where_no_terminal_hides_it(service: Any, person: Any, verb: tuple[str, ...]) -> None:
+    name = () if verb == ("accept",) else ("officer",)
+    for language, words in (("en", "no terminal"), ("zh", "\u7ec8\u7aef")):
+        environment = {**os.environ, "MEDVEIL_LANGUAGE": language, "PYTHONIOENCODING": "utf-8"}
+        ended = person.process(
+            *verb, service.address, *name, input="hunter2 hunter2\n" * 3, env=environment, start_new_session=True
+        )
+        assert ended.returncode == 1 and "Warning" not in ended.stderr and words in ended.stderr
+        assert "hunter2" not in ended.stderr + ended.stdout
+
+
+def test_a_deadline_of_ones_own(person: Any) -> None:
+    with dripping(HEAD, FOR_EVER) as server:
+        address = f"http://127.0.0.1:{server.port}"
+        keep(address, Kept("ada", "secret"))
+        late = person.run("--deadline", "1", "whoami", code=1).exception
+        assert isinstance(late, Unavailable) and late.code == "client.too_slow" and late.facts["seconds"] == 1
+    assert person.run("--deadline", "0", "whoami", code=2)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("queries", "show"),
+        ("queries", "release"),
+        ("jobs", "show"),
+        ("bills", "show"),
+        ("receipts", "get"),
+    ],
+)
+@pytest.mark.parametrize("given", ["", "12", "z" * 32, "z" * 64, "0" * 33])
+def test_what_is_no_handle_is_said_in_words(person: Any, verb: tuple[str, str], given: str) -> None:
+    """Before anything is asked: nobody is signed in here."""
+    said = " ".join(person.run(*verb, given, code=2).output.split())
+    assert "digits from 0 to 9 and a to f" in said
+    wanted = "f" * (64 if verb[0] == "receipts" else 32)
+    assert person.run(*verb, wanted.upper(), code=1).exception.code == "client.not_signed_in"
+
+
+def test_the_scopes_that_are_possible_are_listed_whole(service: Any, person: Any, tmp_path: Path) -> None:
+    person.sign_in(service.address, "officer")
+    refused = person.run("tokens", "issue", "x", "--scope", "people.read", "--out", tmp_path / "x", code=1).exception
+    assert isinstance(refused, Refused) and refused.code == "tokens.beyond_rights"
+    possible = rights_of({"officer"}, programs=True)
+    assert len(", ".join(possible)) > 300 and all(right in str(refused) for right in possible)

@@ -185,7 +185,8 @@ def test_json_is_json_and_nothing_else(tmp_path: Path, monkeypatch: pytest.Monke
         (["ask"], "medveil.usage", 2),
         (["nonsense"], "medveil.usage", 2),
         (["jobs", "list", "--limit", "x"], "medveil.usage", 2),
-        (["restore", "nothing", "nowhere"], "medveil.not_answered", 1),
+        (["restore", "nothing", "nowhere"], "client.no_terminal", 1),
+        (["init", "home", "--role", "hospital"], "medveil.not_answered", 1),
         (["verify", "packed.zip"], "medveil.packed_evidence", 1),
     ],
 )
@@ -206,3 +207,24 @@ def test_what_a_program_did_wrong_is_json_too(tmp_path: Path, arguments: list[st
     )
     said = json.loads(done.stderr.splitlines()[-1])["error"]
     assert (said["code"], done.returncode, done.stdout) == (code, exit_code, "") and said["text"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["init", "home", "--role", "hospital"], ["members", "leave"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_where_nobody_can_answer_people_read_why(tmp_path: Path, arguments: list[str]) -> None:
+    done = subprocess.run(
+        [COMMAND, *arguments],
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env={name: text for name, text in os.environ.items() if not name.startswith("MEDVEIL_")},
+        cwd=tmp_path,
+        check=False,
+        timeout=60,
+        start_new_session=True,
+    )
+    assert done.returncode == 1 and "Aborted" not in done.stderr
+    assert "medveil: What the verb asked for was not typed: there is no terminal" in done.stderr
