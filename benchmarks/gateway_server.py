@@ -18,23 +18,23 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fastapi import APIRouter, Depends, FastAPI
 from pydantic import BaseModel
 
-from medveil.service.app import TELEMETRY_OFF, Parts, make_app
-from medveil.service.callers import May
+from medveil.service.accounts.passwords import Hashing, Passwords
+from medveil.service.accounts.rights import Principal, rights_of
+from medveil.service.accounts.staff import Staff
+from medveil.service.api.app import TELEMETRY_OFF, Parts, make_app
+from medveil.service.api.callers import May
+from medveil.service.api.events import StreamLimits, Streams
+from medveil.service.api.path_router import PathRouter
+from medveil.service.api.rates import Rates
 from medveil.service.database import Database
-from medveil.service.events import StreamLimits, Streams
 from medveil.service.health import Health
-from medveil.service.job_tables import JobStore
-from medveil.service.jobs import Jobs
-from medveil.service.journal import Journal
 from medveil.service.logs import Vocabulary, make_log
 from medveil.service.metrics import Metrics
-from medveil.service.passwords import Hashing, Passwords
-from medveil.service.path_router import PathRouter
-from medveil.service.rates import Rates
-from medveil.service.rights import Principal, rights_of
 from medveil.service.serve import Grace, Listener, Service, bind, run, settle
-from medveil.service.staff import Staff
 from medveil.service.traces import NoTraces
+from medveil.service.work.job_tables import JobStore
+from medveil.service.work.jobs import Jobs
+from medveil.service.work.journal import Journal
 from privacy.decide import AnchoredGrant, GrantState, UseRequest, decide, require
 from privacy.grants import CheckedGrant, GrantTerms, check_grant, sign_grant
 from wire.signing import Signer

@@ -17,7 +17,8 @@ Timed = tuple[tuple[float, float], ...]
 LOWER_IS_BETTER = {"s": 1.0, "ms": 1e3, "us": 1e6, "bytes": 1.0, "times": 1.0}
 """Units of which less is better, with how many of a timed one make a second. ``times``: a factor of growth.
 
-Of any other unit more is better: a rate, ``things/s``, a ``share`` of a limit, a number of ``streams`` held.
+Of any other unit more is better: a rate, ``things/s``, a ``share`` of a limit, a number of ``streams`` held, ``fold``:
+how many times faster or smaller than a peer.
 """
 
 

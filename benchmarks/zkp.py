@@ -1,61 +1,211 @@
-"""The proof that a bill is within a limit, beside the bare multi-scalar multiplications it consists of."""
+"""Eligibility, settlement and the limit on a bill: beside anoncreds, and beside their own bare group operations."""
 
 from __future__ import annotations
 
+import hashlib
 import secrets
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any
 
-from py_arkworks_bls12381 import G1Point, Scalar
-
-from benchmarks.machine import peer
-from benchmarks.measure import Figure, compare
+from benchmarks.bare_groups import Recorder
+from benchmarks.insured import Insured, insured
+from benchmarks.machine import ROOT, peer
+from benchmarks.measure import CannotRun, Figure, compare
+from wire import canonical
 from wire.money import Amount
-from zkp.bill_limit import BITS, PROOF_BYTES, LimitRequest, commit_bill, prove, verify
-from zkp.groups import R
+from zkp import bill_limit, eligibility, settlement
+from zkp.claim import Claim
+from zkp.eligibility import Eligibility, EligibilityRequest
+from zkp.groups import Backend, backend
+from zkp.settlement import Settlement
 
-Step = tuple[list[G1Point], list[Scalar]]
+BATCH = 100
+DISTINCT = 10
+"""Different proofs in a batch; each stands in it several times, and costs as much as another would."""
+
+PEER = ROOT / ".peers" / "anoncreds" / "bin" / "python"
+PEER_PROGRAM = ROOT / "benchmarks" / "peers" / "eligibility_anoncreds.py"
+
+FOLD = "fold"
+"""How many times faster or smaller than the peer."""
 
 
-def bare(sizes: list[int]) -> list[Step]:
-    """Random points and full-length scalars for multiplications of these sizes."""
-    base = G1Point()
-    points = [base * Scalar(secrets.randbelow(R)) for _ in range(max(sizes))]
-    return [(points[:size], [Scalar(secrets.randbelow(R)) for _ in range(size)]) for size in sizes]
+def derive(label: str) -> bytes:
+    """Stands for the wallet's seed."""
+    return hashlib.shake_256(label.encode()).digest(64)
 
 
 def run(quick: bool) -> Iterator[Figure]:
-    """Prove, verify, size: one aggregated range proof of 2 x 64 bits."""
-    bill, opening = commit_bill(bytes(16), Amount(123_456, "CNY"), secrets.token_bytes)
-    request = LimitRequest(
+    """Prove, verify, batch, bytes; the floor of each; the second backend; then anoncreds on the nearest statement."""
+    yield from _limit(quick)
+    person = insured()
+    yield from _eligibility(quick, person)
+    yield from _settlement(quick, person)
+    yield from _beside_anoncreds(quick, person)
+
+
+# ---------------------------------------------------------------------------------------------- the floor
+
+
+def _recorded(work: Callable[[Backend], Any]) -> Recorder:
+    recorder = Recorder()
+    work(recorder.group)
+    return recorder
+
+
+def _beside_floor(
+    name: str, floor: str, work: Callable[[Backend], Any], quick: bool, count: int = 1
+) -> Iterator[Figure]:
+    """How long `work` takes, and that over the time of its group operations alone."""
+    recorder = _recorded(work)
+    group = backend()
+    found = compare(
+        name, "ms", peer("py-arkworks-bls12381", "the same group operations"), lambda: work(group), recorder.replay,
+        quick, count,
+    )  # fmt: skip
+    yield found
+    assert found.ratio is not None
+    yield Figure(floor, found.ratio, "times", found.peer, found.ratio, found.spread, found.rounds)
+
+
+# ---------------------------------------------------------------------------------------------- the parts
+
+
+def _limit(quick: bool) -> Iterator[Figure]:
+    """One range proof of the 19 bits of a limit."""
+    bill, opening = bill_limit.commit_bill(bytes(16), Amount(123_456, "CNY"), secrets.token_bytes)
+    request = bill_limit.LimitRequest(
         "bench", bill.handle, 500_000, "CNY", "insurer-1", secrets.token_bytes(32), "HPAYMT", "grant-1"
     )
-    presentation = prove(request, bill, opening, secrets.token_bytes)
-    size, rounds = 2 * BITS, (2 * BITS).bit_length() - 1
+    presentation = bill_limit.prove(request, bill, opening, secrets.token_bytes)
+    for name, work in (
+        ("prove", lambda group: bill_limit.prove(request, bill, opening, secrets.token_bytes, group)),
+        ("verify", lambda group: bill_limit.verify(presentation, request, bill, group)),
+    ):
+        yield next(_beside_floor(f"bill-limit.{name}", "", work, quick))
+    yield Figure("bill-limit.proof", len(presentation.proof), "bytes")
 
-    # The prover: A and S over 2 size + 1 points, then L and R over size + 1 in each round.
-    proving = bare([2 * size + 1] * 2 + [size + 1] * 2 * rounds)
-    # The verifier: one multiplication over 2 size + 2 rounds + 2 + 6 points.
-    verifying = bare([2 * size + 2 * rounds + 8])
 
-    def multiply(steps: list[Step]) -> None:
-        for points, scalars in steps:
-            G1Point.multiexp_unchecked(points, scalars)
-
-    arkworks = peer("py-arkworks-bls12381", "bare msm")
-    yield compare(
-        "bill-limit.prove",
-        "ms",
-        arkworks,
-        lambda: prove(request, bill, opening, secrets.token_bytes),
-        lambda: multiply(proving),
+def _eligibility(quick: bool, person: Insured) -> Iterator[Figure]:
+    size = DISTINCT if quick else BATCH
+    asked = [person.asked_anew().request for _ in range(DISTINCT)]
+    proofs = [eligibility.prove(request, person.shown, secrets.token_bytes) for request in asked]
+    many: list[tuple[Eligibility, EligibilityRequest]] = list(zip(proofs, asked, strict=True)) * (size // DISTINCT)
+    yield from _beside_floor(
+        "eligibility_prove_ms",
+        "eligibility_prove_floor_ratio",
+        lambda group: eligibility.prove(asked[0], person.shown, secrets.token_bytes, group),
         quick,
     )
-    yield compare(
-        "bill-limit.verify",
-        "ms",
-        arkworks,
-        lambda: verify(presentation, request, bill),
-        lambda: multiply(verifying),
-        quick,
+    yield next(
+        _beside_floor("eligibility_verify_ms", "", lambda group: eligibility.verify(proofs[0], asked[0], group), quick)
     )
-    yield Figure("bill-limit.proof", PROOF_BYTES, "bytes")
+    yield from _beside_floor(
+        "eligibility_batch_verify_ms",
+        "eligibility_batch_floor_ratio",
+        lambda group: eligibility.verify_batch(many, group),
+        quick,
+        size,
+    )
+    yield Figure("eligibility_bytes", len(canonical.encode(proofs[0])), "bytes")
+
+
+def _settlement(quick: bool, person: Insured) -> Iterator[Figure]:
+    size = DISTINCT if quick else BATCH
+    asked = [person.asked_anew().claim for _ in range(DISTINCT)]
+    proofs = [settlement.prove(claim, person.holdings, derive, secrets.token_bytes)[0] for claim in asked]
+    many: list[tuple[Settlement, Claim]] = list(zip(proofs, asked, strict=True)) * (size // DISTINCT)
+    proving = list(
+        _beside_floor(
+            "settlement_prove_ms",
+            "prove_floor_ratio",
+            lambda group: settlement.prove(asked[0], person.holdings, derive, secrets.token_bytes, group),
+            quick,
+        )
+    )
+    yield from proving
+    yield next(
+        _beside_floor("settlement_verify_ms", "", lambda group: settlement.verify(proofs[0], asked[0], group), quick)
+    )
+    verifying = list(
+        _beside_floor(
+            "settlement_batch_verify_ms",
+            "batch_floor_ratio",
+            lambda group: settlement.verify_batch(many, group),
+            quick,
+            size,
+        )
+    )
+    yield from verifying
+    yield Figure("settlement_prove_and_share_ms", proving[0].value + verifying[0].value, "ms")
+    yield Figure("settlement_bytes", len(canonical.encode(proofs[0])), "bytes")
+    reference = backend("reference")
+    settlement.verify(proofs[0], asked[0], reference)  # its generators are made once
+    began = perf_counter()
+    settlement.verify(proofs[0], asked[0], reference)
+    yield Figure("settlement_verify_py_ecc_ms", (perf_counter() - began) * 1e3, "ms", None, None, 0.0, 1)
+
+
+# ------------------------------------------------------------------------------------------------ anoncreds
+
+
+class _Anoncreds:
+    """The peer's process: one command a line."""
+
+    def __init__(self, python: Path) -> None:
+        if not python.exists():
+            raise CannotRun("anoncreds has an environment of its own: `make peers` makes it")
+        self._process = subprocess.Popen(
+            [python, PEER_PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, command: str) -> str:
+        """Its answer. Raises CannotRun if it is gone."""
+        into, out = self._process.stdin, self._process.stdout
+        assert into is not None and out is not None
+        into.write(command + "\n")
+        into.flush()
+        answer = out.readline().strip()
+        if not answer or answer == "refused":
+            raise CannotRun("the anoncreds process gave no answer: run it by hand to see why")
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._process.wait(timeout=20)
+
+
+def _beside_anoncreds(quick: bool, person: Insured) -> Iterator[Figure]:
+    """Times faster and smaller than anoncreds, which has no batch: there its own verification stands for it."""
+    size = DISTINCT if quick else BATCH
+    proof = eligibility.prove(person.request, person.shown, secrets.token_bytes)
+    many = [(proof, person.request)] * size
+    group = backend()
+    theirs = _Anoncreds(PEER)
+    try:
+        name = f"anoncreds {theirs.ask('version')}"
+
+        def ratio(figure: str, ours: Callable[[], object], command: str, count: int = 1) -> Figure:
+            # one call of the peer's beside `count` of ours
+            found = compare(figure, "ms", name, ours, lambda: theirs.ask(command), quick)
+            assert found.ratio is not None
+            each = found.ratio / count
+            return Figure(figure, 1 / each, FOLD, name, each, found.spread, found.rounds)
+
+        yield ratio(
+            "anoncreds_prove_ratio",
+            lambda: eligibility.prove(person.request, person.shown, secrets.token_bytes),
+            "prove",
+        )
+        yield ratio("anoncreds_verify_ratio", lambda: eligibility.verify(proof, person.request), "verify")
+        yield ratio("anoncreds_batch_ratio", lambda: eligibility.verify_batch(many, group), "verify", size)
+        size_ratio = len(canonical.encode(proof)) / int(theirs.ask("size"))
+        yield Figure("anoncreds_size_ratio", 1 / size_ratio, FOLD, name, size_ratio)
+    finally:
+        theirs.close()

@@ -13,6 +13,7 @@ import pytest
 
 import benchmarks.__main__ as command
 from benchmarks import machine, measure, report
+from benchmarks.machine import ROOT
 from benchmarks.measure import CannotRun, Effort, Figure
 from wire.errors import Unavailable
 
@@ -93,12 +94,17 @@ def test_a_bug_in_a_bench_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("name", [name for name in command.BENCHES if name != "demo"])
 def test_every_bench_runs(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(measure, "QUICK", Effort(1, 0.0))
-    assert command.main([name, "--quick", "--json"]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    done = command.main([name, "--quick", "--json"])
+    seen = capsys.readouterr()
+    if done and "`make peers`" in seen.err:  # the figures beside anoncreds need its environment; the others are there
+        assert name == "zkp" and not (ROOT / ".peers" / "anoncreds").exists()
+    else:
+        assert done == 0
+    rows = [json.loads(line) for line in seen.out.splitlines()]
     assert rows and len({row["figure"] for row in rows}) == len(rows)
     for row in rows:
         assert row["value"] > 0 and (row["peer"] is None) == (row["ratio"] is None)
-        assert row["unit"] in {*measure.LOWER_IS_BETTER, "share", "streams"} or row["unit"].endswith("/s")
+        assert row["unit"] in {*measure.LOWER_IS_BETTER, "share", "streams", "fold"} or row["unit"].endswith("/s")
 
 
 @pytest.mark.long
