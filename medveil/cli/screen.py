@@ -24,7 +24,7 @@ def as_json(body: object) -> bytes:
     """As indented JSON, a line's end at its end."""
     import msgspec
 
-    return msgspec.json.format(msgspec.json.encode(body, enc_hook=_hex), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n"
 
 
 def print_json(body: object) -> None:
@@ -36,10 +36,6 @@ def print_json(body: object) -> None:
         sys.stdout.buffer.flush()
     else:
         sys.stdout.write(data.decode())
-
-
-def _hex(value: object) -> object:
-    raise NotImplementedError(f"no JSON for {type(value).__name__}")
 
 
 def table(rows: Iterable[Any], columns: Sequence[tuple[str, str | Cell]], *, none: str = "none") -> None:

@@ -97,6 +97,33 @@ values = ["east", "west"]
 LAYOUT = parse_layout(DATASET_TOML, "dataset.toml")
 
 
+def study_terms(grant: str, issuer: str, recipient: str, at: int, **changes: Any) -> GrantTerms:
+    """The terms of a grant from instant `at` on: the study of cost by ward, unless changed."""
+    base = GrantTerms(
+        version=1,
+        grant=grant,
+        issuer=issuer,
+        recipient=recipient,
+        recipient_contact="",
+        dataset=f"stays-{issuer}",
+        fields=("cost", "ward"),
+        predicate=None,
+        purposes=("HMB",),
+        uses=("query",),
+        commercial=False,
+        legal_basis="separate-consent",
+        consent_ref="consents/1",
+        pia_ref="assessments/1",
+        jurisdiction="CN",
+        transfer_ref="",
+        not_before=at,
+        expires=at + DAY,
+        delete_by=at + 2 * DAY,
+        epoch=0,
+    )
+    return msgspec.structs.replace(base, **changes)
+
+
 def cost_by_ward(rho_nano: int) -> Query:
     """The question of the tests: cost by ward over all hospitals."""
     return Query(
@@ -220,30 +247,7 @@ class World:
 
     def terms(self, grant: str, issuer: str, recipient: str, **changes: Any) -> GrantTerms:
         """The terms of a grant: a study of cost by ward, unless changed."""
-        at = self.now()
-        base = GrantTerms(
-            version=1,
-            grant=grant,
-            issuer=issuer,
-            recipient=recipient,
-            recipient_contact="",
-            dataset=f"stays-{issuer}",
-            fields=("cost", "ward"),
-            predicate=None,
-            purposes=("HMB",),
-            uses=("query",),
-            commercial=False,
-            legal_basis="separate-consent",
-            consent_ref="consents/1",
-            pia_ref="assessments/1",
-            jurisdiction="CN",
-            transfer_ref="",
-            not_before=at,
-            expires=at + DAY,
-            delete_by=at + 2 * DAY,
-            epoch=0,
-        )
-        return msgspec.structs.replace(base, **changes)
+        return study_terms(grant, issuer, recipient, self.now(), **changes)
 
     async def grant(self, grant: str, issuer: str, recipient: str, **changes: Any) -> GrantTerms:
         """Issue a grant and let its recipient take it."""

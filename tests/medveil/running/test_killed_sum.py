@@ -14,7 +14,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from connectors.layout import schema_hash
@@ -24,7 +23,7 @@ from medveil.gateway import granting
 from medveil.gateway.steps import Passing
 from medveil.gateway.tables import keep_layout
 from privacy.grants import GrantTerms
-from tests.medveil.conftest import LAYOUT, cost_by_ward, rows
+from tests.medveil.conftest import LAYOUT, cost_by_ward, rows, study_terms
 from wire.canonical import encode
 
 from .conftest import Consortium, now
@@ -39,30 +38,8 @@ _SCRIPT = Path(__file__).with_name("summing.py")
 
 def terms(hospital: str, **changes: Any) -> GrantTerms:
     """The terms of a grant of `hospital`: the study to the researcher, unless changed."""
-    at = now() - 1000
-    base = GrantTerms(
-        version=1,
-        grant=f"study-{hospital}",
-        issuer=hospital,
-        recipient="researcher",
-        recipient_contact="",
-        dataset=f"stays-{hospital}",
-        fields=("cost", "ward"),
-        predicate=None,
-        purposes=("HMB",),
-        uses=("query",),
-        commercial=False,
-        legal_basis="separate-consent",
-        consent_ref="consents/1",
-        pia_ref="assessments/1",
-        jurisdiction="CN",
-        transfer_ref="",
-        not_before=at,
-        expires=at + 86_400_000,
-        delete_by=at + 2 * 86_400_000,
-        epoch=0,
-    )
-    return msgspec.structs.replace(base, **changes)
+    named = {"grant": f"study-{hospital}", "recipient": "researcher", **changes}
+    return study_terms(issuer=hospital, at=now() - 1000, **named)
 
 
 async def prepare(consortium: Consortium) -> None:
