@@ -162,22 +162,21 @@ class Check:
 def settle(checks: Sequence[Check], group: Backend) -> None:
     """Check that everything in all `checks` holds. Raises VerificationError otherwise.
 
-    One check: "zkp.bad_proof". Several: "zkp.bad_proofs", whose fact `bad` holds the bad ones' places,
-    counted from 0 (the first ten; `bad_ones` returns all). Checks of another backend, and checks that were
-    never bound to a transcript, are a ValueError.
+    One check: "zkp.bad_proof". Several: `BadProofs`, which names the bad ones' places, counted from 0. Checks of
+    another backend, and checks that were never bound to a transcript, are a ValueError.
     """
     if _hold(checks, _weights(checks, group), group):
         return
     if len(checks) == 1:
         raise VerificationError("zkp.bad_proof")
-    raise _bad_proofs(bad_ones(checks, group), len(checks))
+    raise BadProofs(bad_ones(checks, group), len(checks))
 
 
 def settle_all(takes: Iterable[Callable[[], Check]], group: Backend) -> None:
     """Take the check of each message, and settle all of them: a message that is malformed spoils no other's.
 
     takes: for each message a call that returns its check, or raises VerificationError or DecodeError. Raises
-    VerificationError, "zkp.bad_proofs" with the places of all that do not hold, malformed ones included.
+    `BadProofs` with the places of all that do not hold, malformed ones included.
     """
     found: list[Check] = []
     places: list[int] = []
@@ -192,12 +191,19 @@ def settle_all(takes: Iterable[Callable[[], Check]], group: Backend) -> None:
     if not _hold(found, _weights(found, group), group):
         bad += [places[at] for at in bad_ones(found, group)]
     if bad:
-        raise _bad_proofs(sorted(bad), total)
+        raise BadProofs(sorted(bad), total)
 
 
-def _bad_proofs(bad: Sequence[int], total: int) -> VerificationError:
-    named = ", ".join(map(str, bad[:_NAMED])) + (", ..." if len(bad) > _NAMED else "")
-    return VerificationError("zkp.bad_proofs", count=len(bad), all=total, bad=named)
+class BadProofs(VerificationError):
+    """Some proofs of a batch do not hold. `places`: all of those, from 0, ascending; the sentence names the first ten.
+
+    code: "zkp.bad_proofs".
+    """
+
+    def __init__(self, places: Sequence[int], total: int) -> None:
+        named = ", ".join(map(str, places[:_NAMED])) + (", ..." if len(places) > _NAMED else "")
+        super().__init__("zkp.bad_proofs", count=len(places), all=total, bad=named)
+        self.places = tuple(places)
 
 
 def bad_ones(checks: Sequence[Check], group: Backend) -> list[int]:

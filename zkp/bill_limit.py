@@ -87,6 +87,16 @@ class LimitRequest(Wire, frozen=True, tag="zkp.limit_request"):
     grant: Name
 
 
+class BillLimit(Wire, frozen=True, tag="zkp.bill_limit"):
+    """The statement: this bill is within the limit that was asked about. Public; a verifier makes its own.
+
+    bill: as the *ledger* holds it under the request's handle.
+    """
+
+    request: LimitRequest
+    bill: Bill
+
+
 class Presentation(Wire, frozen=True, tag="zkp.presentation"):
     """The answer: evidence of kind "presentation". It holds no secret; 0.7 to 1.1 KB encoded."""
 
@@ -203,14 +213,12 @@ def prove(
     )
 
 
-def verify(presentation: Presentation, request: LimitRequest, bill: Bill, group: Backend | None = None) -> None:
-    """Insurer or auditor: check that `presentation` answers `request` about `bill`. About 6 ms.
+def check(presentation: Presentation, statement: BillLimit, group: Backend | None = None) -> Check:
+    """Verifier: what must hold for `presentation` to prove `statement`, its own; to be settled with others.
 
-    `request` is the verifier's own (an auditor takes ``presentation.request`` and checks the nonce,
-    grant and audience against its other evidence); `bill` is what the *ledger* holds under the handle,
-    never what the prover sent. A nonce is good for one answer: the caller keeps those it has used.
-    Raises VerificationError or DecodeError.
+    Raises VerificationError or DecodeError. *Nothing is proved before the check is settled.*
     """
+    request, bill = statement.request, statement.bill
     if presentation.header != HEADER:
         raise VerificationError("zkp.unknown_suite", suite=presentation.header.suite)
     for field in LimitRequest.__struct_fields__:
@@ -219,10 +227,21 @@ def verify(presentation: Presentation, request: LimitRequest, bill: Bill, group:
     for field in Bill.__struct_fields__:
         if getattr(presentation, field) != getattr(bill, field):
             raise VerificationError("zkp.not_the_bill", field=field, handle=bill.handle.hex())
+    transcript = _statement(request, bill)
     group = group or backend()
-    check = Check(group)
+    found = Check(group)
     commitment = group.decode(bill.commitment)
-    range_proof.verify(
-        _statement(request, bill), [[(1, commitment)]], [Bound(0, request.limit)], presentation.proof, check
-    )
-    settle([check], group)
+    range_proof.verify(transcript, [[(1, commitment)]], [Bound(0, request.limit)], presentation.proof, found)
+    return found
+
+
+def verify(presentation: Presentation, request: LimitRequest, bill: Bill, group: Backend | None = None) -> None:
+    """Insurer or auditor: check that `presentation` answers `request` about `bill`. About 6 ms.
+
+    `request` is the verifier's own (an auditor takes ``presentation.request`` and checks the nonce,
+    grant and audience against its other evidence); `bill` is what the *ledger* holds under the handle,
+    never what the prover sent. A nonce is good for one answer: the caller keeps those it has used.
+    Raises VerificationError or DecodeError.
+    """
+    group = group or backend()
+    settle([check(presentation, BillLimit(request, bill), group)], group)

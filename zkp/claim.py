@@ -2,12 +2,14 @@
 
 A verifier makes its own from what it knows (the ledger's contract: keys, newest sets, the agreed row, what stands
 paid under the bill); the prover's is compared with it, and every byte of it enters the proof's transcript.
+`check_bill` ties it to the bill as the ledger holds it.
 
 Everything here is public. Spec: DESIGN section 6; docs/protocols/settlement.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -23,7 +25,7 @@ from zkp.attributes import Schema, Value
 from zkp.bbs_presentation import Issued
 from zkp.credentials import ACCOUNT, ENCOUNTER, PERSON
 from zkp.membership import SetKey
-from zkp.payments import MOST_PAYMENTS, EncodedPoint
+from zkp.payments import MOST_PAYMENTS, BillPayments, EncodedPoint, Voucher, check_open, check_redeemed
 from zkp.policy import KeyCode, Row
 
 EncodedKey = Annotated[bytes, msgspec.Meta(min_length=96, max_length=96)]
@@ -116,3 +118,27 @@ def check_claim(claim: Claim) -> None:
         raise Refused("settlement.other_set", set="-" if claim.diagnoses is None else claim.diagnoses.name)
     if claim.active.kind != "active":
         raise Refused("settlement.other_set", set=claim.active.name)
+
+
+def check_bill(claim: Claim, bill: BillPayments, vouchers: Sequence[Voucher] = ()) -> None:
+    """Raise Refused unless `claim` is about `bill` as the ledger holds it, and a payment could be added to it now.
+
+    The claim's handle, hospital and C_total are the bill's; the row's payer may pay on its layer, in the bill's
+    currency (`zkp.payments.check_open`); what it paid before and was reversed has gone back (`check_redeemed`:
+    vouchers are all that were posted under this handle, and under those that the bill replaces); what the claim names
+    as standing is every payment that stands, in the order made, so that ``C_total - sum C_R`` is what the bill has
+    left. The proof says nothing of this: without it an old or invented state would do. ValueError if a voucher of the
+    bill's is missing.
+    """
+    _check_same(claim.bill == bill.handle, bill, "bill")
+    _check_same(claim.hospital == bill.hospital, bill, "hospital")
+    _check_same(claim.total == bill.total, bill, "total")
+    row = claim.row
+    check_open(bill, row.payer, row.layer, row.statutory, row.currency)
+    check_redeemed(bill, vouchers, row.payer, row.layer, row.year)
+    _check_same(claim.standing == tuple(one.amount for one in bill.standing), bill, "standing")
+
+
+def _check_same(same: bool, bill: BillPayments, field: str) -> None:
+    if not same:
+        raise Refused("payments.other_state", handle=bill.handle.hex(), field=field)

@@ -364,7 +364,7 @@ def verify(proof: Eligibility, request: EligibilityRequest, group: Backend | Non
 
 
 def verify_batch(answers: Iterable[tuple[Eligibility, EligibilityRequest]], group: Backend | None = None) -> None:
-    """Verifier: many at once, for less. Raises VerificationError: "zkp.bad_proofs" with the places (from 0) of
+    """Verifier: many at once, for less. Raises `zkp.batch.BadProofs` with the places (from 0) of
     those that do not hold, malformed ones among them."""
     group = group or backend()
     settle_all([partial(check, proof, request, group) for proof, request in answers], group)

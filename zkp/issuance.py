@@ -244,6 +244,12 @@ def renew_person(
     return blind_issuance.sign(by.sk, by.of, commitment, _scalars(PERSON, known), {}, group)
 
 
+def _check_no_handle(disclose: Collection[str]) -> None:
+    """Who knows a handle finds its rows in every set, codes of filings tried one by one: the bureau alone may."""
+    if "handle" in disclose:
+        raise Refused("credentials.handle_asked")
+
+
 # --------------------------------------------------------------------------------------------- account
 
 
@@ -257,7 +263,11 @@ def request_account(
     rand: Rand,
     group: Backend | None = None,
 ) -> Pending:
-    """Holder: ask for her account of one payer, layer and year. `disclose`: what cap and deductible depend on."""
+    """Holder: ask for her account of one payer, layer and year. `disclose`: what cap and deductible depend on.
+
+    Raises Refused if that is her handle.
+    """
+    _check_no_handle(disclose)
     secret = person_of.schema.scalar(SECRET, credential.get(person_of.schema, SECRET))
     person = (credential, person_of, disclose)
     return _request(of, occasion, secret, rand, group or backend(), person, canonical.encode(scope))
@@ -303,8 +313,10 @@ def request_encounter(
 ) -> Pending:
     """Holder: ask the hospital for the credential of a bill, over the secret of her person credential.
 
-    `disclose`: what the hospital compares with the patient before it, such as birth and sex.
+    `disclose`: what the hospital compares with the patient before it, such as birth and sex. Raises Refused if that is
+    her handle.
     """
+    _check_no_handle(disclose)
     secret = person_of.schema.scalar(SECRET, credential.get(person_of.schema, SECRET))
     return _request(of, occasion, secret, rand, group or backend(), (credential, person_of, disclose))
 

@@ -162,7 +162,8 @@ def new_version(
 def publish(y: int, key: SetKey, members: Iterable[Member], group: Backend | None = None) -> PublishedSet:
     """Bureau: sign every member under the secret key `y` of this version. 10^5 of *active*: below a minute.
 
-    A member that is named twice stands in the set once.
+    A member that is named twice stands in the set once. Raises Refused if there is none: an empty list is a mistake,
+    more often than not, and would end every membership.
     """
     group = group or backend()
     base = P1[0].point(group, P1[1])
@@ -177,6 +178,8 @@ def publish(y: int, key: SetKey, members: Iterable[Member], group: Backend | Non
                 raise ValueError("no signature under this key: draw another")
             signature = group.encode(group.mul(base, pow(y + m, -1, R)))
         rows[tag(key, member)] = signature
+    if not rows:
+        raise Refused("membership.empty_set", set=key.name, version=key.version)
     return PublishedSet(key, b"".join(label + rows[label] for label in sorted(rows)))
 
 

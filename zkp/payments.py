@@ -4,8 +4,8 @@ A bill is registered once with a commitment `C_total` to its total. Each payment
 its amount; a claim proves that its own fits into ``C_total - sum C_R`` (`zkp.settlement`). Here is the rest of
 the rule, which needs no secret: a statutory layer pays once, a commercial one once for each payer; once a
 higher layer has paid, lower ones are closed; reversals go from the top down, free their layer and post a
-voucher that the holder redeems once; a bill is turned red only while nothing stands paid under it, and takes
-no payment from then on.
+voucher that the holder redeems once, and before that payer's layer pays the bill again; a bill is turned red
+only while nothing stands paid under it, and takes no payment from then on.
 
 Pure functions: state in, state out, `Refused` with nothing changed. The ledger's contract keeps the state,
 checks the proof and the sender's right; commitments are points that it has decoded. Everything is public; the
@@ -14,6 +14,7 @@ payments of one bill are linkable to each other, by choice. Spec: DESIGN section
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -167,6 +168,20 @@ def check_redeemable(voucher: Voucher) -> None:
     """Raise Refused if `voucher` has been redeemed."""
     if voucher.redeemed:
         raise Refused("payments.redeemed", handle=voucher.handle.hex(), number=voucher.number)
+
+
+def check_redeemed(bill: BillPayments, vouchers: Sequence[Voucher], payer: str, layer: int, year: int) -> None:
+    """Raise Refused while a reversed payment of `payer` on `layer` in `year` has not gone back into its account.
+
+    Otherwise the bill is claimed again from an account whose deductible the reversed payment has used up, and whose
+    visits it has raised; the voucher, redeemed later, gives both back: a deductible wiped by waiting. vouchers: all
+    that were posted under this handle, and under those that the bill replaces. ValueError if one of its own is missing.
+    """
+    if {one.number for one in vouchers if one.handle == bill.handle} != set(range(bill.reversals)):
+        raise ValueError("every voucher of the bill, each once")
+    for one in vouchers:
+        if not one.redeemed and (one.payment.payer, one.payment.layer, one.payment.year) == (payer, layer, year):
+            raise Refused("payments.unredeemed", handle=one.handle.hex(), number=one.number, layer=layer, payer=payer)
 
 
 def paid(bill: BillPayments, group: Backend) -> list[Point]:

@@ -239,6 +239,7 @@ def check(redeemed: Redeemed, redemption: Redemption, group: Backend | None = No
     for field in Redemption.__struct_fields__:
         if getattr(redeemed.redemption, field) != getattr(redemption, field):
             raise VerificationError("zkp.not_as_asked", field=field)
+    encoded(redemption)
     try:
         payments.check_redeemable(redemption.voucher)
     except Refused as refused:

@@ -386,7 +386,7 @@ def verify(settlement: Settlement, claim: Claim, group: Backend | None = None) -
 
 
 def verify_batch(claimed: Iterable[tuple[Settlement, Claim]], group: Backend | None = None) -> None:
-    """Verifier: many at once, for less: the ledger's path. Raises VerificationError: "zkp.bad_proofs" with the places
-    (from 0) of those that do not hold, malformed ones among them."""
+    """Verifier: many at once, for less. Raises `zkp.batch.BadProofs` with the places (from 0) of
+    those that do not hold, malformed ones among them."""
     group = group or backend()
     settle_all([partial(check, settlement, claim, group) for settlement, claim in claimed], group)

@@ -1,15 +1,19 @@
-"""The amount rule of DESIGN section 6, written down a second time, from that page alone.
+"""The amount rule of DESIGN section 6, written down a second time, from that page alone. Integers only.
 
-Money is an exact fraction of a fen here, never milli-fen, and a band is a piece of a line: another road to
-the same numbers as `zkp.benefit`, which it must meet to the fen.
+Another road to the same numbers as `zkp.benefit`, which it must meet to the fen: nothing is split into bands here. Each
+edge is a step in the rate, and what lies beyond an edge earns the step besides what all of it earns before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
-from math import floor
 from typing import NamedTuple
+
+MILLI = 1_000
+"""Milli-fen in a fen: a whole fen at a weight or rate of one per mille."""
+
+MICRO = 1_000_000
+"""Millionths of a fen in a fen: what a milli-fen earns at one per mille."""
 
 
 class Answer(NamedTuple):
@@ -33,21 +37,24 @@ def answer(
     cap_left: int,
 ) -> Answer:
     """All amounts in fen, weights and rates per mille. `paid_before`: what lower layers paid of this bill."""
-    covered = sum(Fraction(weight, 1000) * fen for weight, fen in zip(weights, classes, strict=True))
+    covered = sum(weight * fen for weight, fen in zip(weights, classes, strict=True))  # milli-fen
     if base_is_remainder:
-        covered = covered - paid_before if covered > paid_before else Fraction(0)
+        covered -= MILLI * paid_before
+        if covered < 0:
+            covered = 0
 
     # whole fen go off the front, as many as the deductible asks for and the covered amount has
-    deducted = 0 if covered < 1 else deductible if covered >= deductible else floor(covered)
-    beyond = covered - deducted
+    deducted = deductible if covered >= MILLI * deductible else (covered - covered % MILLI) // MILLI
+    beyond = covered - MILLI * deducted
 
-    earned = Fraction(0)
-    edges = [Fraction(0), Fraction(bands[0]), Fraction(bands[1])]
-    for place, rate in enumerate(rates):
-        start = edges[place]
-        end = edges[place + 1] if place + 1 < len(edges) else max(beyond, start)
-        inside = max(Fraction(0), min(beyond, end) - start)
-        earned += inside * Fraction(rate, 1000)
-    due = floor(earned + Fraction(1, 2)) if round_half_up else floor(earned)
+    earned, rate_before = 0, 0  # millionths of a fen
+    for edge, rate in zip((0, *bands), rates, strict=True):
+        past = beyond - MILLI * edge
+        if past > 0:
+            earned += (rate - rate_before) * past
+        rate_before = rate
+    if round_half_up:
+        earned += MICRO // 2
+    due = (earned - earned % MICRO) // MICRO
 
     return Answer(deducted, sorted((due, cap_left, total - paid_before))[0])

@@ -287,9 +287,9 @@ def test_unknown_suites(shown: tuple[Presentation, LimitRequest, Bill]) -> None:
 # -------------------------------------------------------------------------------------------- mutations
 
 
-def mutations(data: bytes, count: int) -> list[bytes]:
+def mutations(data: bytes, count: int, seed: int = 20261122) -> list[bytes]:
     """`count` different changes of `data`: a byte, a bit, a swap, a cut, an insertion, a repetition."""
-    dice = random.Random(20261122)
+    dice = random.Random(seed)
     found: dict[bytes, None] = {}
     while len(found) < count:
         changed = bytearray(data)
@@ -313,11 +313,27 @@ def mutations(data: bytes, count: int) -> list[bytes]:
 
 
 def test_500_mutations(shown: tuple[Presentation, LimitRequest, Bill]) -> None:
+    kinds = refused(shown, 500, 20261122)
+    assert {
+        "wire.not_canonical",
+        "zkp.not_as_asked",
+        "zkp.not_the_bill",
+        "zkp.malformed_proof",
+        "zkp.bad_proof",
+    } <= kinds
+
+
+@pytest.mark.long
+def test_10_000_mutations(shown: tuple[Presentation, LimitRequest, Bill]) -> None:
+    assert refused(shown, 10_000, 5)
+
+
+def refused(shown: tuple[Presentation, LimitRequest, Bill], count: int, seed: int) -> set[str]:
     """Each is refused with VerificationError or DecodeError and nothing else, also when the request follows."""
     presentation, request, bill = shown
     data = canonical.encode(presentation)
     kinds = set()
-    for changed in mutations(data, 500):
+    for changed in mutations(data, count, seed):
         for own in (True, False):
             try:
                 decoded = canonical.decode(Presentation, changed)
@@ -328,13 +344,7 @@ def test_500_mutations(shown: tuple[Presentation, LimitRequest, Bill]) -> None:
                 kinds.add(error.code)
             else:
                 pytest.fail("a changed presentation was accepted")
-    assert {
-        "wire.not_canonical",
-        "zkp.not_as_asked",
-        "zkp.not_the_bill",
-        "zkp.malformed_proof",
-        "zkp.bad_proof",
-    } <= kinds
+    return kinds
 
 
 # --------------------------------------------------------------------------------------------- secrecy

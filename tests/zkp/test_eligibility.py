@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -394,66 +394,6 @@ def test_unknown_headers() -> None:
         with pytest.raises(VerificationError) as caught:
             eligibility.verify(msgspec.structs.replace(proved(), header=header), asked())
         assert caught.value.code == "zkp.unknown_suite"
-
-
-# ------------------------------------------------------------------------------------ bytes gone wrong
-
-
-def mutants(proof: Eligibility, count: int) -> Iterator[Eligibility]:
-    """Bit flips, cuts, extensions, swaps, identities and unreduced scalars in the proof's own fields."""
-    draw = rand_of("mutants")
-    fields = {"points": 48, "commitments": 48, "responses": 32, "ranges": 48}
-    identity = b"\xc0" + bytes(47)
-
-    def number(below: int) -> int:
-        return int.from_bytes(draw(8), "big") % below
-
-    for turn in range(count):
-        field, width = list(fields.items())[number(4)]
-        data = getattr(proof, field)
-        at = number(len(data) // width) * width
-        place = number(len(data))
-        other = number(len(data) // width) * width
-        piece, swapped = data[at : at + width], data[other : other + width]
-        unreduced = (int.from_bytes(data[at : at + 32], "big") + R) % 2**256
-        by_kind = {
-            0: data[:place] + bytes([data[place] ^ 1 << number(8)]) + data[place + 1 :],
-            1: data[: number(len(data))],
-            2: data + draw(1 + number(48)),
-            3: data[:at] + swapped + data[at + width :] if swapped != piece else data + b"\0",
-            4: data[:at] + identity[:width] + data[at + width :],
-            5: data[:at] + unreduced.to_bytes(32, "big") + data[at + 32 :],
-            6: data[:at] + draw(width) + data[at + width :],
-        }
-        changed = by_kind[turn % 7]
-        assert changed != data
-        yield msgspec.structs.replace(proof, **{field: changed})
-
-
-def campaign(count: int) -> None:
-    request = asked("filed")
-    for mutant in mutants(proved("filed"), count):
-        with pytest.raises((VerificationError, DecodeError)):
-            eligibility.verify(canonical.decode(Eligibility, canonical.encode(mutant)), request)
-
-
-def test_mutants() -> None:
-    campaign(500)
-
-
-@pytest.mark.long
-def test_many_mutants() -> None:
-    campaign(10_000)
-
-
-def test_every_byte_of_the_file_counts() -> None:
-    data = canonical.encode(proved())
-    draw = rand_of("file")
-    for _ in range(100):
-        at = int.from_bytes(draw(4), "big") % len(data)
-        changed = data[:at] + bytes([data[at] ^ 1 << draw(1)[0] % 8]) + data[at + 1 :]
-        with pytest.raises((VerificationError, DecodeError)):
-            eligibility.verify(canonical.decode(Eligibility, changed), asked())
 
 
 # ------------------------------------------------------------------------------------------- batches

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from hypothesis import given
@@ -215,6 +217,72 @@ def test_changed(asked: Pending, data: st.DataObject) -> None:
         issue(canonical.decode(Request, bytes(whole)))
 
 
+OPENED = occasion("mutated")
+
+
+@cache
+def opening() -> Request:
+    """A request with all parts: commitment, a shown credential, nullifier and proof."""
+    return issuance.request_account(
+        BUREAU_ACCOUNT.of, OPENED, SCOPE, holders.person(), BUREAU_PERSON.of, (), rand_of("mutated")
+    ).request
+
+
+def mutated(chance: random.Random) -> bytes | Request:
+    """A flip, a cut, an extension, pieces that change places, x + r, the identity."""
+    whole, request = canonical.encode(opening()), opening()
+    field = chance.choice(["shown", "proof", "commitment", "nullifier"])
+    width = 32 if field == "proof" else 48
+    data: bytes = getattr(request, field)
+    at, other = (width * chance.randrange(len(data) // width) for _ in range(2))
+    place = chance.randrange(len(whole))
+    one, two = data[at : at + width], data[other : other + width]
+    swapped = bytearray(data)
+    swapped[at : at + width], swapped[other : other + width] = two, one
+    unreduced = (int.from_bytes(request.proof[:32], "big") + R) % 2**256
+    of_field: tuple[bytes, ...] = (
+        bytes(swapped) if one != two else data + one,
+        data[: chance.randrange(len(data))],
+        data + bytes(width),
+        data[:at] + (bytes([0xC0]) + bytes(47))[:width] + data[at + width :],
+        data[:at] + request.commitment[:width] + data[at + width :] if one != request.commitment[:width] else b"",
+    )
+    turn = chance.randrange(8)
+    if turn < 5:
+        return Request(**{**_fields(request), field: of_field[turn]})
+    return (
+        Request(**{**_fields(request), "proof": unreduced.to_bytes(32, "big") + request.proof[32:]}),
+        whole[:place] + bytes([whole[place] ^ 1 << chance.randrange(8)]) + whole[place + 1 :],
+        whole[:place] + whole[place + 1 :],
+    )[turn - 5]
+
+
+def campaign(count: int, seed: int) -> set[str]:
+    """Refused, and by no other error."""
+    chance, codes = random.Random(seed), set()
+    for _ in range(count):
+        changed = mutated(chance)
+        with pytest.raises((VerificationError, DecodeError)) as caught:
+            read = canonical.decode(Request, changed) if isinstance(changed, bytes) else changed
+            assert read != opening()
+            issuance.open_account(
+                BUREAU_ACCOUNT, BUREAU_PERSON.of, OPENED, SCOPE, read, {}, holders.account_values(), {}
+            )
+        codes.add(caught.value.code)
+    return codes
+
+
+def test_five_hundred_mutations() -> None:
+    found = campaign(500, 5)
+    assert {"zkp.bad_proof", "zkp.malformed_proof", "zkp.proof_length", "wire.not_canonical"} <= found
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_ten_thousand_mutations() -> None:
+    assert campaign(10_000, 6)
+
+
 @pytest.mark.parametrize("field", ["shown", "nullifier", "proof", "commitment"])
 def test_cut_and_swapped(asked: Pending, field: str) -> None:
     changes = {
@@ -266,6 +334,17 @@ def test_the_holder_checks_what_was_signed(asked: Pending) -> None:
         issuance.finish(replace(asked, hidden={**asked.hidden, "secret": 1}), known, answer)
     with pytest.raises(MedveilError):
         issuance.finish(asked, known, type(answer)((bytes(32),), answer.signature))
+
+
+def test_the_handle_is_for_the_bureau_alone() -> None:
+    """With it a hospital would find a patient's filings in the published set, trying codes and days."""
+    when, held = occasion("nosy", "hospital-1"), holders.person()
+    with pytest.raises(Refused) as caught:
+        issuance.request_encounter(HOSPITAL.of, when, held, BUREAU_PERSON.of, ("birth", "handle"), rand_of("nosy"))
+    assert caught.value.code == "credentials.handle_asked"
+    with pytest.raises(Refused) as caught:
+        issuance.request_account(BUREAU_ACCOUNT.of, when, SCOPE, held, BUREAU_PERSON.of, ("handle",), rand_of("nosy"))
+    assert caught.value.code == "credentials.handle_asked"
 
 
 def test_secrets_are_not_shown() -> None:

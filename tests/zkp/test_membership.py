@@ -91,6 +91,14 @@ def test_damaged_sets(kind: str) -> None:
         membership.find(PublishedSet(whole.key, swapped), member)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_set_is_not_published(kind: str) -> None:
+    y, key = membership.new_version(kind, "empty", 3, rand)  # type: ignore[arg-type]
+    with pytest.raises(Refused) as caught:
+        membership.publish(y, key, iter(()))
+    assert (caught.value.code, caught.value.facts["version"]) == ("membership.empty_set", 3)
+
+
 @pytest.mark.parametrize(
     "kind, member",
     [("active", "I10"), ("covered", HANDLES[0]), ("filed", HANDLES[0]), ("active", Filing(HANDLES[0], "I10", 1, 2))],

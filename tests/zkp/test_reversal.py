@@ -25,6 +25,7 @@ from zkp.policy import Row
 from zkp.reversal import Holdings, Redeemed, Redemption
 
 GROUP = backend()
+IDENTITY = bytes([0xC0]) + bytes(47)
 PLAIN = row(deductible=30_000)
 
 
@@ -263,7 +264,7 @@ def test_replayed_under_another_statement(changes: dict[str, Any]) -> None:
 
 
 def mutated(message: Redeemed, turn: int, chance: random.Random) -> bytes | Redeemed:
-    """A flip, a cut, an extension, pieces that change places, x + r."""
+    """A flip, a cut, an extension, pieces that change places, x + r, the identity, a replay."""
     data, proof = canonical.encode(message), message.proof
     at, width = chance.randrange(len(data)), chance.choice([32, 48])
     one = chance.randrange(0, len(proof) - 2 * width, 16)
@@ -282,7 +283,28 @@ def mutated(message: Redeemed, turn: int, chance: random.Random) -> bytes | Rede
         msgspec.structs.replace(
             message, redemption=msgspec.structs.replace(message.redemption, serial=serial.to_bytes(32, "big"))
         ),
-    )[turn % 7]
+        with_proof(message, proof[:one] + proof[one + 1 : one + width] + proof[one : one + 1] + proof[one + width :]),
+        with_proof(message, proof[: 48 * (one // 48)] + IDENTITY + proof[48 * (one // 48) + 48 :]),
+        msgspec.structs.replace(message, following=chance.choice([IDENTITY, message.redemption.voucher.mirror])),
+        msgspec.structs.replace(message, redemption=elsewhere(message.redemption, chance)),
+    )[turn % 11]
+
+
+def elsewhere(redemption: Redemption, chance: random.Random) -> Redemption:
+    """Another statement: a nonce, an audience, a bill, a layer, a payer, a year, a key, an amount."""
+    replace, voucher = msgspec.structs.replace, redemption.voucher
+    field, value = chance.choice(
+        [
+            ("nonce", chance.randbytes(32)), ("audience", "other"), ("handle", chance.randbytes(16)), ("layer", 3),
+            ("payer", "other"), ("year", 2024), ("visits", 0), ("statutory", False), ("amount", voucher.mirror),
+            ("encounter_key", redemption.account_key), ("account_key", redemption.encounter_key),
+        ]
+    )  # fmt: skip
+    if field in Redemption.__struct_fields__:
+        return replace(redemption, **{field: value})
+    if field == "handle":
+        return replace(redemption, voucher=replace(voucher, handle=value))
+    return replace(redemption, voucher=replace(voucher, payment=replace(voucher.payment, **{field: value})))
 
 
 def campaign(count: int, seed: int) -> None:
@@ -316,11 +338,10 @@ def test_ten_thousand_mutations() -> None:
 
 def test_identities_and_lengths() -> None:
     message, _ = redeemed()
-    identity = bytes([0xC0]) + bytes(47)
     with pytest.raises(VerificationError):
-        reversal.verify(msgspec.structs.replace(message, following=identity), message.redemption)
+        reversal.verify(msgspec.structs.replace(message, following=IDENTITY), message.redemption)
     for start in range(0, len(message.proof) - 48, 48):
-        cut = message.proof[:start] + identity + message.proof[start + 48 :]
+        cut = message.proof[:start] + IDENTITY + message.proof[start + 48 :]
         with pytest.raises(VerificationError):
             reversal.verify(msgspec.structs.replace(message, proof=cut), message.redemption)
     for proof in (message.proof[:-1], message.proof + b"\0", b""):

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.zkp import claims
+from tests.zkp import claims, holders
 from tests.zkp.claims import ROW, row, settled
+from tests.zkp.holders import rand_of
 from wire import canonical
 from wire.errors import DecodeError, VerificationError
 from zkp import settlement
@@ -82,6 +83,16 @@ def identity(data: bytes, message: Settlement, chance: random.Random) -> Settlem
         return msgspec.structs.replace(message, **{chance.choice(fields): IDENTITY})
     at = POINT_BYTES * chance.randrange(len(message.proof) // POINT_BYTES)
     return _proof(message, message.proof[:at] + IDENTITY + message.proof[at + POINT_BYTES :])
+
+
+def negated(data: bytes, message: Settlement, chance: random.Random) -> Settlement:
+    """A point P becomes -P, which is a point as well: a payment of -R among them."""
+    fields = [name for name in POINTS if getattr(message, name) is not None]
+    field = chance.choice([*fields, "proof"])
+    changed = bytearray(getattr(message, field))
+    points = 1 if field != "proof" else 40  # the first that are sent
+    changed[POINT_BYTES * chance.randrange(points)] ^= 0x20
+    return msgspec.structs.replace(message, **{field: bytes(changed)})
 
 
 def plus_r(data: bytes, message: Settlement, chance: random.Random) -> Settlement:
@@ -173,8 +184,8 @@ def row_changes(row: Row) -> dict[str, Any]:
 
 
 MUTATIONS: tuple[Mutation, ...] = (
-    flip, flip_in_proof, flip_in_proof, cut, cut_proof, extend, extend_proof, swap, swap_fields, identity, plus_r,
-    another_claim, another_claim,
+    flip, flip_in_proof, flip_in_proof, cut, cut_proof, extend, extend_proof, swap, swap_fields, identity, negated,
+    plus_r, another_claim, another_claim,
 )  # fmt: skip
 
 
@@ -243,6 +254,19 @@ def test_every_point_and_scalar_counts(base: Row) -> None:
         changed = message.proof[:at] + bytes([message.proof[at] ^ 1]) + message.proof[at + 1 :]
         with pytest.raises(VerificationError):
             settlement.verify(_proof(message, changed), message.claim)
+
+
+def test_parts_of_two_true_settlements_do_not_mix() -> None:
+    """Two proofs of one claim, from other blindings: cut anywhere and joined, they do not hold."""
+    message, _ = settled(SMALL)
+    holder, claim = holders.holder(), message.claim
+    other, _ = settlement.prove(claim, claims.holdings_of(holder, claim), claims.derive_of("anna", claim), rand_of("2"))
+    settlement.verify(other, claim)
+    assert (other.paid, other.following) == (message.paid, message.following) and other.proof != message.proof
+    for cut_at in range(POINT_BYTES, len(message.proof), 5 * POINT_BYTES):
+        for joined in (message.proof[:cut_at] + other.proof[cut_at:], other.proof[:cut_at] + message.proof[cut_at:]):
+            with pytest.raises(VerificationError):
+                settlement.verify(_proof(message, joined), claim)
 
 
 @pytest.mark.parametrize("suite", [0, 2])

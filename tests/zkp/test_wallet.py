@@ -447,6 +447,8 @@ def test_sealed() -> None:
     assert (
         wallet_file.unseal(wallet_file.seal(held, "Ku\u0308che 1234", rand_of("x"), CHEAP), "K\u00fcche 1234") == held
     )
+    strong = canonical.decode(wallet_file.WalletFile, wallet_file.seal(held, "ein langes Wort", rand_of("seal"))).cost
+    assert strong == wallet_file.STRONG == wallet_file.Cost(3, 64 * 1024, 4)
     for secret in (held.seed, held.bills[0].total_blinding, held.accounts[0].current.signature):
         assert secret not in data and secret in canonical.encode(held)
     assert refused(lambda: wallet_file.unseal(data, "ein anderes Wort")) == "wallet.cannot_open"
