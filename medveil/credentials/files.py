@@ -40,8 +40,9 @@ class CredentialKey(Wire, frozen=True, tag="medveil.credential_key"):
 class Offer(Wire, frozen=True, tag="medveil.credential_offer"):
     """I -> H: what a holder may ask for, once. Public between the two.
 
-    person_key: whose person credentials are taken (empty for the person credential itself); disclose: which of its
-    attributes the holder shows; scope: of an account; bill: of an encounter, its handle.
+    person_key: whose person credentials are taken: of a first person credential empty, of a renewal the old one's key;
+    disclose: which of its attributes the holder shows, of a renewal its handle; scope: of an account; bill: of an
+    encounter, its handle.
     """
 
     header: Header
@@ -52,6 +53,11 @@ class Offer(Wire, frozen=True, tag="medveil.credential_offer"):
     disclose: tuple[Name, ...]
     scope: AccountScope | None
     bill: Handle | None
+
+    @property
+    def renewal(self) -> bool:
+        """Whether it is of a person credential in the place of an older one."""
+        return self.kind == "person" and bool(self.person_key)
 
 
 class Application(Wire, frozen=True, tag="medveil.credential_application"):
@@ -75,6 +81,12 @@ class Answer(Wire, frozen=True, tag="medveil.credential_answer"):
 
     def __repr__(self) -> str:
         return "Answer(...)"
+
+
+class Values(Wire, frozen=True, tag="medveil.credential_values"):
+    """What an issuer signed, as it is hashed into its register."""
+
+    values: tuple[int | bytes, ...]
 
 
 class SetFile(Wire, frozen=True, tag="medveil.set_file"):
@@ -123,11 +135,13 @@ def read(path: Path, kind: type[T]) -> T:
 
 
 def write(path: Path, struct: Wire) -> None:
-    """Write a file that is not there yet, durably. Raises Refused, Unavailable."""
-    if path.exists():
-        raise Refused("client.file_exists", file=str(path))
+    """Write a file that is not there yet, durably, or that holds these very bytes: a verb that was cut short can be run
+    again. Raises Refused, Unavailable."""
+    data = canonical.encode(struct)
     try:
-        evidence.write_file(path, canonical.encode(struct))
+        if path.exists() and not (path.is_file() and path.read_bytes() == data):
+            raise Refused("client.file_exists", file=str(path))
+        evidence.write_file(path, data)
     except OSError:
         raise Unavailable("client.unwritable", file=str(path)) from None
 

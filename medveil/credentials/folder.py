@@ -12,40 +12,53 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from filelock import FileLock, Timeout
 
 from medveil.credentials.files import EncodedKey, Kind, Offer
 from privacy.keys import FileKeyProvider
-from wire import canonical
+from wire import canonical, evidence
 from wire.canonical import Wire
 from wire.domains import CREDENTIAL_FOLDER, framed
 from wire.errors import Refused, Unavailable
-from wire.evidence import read_file, write_file
-from wire.identifiers import Name
+from wire.evidence import Header, read_file, register, write_file
+from wire.identifiers import Hash, Name
 
 Rand = Callable[[int], bytes]
+
+_FILES = {"keys", "secret", "lock"}
+"""With what they leave when a write is cut short, such as secret.part."""
 
 _CONTEXT = framed(CREDENTIAL_FOLDER, b"")
 
 
-class Signed(Wire, frozen=True, tag="medveil.credential_signed"):
-    """What was signed once, and on which commitment."""
+class Given(Wire, frozen=True, tag="medveil.credential_given"):
+    """An offer that was given out, and the commitment on which it was answered: empty as long as it was not."""
 
+    offer: Offer
+    answered: bytes
+
+
+class Signed(Wire, frozen=True, tag="medveil.credential_signed"):
+    """What was signed once: for whom or what, on which commitment, and the hash of the values."""
+
+    what: Literal["person", "renewal", "account", "encounter"]
     key: bytes
     commitment: bytes
+    values: Hash
 
 
 class IssuerState(Wire, frozen=True, tag="medveil.credential_issuer"):
-    """What an issuer keeps. Secret. material: of its keys; offers: given out; signed: its register."""
+    """What an issuer keeps. Secret. material: of its keys; given: its offers; signed: its register."""
 
+    header: Header
     kind: Kind
     issuer: Name
     public: EncodedKey
     material: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-    offers: tuple[Offer, ...]
+    given: tuple[Given, ...]
     signed: tuple[Signed, ...]
 
     def __repr__(self) -> str:
@@ -55,6 +68,9 @@ class IssuerState(Wire, frozen=True, tag="medveil.credential_issuer"):
         return []
 
 
+ISSUER = register("credential-issuer", 1, IssuerState)
+
+
 class Folder:
     """An open folder. `opened` makes one."""
 
@@ -62,12 +78,16 @@ class Folder:
         self._path, self._keys = path, keys
 
     def read(self) -> IssuerState:
-        """What is in it. Raises VerificationError (altered), DecodeError, Unavailable."""
+        """What is in it. Raises VerificationError (altered), DecodeError, Unavailable; Refused if another version of
+        medveil wrote it."""
         try:
             sealed = read_file(self._path / "secret")
         except OSError:
             raise Unavailable("wire.unreadable", file=str(self._path / "secret")) from None
-        return canonical.decode(IssuerState, self._keys.unwrap(1, sealed, _CONTEXT))
+        found = evidence.read(self._keys.unwrap(1, sealed, _CONTEXT))
+        if not isinstance(found, IssuerState):
+            raise Refused("credential_files.other_kind", file=str(self._path / "secret"), expected="IssuerState")
+        return found
 
     def write(self, state: IssuerState) -> None:
         """Put `state` in its place, durably. Raises Unavailable."""
@@ -77,15 +97,32 @@ class Folder:
             raise Unavailable("client.unwritable", file=str(self._path)) from None
 
 
-def create(path: Path, passphrase: str, state: IssuerState, rand: Rand) -> None:
-    """Make a folder that is not there yet. Raises Refused, Unavailable."""
-    if path.exists():
-        raise Refused("client.file_exists", file=str(path))
+def create(path: Path, passphrase: str, state: IssuerState, rand: Rand) -> IssuerState:
+    """Make a folder that is not there yet, or finish one whose making was cut short; returns what it holds then.
+
+    A whole folder of the same issuer and kind stays as it is: `state` was not needed. Raises Refused (another issuer's
+    folder, or other files in it), Unavailable, VerificationError (another passphrase).
+    """
     try:
-        path.mkdir(mode=0o700, parents=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        strangers = {one.name.partition(".")[0] for one in path.iterdir()} - _FILES
     except OSError:
         raise Unavailable("client.unwritable", file=str(path)) from None
-    Folder(path, FileKeyProvider.create(path / "keys", passphrase, rand=rand)).write(state)
+    if strangers:
+        raise Refused("client.file_exists", file=str(path))
+    with locked(path / "lock"):
+        keys = path / "keys"
+        there = keys.is_file()
+        folder = Folder(
+            path, FileKeyProvider(keys, passphrase) if there else FileKeyProvider.create(keys, passphrase, rand=rand)
+        )
+        if not (path / "secret").is_file():
+            folder.write(state)
+            return state
+        found = folder.read()
+    if (found.kind, found.issuer) != (state.kind, state.issuer):
+        raise Refused("client.file_exists", file=str(path))
+    return found
 
 
 @contextmanager
@@ -108,3 +145,5 @@ def locked(path: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise Unavailable("credential_files.in_use", folder=str(path.parent), retry_after=1) from None
+    except OSError:
+        raise Unavailable("client.unwritable", file=str(path)) from None

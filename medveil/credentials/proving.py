@@ -1,76 +1,37 @@
-"""Sets, questions, proofs and their verification, on files.
+"""Questions, proofs of eligibility, and the verification of any proof, on files.
 
-publish   bureau     a set under a fresh key, which is forgotten at once
-ask       verifier   `Question`                                             V -> H
-prove     holder     `zkp.eligibility.Eligibility`                          H -> V
-verify    anybody    eligibility, settlement and redemption, with either curve library
+    ask       verifier   `Question`                                             V -> H
+    prove     holder     `zkp.eligibility.Eligibility`                          H -> V
+    verify    anybody    eligibility, settlement and redemption, with either curve library
+
+What is asked and proved of a payment: `medveil.credentials.claiming`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
 from medveil.credentials import files
+from medveil.credentials.claiming import RedemptionQuestion, SettlementQuestion, claim_of, redemption_of
 from medveil.credentials.files import CredentialKey, Question, SetFile
 from medveil.credentials.folder import Rand
+from medveil.credentials.sets import diagnosis_of, row_of
 from medveil.credentials.wallets import opened
 from wire.canonical import Wire
 from wire.errors import DecodeError, Refused
-from wire.identifiers import check_name
-from zkp import eligibility, membership, reversal, settlement
+from zkp import eligibility, reversal, settlement
 from zkp.credentials import ENCOUNTER, PERSON
 from zkp.eligibility import Conditions, Eligibility, EligibilityRequest, Holdings
 from zkp.groups import backend
-from zkp.membership import Filing, Member
+from zkp.membership import Member
 from zkp.policy import Diagnoses
 from zkp.reversal import Redeemed
 from zkp.settlement import Settlement
 from zkp.wallet import bill_of
-
-
-def parse_members(kind: str, lines: Iterable[str]) -> list[Member]:
-    """One member a line: a handle in hex (*active*), a code (*covered*), or handle, code, first and last day
-    (*filed*; days as 2025-12-11, last "-" for no end). Raises DecodeError, naming the line."""
-    members: list[Member] = []
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words:
-            continue
-        try:
-            if kind == "active":
-                (handle,) = words
-                membership.FILING.scalar("handle", bytes.fromhex(handle))
-                members.append(bytes.fromhex(handle))
-            elif kind == "covered":
-                (code,) = words
-                membership.FILING.scalar("code", code)
-                members.append(code)
-            else:
-                handle, code, first, last = words
-                until = 65535 if last == "-" else files.parse_day(last)
-                filing = Filing(bytes.fromhex(handle), code, files.parse_day(first), until)
-                membership.FILING.scalars(filing.named)
-                members.append(filing)
-        except (ValueError, DecodeError):
-            raise DecodeError("credential_files.member", line=number, kind=kind) from None
-    return members
-
-
-def publish(
-    kind: Literal["active", "covered", "filed"], name: str, version: int, members: Sequence[Member], rand: Rand
-) -> SetFile:
-    """Bureau: one version of a set. Its secret key is drawn here and kept nowhere. Raises DecodeError."""
-    check_name(name, "set")
-    secret, key = membership.new_version(kind, name, version, rand)
-    try:
-        return SetFile(files.SET, membership.publish(secret, key, members))
-    except ValueError:
-        raise DecodeError("credential_files.member", line=0, kind=kind) from None
-
 
 _TERMS: Final[Mapping[str, Any]] = {
     field.name: field.type
@@ -126,18 +87,6 @@ def ask(
     return Question(files.QUESTION, request)
 
 
-def _row(sets: Sequence[SetFile], key: membership.SetKey, members: Sequence[Member]) -> membership.Row:
-    for each in sets:
-        if each.published.key == key:
-            for member in members:
-                try:
-                    return membership.find(each.published, member)
-                except Refused:
-                    continue
-            raise Refused("membership.not_in_set", set=key.name, version=key.version)
-    raise Refused("credential_files.no_set", set=key.name, version=key.version)
-
-
 def prove(
     wallet: Path, passphrase: str, question: Question, sets: Sequence[SetFile], filings: Sequence[Member], rand: Rand
 ) -> Eligibility:
@@ -151,31 +100,34 @@ def prove(
     if person is None:
         raise Refused("credential_files.no_credential", kind="person")
     handle, code = person.get(PERSON, "handle"), encounter.get(ENCOUNTER, "diagnosis")
-    active = _row(sets, request.active, [handle] if isinstance(handle, bytes) else [])
-    diagnosis = None
+    assert isinstance(handle, bytes) and isinstance(code, str)
+    active, diagnosis = row_of(sets, request.active, [handle]), None
     if request.diagnoses is not None:
-        of_code: list[Member] = [code] if isinstance(code, str) else []
-        diagnosis = _row(sets, request.diagnoses, of_code if request.diagnoses.kind == "covered" else filings)
+        diagnosis = diagnosis_of(sets, request.diagnoses, filings, handle, code, request.service_day)
     return eligibility.prove(request, Holdings(person, encounter, active, diagnosis), rand)
 
 
-def verify(proof: Wire, question: Question | None, curves: str) -> bool:
+def verify(proof: Wire, question: Wire | None, curves: str) -> bool:
     """Anybody: check a proof of eligibility, settlement or redemption. Returns whether it was held against a question
     of the verifier's own; else it was checked against the statement that came with it, which its prover could choose.
 
-    Raises VerificationError, DecodeError; Refused for a file that is no such proof.
+    Of a settlement or redemption the spent serial, and of a settlement the service day, are the prover's to say: the
+    proof shows that they are signed. Raises VerificationError, DecodeError; Refused for a file that is no such proof,
+    or a question of another kind.
     """
     group = backend(curves)
-    if isinstance(proof, Eligibility):
+    if isinstance(proof, Eligibility) and isinstance(question, Question | None):
         eligibility.verify(proof, proof.request if question is None else question.request, group)
-        return question is not None
-    if isinstance(proof, Settlement) and question is None:
-        settlement.verify(proof, proof.claim, group)
-        return False
-    if isinstance(proof, Redeemed) and question is None:
-        reversal.verify(proof, proof.redemption, group)
-        return False
-    raise Refused("credential_files.no_proof")
+    elif isinstance(proof, Settlement) and isinstance(question, SettlementQuestion | None):
+        said = proof.claim
+        asked = said if question is None else claim_of(question, said.row, said.service_day, said.serial)
+        settlement.verify(proof, asked, group)
+    elif isinstance(proof, Redeemed) and isinstance(question, RedemptionQuestion | None):
+        told = proof.redemption
+        reversal.verify(proof, told if question is None else redemption_of(question, told.serial), group)
+    else:
+        raise Refused("credential_files.no_proof")
+    return question is not None
 
 
 def statement(proof: Eligibility | Settlement | Redeemed) -> list[tuple[str, str | int]]:

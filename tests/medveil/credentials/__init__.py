@@ -1,0 +1,1 @@
+"""medveil/credentials: issuers, a holder, payers and the contract on files."""
