@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--processes", help="Run each organisation's gateway as a process of its own, with TLS.")
         ] = False,
     ) -> None:
-        """Play one consortium: join, load, grant, query, prove, score, audit, report."""
+        """Play one consortium: join, load, grant, query, prove, settle, score, audit, report."""
         began = perf_counter()
         from medveil.demo.run import run
 

@@ -111,7 +111,7 @@ class QueryFacts(msgspec.Struct, frozen=True):
     bytes_carried: int
 
 
-class EligibilityFacts(msgspec.Struct, frozen=True):
+class LimitFacts(msgspec.Struct, frozen=True):
     """Step 5."""
 
     person: str
@@ -124,8 +124,56 @@ class EligibilityFacts(msgspec.Struct, frozen=True):
     refusal: str
 
 
+class EligibilityFacts(msgspec.Struct, frozen=True):
+    """Step 6. shown, hidden: in words; members: of the active set."""
+
+    person: str
+    hospital: str
+    insurer: str
+    handle: str
+    policy: str
+    asked: list[str]
+    shown: list[str]
+    hidden: list[str]
+    members: int
+    proof_bytes: int
+    prove_ms: float
+    verify_ms: float
+    grant: str
+    refusals: list[str]
+
+
+class PaymentFacts(msgspec.Struct, frozen=True):
+    """Step 7, one layer. Amounts as the person's wallet opens them, and as worked out in plain decimals."""
+
+    layer: int
+    payer: str
+    terms: str
+    paid: str
+    plain: str
+    cap_before: str
+    cap_after: str
+    proof_bytes: int
+    prove_ms: float
+    verify_ms: float
+
+
+class SettleFacts(msgspec.Struct, frozen=True):
+    """Step 7. total: of the bill; left: what no layer paid; shown, hidden: in words."""
+
+    person: str
+    handle: str
+    total: str
+    left: str
+    payments: list[PaymentFacts]
+    agree: bool
+    shown: list[str]
+    hidden: list[str]
+    refusals: list[str]
+
+
 class ScoreFacts(msgspec.Struct, frozen=True):
-    """Step 6."""
+    """Step 8."""
 
     model: str
     hospital: str
@@ -156,7 +204,7 @@ class FlowFacts(msgspec.Struct, frozen=True):
 
 
 class AuditFacts(msgspec.Struct, frozen=True):
-    """Step 7."""
+    """Step 9."""
 
     checks: list[str]
     flows: list[FlowFacts]
@@ -176,7 +224,9 @@ class DemoFacts(msgspec.Struct, frozen=True):
     load: LoadFacts
     grant: GrantFacts
     query: QueryFacts
+    limit: LimitFacts
     eligibility: EligibilityFacts
+    settle: SettleFacts
     score: ScoreFacts
     audit: AuditFacts
     seconds: dict[str, float]

@@ -7,7 +7,8 @@ from medveil.demo.play import RESEARCHER, Play, now
 from medveil.demo.query import plan_query
 from medveil.gateway.serving import use_request
 from privacy.decide import Decision
-from privacy.grants import GrantTerms, UseKind
+from privacy.grants import MIN_GROUP, VERSION, GrantTerms, UseKind, records_until
+from privacy.levels import IDENTIFIED
 from privacy.purposes import purpose
 from wire.dates import format_instant
 from wire.errors import ConsentDenied, Refused
@@ -30,7 +31,7 @@ def terms(
 ) -> GrantTerms:
     """The terms of one of the demo's grants: one recipient, one way of use, ninety days."""
     return GrantTerms(
-        version=1,
+        version=VERSION,
         grant=grant,
         issuer=issuer,
         recipient=recipient,
@@ -39,16 +40,25 @@ def terms(
         fields=fields,
         predicate=None,
         purposes=(purpose_code,),
+        conditions=(),
         uses=(use,),
         commercial=False,
         legal_basis="separate-consent",
         consent_ref=f"{issuer}/consents/2026-11",
+        guardian_ref="",
         pia_ref=f"{issuer}/impact-assessments/{grant}",
         jurisdiction="CN",
         transfer_ref="",
+        level_ceiling=IDENTIFIED,
+        class_ceiling="general",
+        masks=(),
+        min_group=MIN_GROUP,
+        keep_days=365,
         not_before=at,
+        review=at + _DAYS * _DAY,
         expires=at + _DAYS * _DAY,
         delete_by=at + 2 * _DAYS * _DAY,
+        records_until=records_until(at + _DAYS * _DAY),
         epoch=0,
     )
 

@@ -17,7 +17,9 @@ from connectors.quality import Prepared
 from medveil.demo.desk import Desk
 from medveil.demo.narrator import Narrator
 from privacy.local import LocalPlan
+from wire.canonical import Wire, encode
 from wire.checkpoint import TrustFile
+from wire.evidence import SUFFIX, write_file
 
 BUREAU = "bureau"
 INSURER = "insurer-1"
@@ -25,6 +27,8 @@ RESEARCHER = "researcher-1"
 REGULATOR = "regulator"
 
 CHAIN = "medveil-demo"
+PROOFS = "proofs"
+"""Folder of what was proved over credentials, with keys, sets and question."""
 ZONE = "Asia/Shanghai"
 
 
@@ -86,6 +90,12 @@ class Play:
     def hospitals(self) -> list[str]:
         """The hospitals, in founding order."""
         return [member.organisation for member in self.trust.members if "hospital" in member.roles]
+
+    def show(self, name: str, evidence: Wire) -> None:
+        """Write what everybody may see into ``proofs/``, for `medveil zkp`."""
+        place = self.folder / PROOFS
+        place.mkdir(exist_ok=True)
+        write_file(place / (name + SUFFIX), encode(evidence))
 
     def pooled(self, plan: LocalPlan) -> pa.Table:
         """Everybody's rows that `plan` counts, in one table: exists in the demo only, for the plain answer."""

@@ -19,19 +19,23 @@ from medveil import __version__
 from medveil.consortium import local_consortium
 from medveil.demo import audit as auditing
 from medveil.demo.desk import Desk, LocalDesk
+from medveil.demo.eligibility import ask_eligibility
 from medveil.demo.facts import DemoFacts
 from medveil.demo.grant import PURPOSE, grant
+from medveil.demo.insured import sign_up
 from medveil.demo.join_and_load import founders, join, load
+from medveil.demo.limit import prove_limit
 from medveil.demo.narrator import Narrator
-from medveil.demo.play import BUREAU, CHAIN, ZONE, Play, now, rand
-from medveil.demo.prove import prove
+from medveil.demo.play import BUREAU, CHAIN, PROOFS, ZONE, Play, now, rand
 from medveil.demo.query import check_question, query
 from medveil.demo.report import write_report
 from medveil.demo.score import score
+from medveil.demo.settle import settle
 from medveil.demo.stage import stage
 from wire.checkpoint import TrustFile
 from wire.dates import format_instant
 from wire.errors import Unavailable
+from wire.evidence import SUFFIX
 
 
 def run(
@@ -61,8 +65,11 @@ def run(
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
         return
     narrator.say("")
-    narrator.say(f"{narrator.elapsed():.1f} s in all. Check the evidence yourself, offline:")
+    narrator.say(f"{narrator.elapsed():.1f} s in all. Check the evidence, and what was proved, yourself, offline:")
     narrator.command(f"medveil verify {out / 'evidence'} --trust {out / 'consortium.json'}")
+    for proof in ("eligibility", *(f"settlement-{one.layer}" for one in facts.settle.payments)):
+        shown = out / PROOFS / proof
+        narrator.command(f"medveil zkp verify {shown}{SUFFIX} --question {shown}-question{SUFFIX}")
     narrator.link(str(out / "report.html"))
 
 
@@ -120,8 +127,13 @@ async def _play(
             granted = await grant(play)
         with narrator.step("Query"):
             asked = await query(play, PURPOSE)
+        with narrator.step("Limit"):
+            limited = await prove_limit(play)
         with narrator.step("Eligibility"):
-            proven = await prove(play)
+            insured = sign_up(play)
+            proven = await ask_eligibility(play, insured)
+        with narrator.step("Settle"):
+            settled = await settle(play, insured)
         with narrator.step("Score"):
             scored = await score(play)
         with narrator.step("Audit"):
@@ -134,7 +146,9 @@ async def _play(
             load=loaded,
             grant=granted,
             query=asked,
+            limit=limited,
             eligibility=proven,
+            settle=settled,
             score=scored,
             audit=audited,
             seconds=dict(narrator.seconds),

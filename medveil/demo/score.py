@@ -1,4 +1,4 @@
-"""Step 6: the bureau's secret weights meet a hospital's secret records, under encryption."""
+"""Step 8: the bureau's secret weights meet a hospital's secret records, under encryption."""
 
 from __future__ import annotations
 

@@ -123,9 +123,10 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.01)
 
 
-def test_two_runs_at_once_a_killed_run_and_an_interrupted_one(medveil: Run, heart: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert medveil("demo", "--data", heart, "--out", out).returncode == 0
+def test_two_runs_at_once_a_killed_run_and_an_interrupted_one(
+    medveil: Run, heart: Path, heart_run: tuple[Path, str], tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(heart_run[0], tmp_path / "out"))
     before = (out / "evidence/manifest.json").read_bytes()
 
     running = start("demo", "--data", heart, "--out", out)

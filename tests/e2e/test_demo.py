@@ -20,8 +20,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 def test_every_step_says_what_it_did(default_run: tuple[Path, str]) -> None:
     out, screen = default_run
-    steps = re.findall(r"^(\d)\. (.+)$", screen, flags=re.MULTILINE)
-    titles = ["Join", "Load", "Grant", "Query", "Eligibility", "Score", "Audit", "Report"]
+    steps = re.findall(r"^(\d+)\. (.+)$", screen, flags=re.MULTILINE)
+    titles = ["Join", "Load", "Grant", "Query", "Limit", "Eligibility", "Settle", "Score", "Audit", "Report"]
     assert steps == [(str(number), title) for number, title in enumerate(titles, start=1)]
     for said in (
         "20,190 person-years",
@@ -33,6 +33,11 @@ def test_every_step_says_what_it_did(default_run: tuple[Path, str]) -> None:
         "rho: 1 before, 0.75 after",
         "at most 5000.00 CNY",
         "over the limit of 3000.00 CNY",
+        "diagnosis on the public list covered-inpatient",
+        "person.birth is outside what the conditions allow",
+        "Both equal plain arithmetic; 1366.31 CNY of 12480.50 CNY stay with her",
+        "stands paid, by insurer-1",
+        "The first proof, with one fen more in its commitment: The proof does not hold",
         "the same as the plain computation",
         "places of a number system: one exact score would spell the whole record",
         "One byte of a copy of evidence/ledger.evidence changed",
@@ -50,15 +55,16 @@ def test_what_a_run_leaves(default_run: tuple[Path, str]) -> None:
         ".medveil-demo",
         "consortium.json",
         "evidence",
+        "proofs",
         "report.html",
         "sites",
     }
     organisations = {"bureau", "insurer-1", "regulator", "researcher-1", *(f"hospital-{i}" for i in range(1, 5))}
     assert {path.name for path in (out / "sites").iterdir()} == organisations
-    assert (out / "sites/hospital-1/wallets/person-1").is_dir()
+    (wallet,) = [path for path in (out / "sites/hospital-1/wallets").iterdir() if path.is_dir()]
+    assert "person-1" not in wallet.name  # it is called by a keyed id
     for path in (out / "sites").iterdir():
         assert path.stat().st_mode & 0o077 == 0
-    assert [path.name for path in out.parent.iterdir()] == ["medveil-demo"]
 
 
 def test_the_regulator_verifies(default_run: tuple[Path, str], medveil: Run) -> None:
@@ -70,6 +76,16 @@ def test_the_regulator_verifies(default_run: tuple[Path, str], medveil: Run) -> 
         assert said in done.stdout
 
 
+def test_the_commands_at_the_end_work_as_printed(default_run: tuple[Path, str], medveil: Run) -> None:
+    out, screen = default_run
+    commands = [line.split()[1:] for line in screen.splitlines() if line.startswith("   medveil ")]
+    assert len(commands) == 4
+    done = [medveil(*command, cwd=out.parent) for command in commands]
+    assert [one.returncode for one in done] == [0, 0, 0, 0], [one.stderr for one in done]
+    assert all("verified" in one.stdout and "not pinned" not in one.stdout for one in done)
+    assert re.search(r"^payer: +insurer-1$", done[3].stdout, flags=re.MULTILINE)
+
+
 def test_without_a_trust_file_nothing_is_verified(default_run: tuple[Path, str], medveil: Run) -> None:
     out, _ = default_run
     done = medveil("verify", out / "evidence")
@@ -79,14 +95,13 @@ def test_without_a_trust_file_nothing_is_verified(default_run: tuple[Path, str],
 
 
 def test_the_trust_file_of_another_consortium(
-    default_run: tuple[Path, str], medveil: Run, tmp_path: Path, shared_data: Path
+    default_run: tuple[Path, str], heart_run: tuple[Path, str], medveil: Run
 ) -> None:
     out, _ = default_run
-    other = medveil("demo", "--data", shared_data / "heart", "--out", tmp_path / "heart")
-    assert other.returncode == 0, other.stderr
-    assert "390" not in other.stdout.splitlines()[0]
-    assert "hospital-3 (switzerland)" in other.stdout
-    done = medveil("verify", out / "evidence", "--trust", tmp_path / "heart" / "consortium.json")
+    other, said = heart_run
+    assert "390" not in said.splitlines()[0]
+    assert "hospital-3 (switzerland)" in said
+    done = medveil("verify", out / "evidence", "--trust", other / "consortium.json")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
 
@@ -224,6 +239,7 @@ def test_the_report_stands_alone(default_run: tuple[Path, str]) -> None:
     )  # names of XML, never fetched
     assert page.count("<svg") == 3
     assert "poor, deductible" in page
+    assert "<td>insurer-1</td>" in page and "2145.26 CNY" in page and "supplementary-inpatient" in page
     assert "Denied by rule fields" in page
 
 
@@ -241,7 +257,7 @@ def test_a_browser_shows_the_report(default_run: tuple[Path, str], tmp_path: Pat
         "--disable-component-update",
         "--disable-sync",
         f"--user-data-dir={tmp_path / 'profile'}",
-        "--window-size=1200,5200",
+        "--window-size=1200,6200",
     ]
     page = (out / "report.html").resolve().as_uri()
     home = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
@@ -249,7 +265,7 @@ def test_a_browser_shows_the_report(default_run: tuple[Path, str], tmp_path: Pat
         [browser, *flags, "--dump-dom", page], capture_output=True, text=True, timeout=120, check=True, env=home
     ).stdout
     assert "Usable, never visible" in dumped
-    assert dumped.count("<section>") == 8
+    assert dumped.count("<section>") == 10
     picture = tmp_path / "report.png"
     shot = [browser, *flags, f"--screenshot={picture}", page]
     subprocess.run(shot, capture_output=True, timeout=120, check=True, env=home)

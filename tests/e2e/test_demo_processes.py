@@ -66,7 +66,9 @@ def test_a_process_for_each_organisation(medveil: Run, tmp_path: Path) -> None:
     assert [site["rows"] for site in facts["load"]["sites"]] == [150, 150, 150]
     assert facts["query"]["budget_after_nano"] == 750_000_000 and len(facts["query"]["groups"]) == 2
     assert facts["score"]["agree"] and facts["score"]["records"] == 150
-    assert facts["grant"]["rule"] == "purpose" and "over the limit" in facts["eligibility"]["refusal"]
+    assert facts["grant"]["rule"] == "purpose" and "over the limit" in facts["limit"]["refusal"]
+    assert facts["settle"]["agree"] and [one["payer"] for one in facts["settle"]["payments"]] == ["bureau", "insurer-1"]
+    assert facts["eligibility"]["members"] == 1000 and len(facts["settle"]["refusals"]) == 5
     outcomes = [flow["outcome"] for flow in facts["audit"]["flows"]]
     assert outcomes.count("released") == 5 and outcomes.count("denied (purpose)") == 3
     verified = medveil("verify", out / "evidence", "--trust", out / "consortium.json")

@@ -1,4 +1,4 @@
-"""Step 5: an insured person proves to the insurer that a bill is within a limit, without showing it."""
+"""Step 5: an insured person proves to the insurer that a bill's amount is within a limit, without showing it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 import msgspec
 
 from medveil.demo.desk import in_words
-from medveil.demo.facts import EligibilityFacts
+from medveil.demo.facts import LimitFacts
 from medveil.demo.grant import terms
 from medveil.demo.play import INSURER, Play, now, rand
-from medveil.gateway import eligibility
+from medveil.gateway import eligibility as limits
 from wire.canonical import encode
 from wire.errors import Refused, VerificationError
 from wire.money import parse_amount
@@ -25,7 +25,7 @@ TOO_LOW = parse_amount("3000.00", "CNY")
 PURPOSE = "ELIGVER"
 
 
-async def prove(play: Play) -> EligibilityFacts:
+async def prove_limit(play: Play) -> LimitFacts:
     """Bill, grant, request, proof, check; then the two ways to cheat that a reader thinks of first."""
     hospital, insurer = play.desks["hospital-1"], play.desks[INSURER]
     handle = await hospital.issue_bill(PERSON, BILL)
@@ -33,8 +33,8 @@ async def prove(play: Play) -> EligibilityFacts:
         "proof-hospital-1",
         hospital.name,
         insurer.name,
-        eligibility.DATASET,
-        (eligibility.FIELD,),
+        limits.DATASET,
+        (limits.FIELD,),
         PURPOSE,
         "proof",
         now(),
@@ -69,7 +69,7 @@ async def _cheats(play: Play, shown: Presentation) -> str:
     return f"With a limit of {TOO_LOW}: {below} The first proof, sent again for a new question: {replayed}"
 
 
-def _measure(shown: Presentation, grant: str, refusal: str) -> EligibilityFacts:
+def _measure(shown: Presentation, grant: str, refusal: str) -> LimitFacts:
     """How long proving and checking take, alone: on a bill of the same amount."""
     bill, opening = bill_limit.commit_bill(shown.handle, BILL, rand)
     started = time.perf_counter()
@@ -77,7 +77,7 @@ def _measure(shown: Presentation, grant: str, refusal: str) -> EligibilityFacts:
     proved = time.perf_counter()
     bill_limit.verify(again, shown.request, bill)
     checked = time.perf_counter()
-    return EligibilityFacts(
+    return LimitFacts(
         person=PERSON,
         limit=str(LIMIT),
         handle=shown.handle.hex(),
