@@ -11,8 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from medveil.service import database as module
-from medveil.service import sqlite_file
-from medveil.service.database import Database, Schema, _trust, mark, restore
+from medveil.service.database import SERVICE, Database, Schema, mark, restore
+from privacy.store import engine, sqlite_file
+from privacy.store.engine import _trust
 from wire.errors import DecodeError, MedveilError, Refused, Unavailable
 
 OLD = sa.MetaData()
@@ -28,8 +29,8 @@ def _to_2(connection: sa.Connection) -> None:
     connection.exec_driver_sql("UPDATE things SET weight = 7")
 
 
-VERSION_1 = Schema(1, {}, OLD, ())
-VERSION_2 = Schema(2, {1: _to_2}, NEW, ())
+VERSION_1 = Schema(version=1, tables=OLD, parts=())
+VERSION_2 = Schema(version=2, tables=NEW, steps={1: _to_2}, parts=())
 
 
 class _Crash(BaseException):
@@ -126,7 +127,7 @@ def test_a_reader_sees_one_state_whatever_is_written(either: Database) -> None:
 def test_a_store_that_stays_locked_is_busy_not_an_error_of_the_driver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.05)
     store = Database.open(_url(tmp_path))
     other = sqlite3.connect(tmp_path / "service.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -229,7 +230,7 @@ def test_a_migration_is_backed_up_whole_and_survives_a_crash_anywhere(tmp_path: 
 def test_a_version_with_no_way_on_is_refused(tmp_path: Path) -> None:
     _filled(_url(tmp_path))
     with pytest.raises(DecodeError) as raised:
-        Database.open(_url(tmp_path), schema=Schema(3, {1: _to_2}, NEW, ()))
+        Database.open(_url(tmp_path), schema=Schema(version=3, steps={1: _to_2}, tables=NEW, parts=()))
     assert _code(raised) == "database.too_old"
 
 
@@ -304,7 +305,7 @@ def test_what_is_no_sound_backup_is_not_restored(tmp_path: Path, fault: str) -> 
     with pytest.raises(DecodeError):
         restore(copy, tmp_path / "target.sqlite")
     with pytest.raises(DecodeError):  # nor copied, as for a backup
-        sqlite_file.copy(copy, tmp_path / "target.sqlite")
+        sqlite_file.copy(copy, tmp_path / "target.sqlite", SERVICE.file)
     assert not (tmp_path / "target.sqlite").exists()
 
 

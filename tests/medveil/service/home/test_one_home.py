@@ -11,11 +11,10 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from medveil.service.database import Claim, Database, mark
+from medveil.service.database import SERVICE, Claim, Database, mark
 from medveil.service.home.backup import make_backup
 from medveil.service.home.config import FILE, read_config, write_config
 from medveil.service.home.home import HOME_ID, Home
-from medveil.service.home.one_home import HOLDER
 from medveil.service.home.restore import restore
 from wire.errors import DecodeError, MedveilError, Refused, Unavailable
 
@@ -76,7 +75,7 @@ def _cut(url: str) -> None:
     """The server ends the connection that holds the lock, as a restart of it does."""
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         query = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s"
-        assert connection.execute(query, (HOLDER,)).fetchall() == [(True,)]
+        assert connection.execute(query, (SERVICE.holder,)).fetchall() == [(True,)]
     time.sleep(0.2)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from medveil.service.security.turns import Turns
+from privacy.store.turns import Turns
 
 
 def _waiting(turns: Turns, number: int) -> None:

@@ -1,7 +1,7 @@
-"""The SQLite file of the service: its mark, its permissions, a checked copy of it, and the way back.
+"""A SQLite file of one application: its mark, its permissions, a checked copy of it, and the way back.
 
-The file and its copies can be read by their owner alone: they hold password hashes. SQLite gives its journal
-files the permissions of the file itself.
+application: the number in the file's header that says whose file it is. The file and its copies can be read by their
+owner alone. SQLite gives its journal files the permissions of the file itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sqlalchemy as sa
 
 from wire.errors import DecodeError, Refused, Unavailable
 
-APPLICATION_ID = 0x6D76_6731  # "mvg1"
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 FULL = sqlite3.SQLITE_FULL
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -24,7 +23,7 @@ DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _JOURNALS = ("-wal", "-shm")
 
 
-def prepare(path: Path) -> None:
+def prepare(path: Path, application: int) -> None:
     """Make an empty file for its owner alone, if there is none; refuse another's before anything in it changes.
 
     Raises DecodeError (another application's, damaged), Unavailable.
@@ -33,13 +32,13 @@ def prepare(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         with contextlib.closing(_only_reads(path)) as db:
             try:
-                (application,) = db.execute("PRAGMA application_id").fetchone()
+                (found,) = db.execute("PRAGMA application_id").fetchone()
                 (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
             except sqlite3.DatabaseError as error:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB:
                     raise DecodeError("database.other_application", place=str(path)) from None
                 raise
-    if application != APPLICATION_ID and (application, tables) != (0, 0):
+    if found != application and (found, tables) != (0, 0):
         raise DecodeError("database.other_application", place=str(path))
 
 
@@ -48,21 +47,22 @@ def is_unmarked(connection: sa.Connection) -> bool:
     return _pragma(connection, "application_id") == 0 and _pragma(connection, "user_version") == 0
 
 
-def is_signed(connection: sa.Connection) -> bool:
-    """Whether the file is a medveil service's."""
-    return _pragma(connection, "application_id") == APPLICATION_ID
+def is_signed(connection: sa.Connection, application: int) -> bool:
+    """Whether the file is the application's."""
+    return _pragma(connection, "application_id") == application
 
 
-def sign(connection: sa.Connection) -> None:
+def sign(connection: sa.Connection, application: int, version: int) -> None:
     """Claim the file, in the transaction that is open."""
-    connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.exec_driver_sql(f"PRAGMA application_id={application}")
+    connection.exec_driver_sql(f"PRAGMA user_version={version}")
 
 
 def _pragma(connection: sa.Connection, name: str) -> int:
     return int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
 
 
-def copy(source: Path, target: Path, *, replace: bool = False) -> None:
+def copy(source: Path, target: Path, application: int, *, replace: bool = False) -> None:
     """A copy of `source` at `target`, consistent while others write, checked, durable before it has its name.
 
     Raises Refused where `target` exists and is not to be replaced, DecodeError (damaged), Unavailable.
@@ -76,21 +76,21 @@ def copy(source: Path, target: Path, *, replace: bool = False) -> None:
         with contextlib.closing(_only_reads(source)) as old, contextlib.closing(sqlite3.connect(part)) as new:
             old.backup(new)
             new.execute("PRAGMA journal_mode=DELETE")
-            _check(new, source)
-        _flush(part)
+            _check(new, source, application)
+        flush(part)
         part.replace(target)
-        _flush(target.parent)
+        flush(target.parent)
 
 
-def version_of(path: Path) -> int:
+def version_of(path: Path, application: int) -> int:
     """The version of the data at `path`. Raises DecodeError where it is damaged or not ours, Unavailable."""
     with _guarded(path), contextlib.closing(_only_reads(path)) as db:
-        _check(db, path)
+        _check(db, path, application)
         (version,) = db.execute("SELECT version FROM medveil_data").fetchone()
         return int(version)
 
 
-def put_back(backup: Path, target: Path, *, replace: bool) -> None:
+def put_back(backup: Path, target: Path, application: int, *, replace: bool) -> None:
     """A checked copy of `backup` in the place of `target`; what stood there is kept as ``NAME.before-restore``.
 
     The old journal goes aside with its file: beside the new one it would be replayed into it.
@@ -98,7 +98,7 @@ def put_back(backup: Path, target: Path, *, replace: bool) -> None:
     if target.exists() and not replace:
         raise Refused("database.exists", place=str(target))
     fresh = target.with_name(target.name + ".restored")
-    copy(backup, fresh, replace=True)
+    copy(backup, fresh, application, replace=True)
     with _guarded(target):
         if target.exists():
             _leave_journal(target)
@@ -108,7 +108,7 @@ def put_back(backup: Path, target: Path, *, replace: bool) -> None:
             if old.exists():
                 old.replace(aside.with_name(aside.name + ending))
         fresh.replace(target)
-        _flush(target.parent)
+        flush(target.parent)
 
 
 def _leave_journal(path: Path) -> None:
@@ -128,16 +128,17 @@ def _only_reads(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5)
 
 
-def _check(db: sqlite3.Connection, path: Path) -> None:
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    if application != APPLICATION_ID:
+def _check(db: sqlite3.Connection, path: Path, application: int) -> None:
+    (found,) = db.execute("PRAGMA application_id").fetchone()
+    if found != application:
         raise DecodeError("database.other_application", place=str(path))
     sound = db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     if not sound or db.execute("PRAGMA foreign_key_check").fetchall():
         raise DecodeError("database.damaged", place=str(path))
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Put a file or folder on the disk. Raises OSError."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(file)
@@ -157,6 +158,8 @@ def _guarded(path: Path) -> Iterator[None]:
             raise Unavailable("database.full", place=str(path), retry_after=60) from None
         if isinstance(error, sqlite3.OperationalError) and number not in DAMAGED:
             raise Unavailable("database.unreachable", place=str(path), retry_after=5) from None
+        raise DecodeError("database.damaged", place=str(path)) from None
+    except UnicodeDecodeError:  # what the driver took for text
         raise DecodeError("database.damaged", place=str(path)) from None
     except OSError:
         raise Unavailable("database.unreachable", place=str(path), retry_after=5) from None

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -18,6 +18,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from wire.errors import DecodeError, Refused, Unavailable
+
+Upgrade = Callable[[sqlite3.Connection], None]
+"""Within a transaction: what makes of a file of one version one of the next."""
 
 _PASSING = {
     sqlite3.SQLITE_BUSY,
@@ -38,11 +41,21 @@ class Store:
 
     application: 4 bytes that say what the file is. schema: statements that make an empty file.
     version: of the schema. create: whether the file must be new (True), must exist (False), or may
-    be either (None). Raises Unavailable (in use, not there, disk full or read-only), Refused (there
-    already, or written by a newer medveil), DecodeError (damaged, or something else).
+    be either (None). upgrades: by the version that a file has, what brings it to the next one; a copy
+    of the older file stays beside it, as `<name>.v<version>`. Raises Unavailable (in use, not there,
+    disk full or read-only), Refused (there already, or written by a newer medveil), DecodeError
+    (damaged, or something else).
     """
 
-    def __init__(self, path: Path, application: bytes, schema: str, version: int, create: bool | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        application: bytes,
+        schema: str,
+        version: int,
+        create: bool | None,
+        upgrades: Mapping[int, Upgrade] | None = None,
+    ) -> None:
         self.path = path
         self._guard = RLock()
         exists = path.is_file() and path.stat().st_size > 0
@@ -65,7 +78,7 @@ class Store:
             with self.errors():
                 # The statements below hold their own transactions.
                 self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-                self._prepare(int.from_bytes(application, "big"), schema, version)
+                self._prepare(int.from_bytes(application, "big"), schema, version, upgrades or {})
         except OSError as error:
             self._release()
             raise Unavailable("privacy.store_failed", path=str(path), reason=_reason(error)) from None
@@ -73,7 +86,7 @@ class Store:
             self._release()
             raise
 
-    def _prepare(self, application: int, schema: str, version: int) -> None:
+    def _prepare(self, application: int, schema: str, version: int, upgrades: Mapping[int, Upgrade]) -> None:
         run = self._database.execute
         run("PRAGMA trusted_schema = OFF")
         run("PRAGMA secure_delete = ON")
@@ -91,8 +104,25 @@ class Store:
             raise DecodeError("privacy.store_damaged", path=str(self.path))
         elif written > version:
             raise Refused("privacy.store_newer", path=str(self.path), version=written, known=version)
-        elif written != version or run("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        elif run("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise DecodeError("privacy.store_damaged", path=str(self.path))
+        elif written != version:
+            self._upgrade(written, version, upgrades)
+
+    def _upgrade(self, written: int, version: int, upgrades: Mapping[int, Upgrade]) -> None:
+        """Bring an older file to `version`, all of it or nothing, with a copy of what it was beside it."""
+        if any(step not in upgrades for step in range(written, version)):
+            raise DecodeError("privacy.store_damaged", path=str(self.path))
+        part = self.path.with_name(f".{self.path.name}.partial")
+        part.unlink(missing_ok=True)
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        with closing(sqlite3.connect(part)) as copy:
+            self._database.backup(copy)
+        part.rename(self.path.with_name(f"{self.path.name}.v{written}"))
+        with self.transaction() as database:
+            for step in range(written, version):
+                upgrades[step](database)
+            database.execute(f"PRAGMA user_version = {version}")
 
     @contextmanager
     def errors(self) -> Iterator[None]:
