@@ -1,10 +1,4 @@
-"""Key epochs: the keys that wrap data keys, and who keeps them.
-
-A `KeyProvider` holds one key for each epoch and never hands it out: it wraps and unwraps the data
-keys of the vault. Destroying an epoch makes everything wrapped under it unreadable for good, in the
-vault and in each copy of it, unless a copy of the provider's file survives.
-
-`FileKeyProvider` keeps the epochs' keys in one file under a passphrase:
+"""The keys of the epochs in one file under a passphrase.
 
     kek          = argon2id(passphrase, salt, cost)                         RFC 9106
     wrapped_e    = AES-256-GCM(HMAC(kek, "wrap"), key_e; salt, e)
@@ -20,9 +14,9 @@ import hmac
 import os
 import secrets
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import msgspec
 from argon2.exceptions import HashingError
@@ -31,43 +25,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from filelock import FileLock, Timeout
 
+from privacy.keys.provider import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Epoch, KeyProvider
 from wire.canonical import Wire, decode, encode
 from wire.domains import EPOCH_KEY, framed, keyed
 from wire.errors import Refused, Unavailable, VerificationError
 
-KEY_BYTES = 32
-NONCE_BYTES = 12
-
 VERSION = 1
-
-Epoch = Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
-
-
-class KeyProvider(Protocol):
-    """Keeps the key of each epoch. A context (public) is bound to what is wrapped.
-
-    An epoch wraps at most 2^32 keys (random 96-bit nonces); rotate the vault long before.
-    """
-
-    def epochs(self) -> tuple[int, ...]:
-        """The epochs that exist, rising; the last one is current."""
-        ...
-
-    def new_epoch(self) -> int:
-        """Make a key for a new epoch, durably, and return its number. Numbers are never used twice."""
-        ...
-
-    def wrap(self, epoch: int, key: bytes, context: bytes) -> bytes:
-        """`key` (secret) encrypted under the epoch's key. Raises Refused for an epoch that is gone."""
-        ...
-
-    def unwrap(self, epoch: int, wrapped: bytes, context: bytes) -> bytes:
-        """The key. Raises Refused (epoch gone), VerificationError (altered, or another context)."""
-        ...
-
-    def destroy(self, epoch: int) -> None:
-        """Forget the epoch's key, durably: what it wrapped can never be read again."""
-        ...
 
 
 class Argon2Cost(Wire, frozen=True, tag="privacy.argon2_cost"):
@@ -100,7 +63,7 @@ class KeyFile(Wire, frozen=True, tag="privacy.key_file"):
     mac: bytes
 
 
-class FileKeyProvider:
+class FileKeyProvider(KeyProvider):
     """A KeyProvider in one file. The constructor opens an existing file; `create` makes one.
 
     passphrase: secret text, or bytes of a key file. Raises Unavailable (no such file), DecodeError
@@ -181,6 +144,24 @@ class FileKeyProvider:
         except InvalidTag:
             raise VerificationError("privacy.wrapped_key", epoch=epoch) from None
 
+    def wrap_many(self, epoch: int, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        """`wrap` for each (key, context)."""
+        encrypt = self._of(epoch).encrypt
+        nonces = self._rand(NONCE_BYTES * len(items))
+        wrapped = []
+        for place, (key, context) in enumerate(items):
+            nonce = nonces[place * NONCE_BYTES : (place + 1) * NONCE_BYTES]
+            wrapped.append(nonce + encrypt(nonce, key, context))
+        return wrapped
+
+    def unwrap_many(self, epoch: int, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        """`unwrap` for each (wrapped, context)."""
+        decrypt = self._of(epoch).decrypt
+        try:
+            return [decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], context) for wrapped, context in items]
+        except (InvalidTag, ValueError):  # a ValueError for one that is too short to have a nonce
+            raise VerificationError("privacy.wrapped_key", epoch=epoch) from None
+
     def destroy(self, epoch: int) -> None:
         """Forget the epoch: gone from the file when this returns. Unknown epochs are forgotten already."""
         self._write(tuple(entry for entry in self._file.epochs if entry.epoch != epoch), self._file.next_epoch)
@@ -229,7 +210,7 @@ def _encrypt(key: AESGCM, rand: Callable[[int], bytes], plaintext: bytes, contex
 
 
 def _decrypt(key: AESGCM, sealed: bytes, context: bytes) -> bytes:
-    if len(sealed) < NONCE_BYTES + 16:
+    if len(sealed) < NONCE_BYTES + TAG_BYTES:
         raise InvalidTag
     return key.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], context)
 

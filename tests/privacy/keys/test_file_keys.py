@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import stat
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -142,3 +144,42 @@ def test_the_default_is_strong_and_no_secret_is_shown(provider: FileKeyProvider,
     strong = FileKeyProvider.create(tmp_path / "strong", b"\x00binary")
     assert decode(KeyFile, strong.path.read_bytes()).cost == STRONG
     assert repr(strong) == f"FileKeyProvider({str(strong.path)!r}, epochs=(1,))"
+
+
+def mutations(data: bytes, count: int, seed: int) -> Iterator[bytes]:
+    """Changed copies of a key file: bits, bytes, runs, cuts, repeats, and parts of it in other places."""
+    chance = random.Random(seed)
+    while count:
+        at, length = chance.randrange(len(data)), chance.randrange(1, 40)
+        other = chance.randrange(len(data))
+        part = data[other : other + length]
+        made = chance.choice(
+            [
+                data[:at] + bytes([data[at] ^ (1 << chance.randrange(8))]) + data[at + 1 :],
+                data[:at] + chance.randbytes(length) + data[at + length :],
+                data[:at] + data[at + length :],
+                data[:at] + part + data[at:],
+                data[:at] + part + data[at + length :],
+                data + chance.randbytes(length),
+            ]
+        )
+        if made != data:
+            count -= 1
+            yield made
+
+
+def open_mutated(provider: FileKeyProvider, path: Path, count: int, seed: int) -> None:
+    provider.new_epoch()
+    for altered in mutations(provider.path.read_bytes(), count, seed):
+        path.write_bytes(altered)
+        with pytest.raises((DecodeError, VerificationError, Refused, Unavailable)):
+            FileKeyProvider(path, "correct horse")
+
+
+def test_no_mutated_key_file_opens(provider: FileKeyProvider, tmp_path: Path) -> None:
+    open_mutated(provider, tmp_path / "altered", 500, 1)
+
+
+@pytest.mark.long
+def test_no_mutated_key_file_opens_in_a_long_run(provider: FileKeyProvider, tmp_path: Path) -> None:
+    open_mutated(provider, tmp_path / "altered", 10_000, 2)
