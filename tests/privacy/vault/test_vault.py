@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privacy.keys import Argon2Cost, FileKeyProvider
-from privacy.rows import encode_rows, pad, unpad
 from privacy.vault import Vault
+from privacy.vault.rows import encode_rows, pad, unpad
 from wire.errors import DecodeError, MedveilError, Refused, Unavailable, VerificationError
 
 
@@ -67,7 +67,7 @@ def test_all_types_and_empty_tables(vault: Vault) -> None:
 def test_any_row_survives_its_coding(rows: list[tuple[int | None, str | None]]) -> None:
     table = pa.table({"a": pa.array([row[0] for row in rows], pa.int64()), "b": pa.array([r[1] for r in rows])})
     table = table.cast(pa.schema([("a", pa.int64()), ("b", pa.string())]))
-    coded = encode_rows(table, None)
+    coded = encode_rows(table.columns, table.num_rows, None)
     assert len({len(row) for row in coded}) <= 1
     assert all(len(row) % 16 == 0 for row in coded)
 
@@ -89,7 +89,7 @@ def test_a_person_has_one_key_for_all_rows(vault: Vault, table: pa.Table, people
     with pytest.raises(Refused):
         vault.salt_key("named", "nobody")
     with sqlite3.connect(vault.path / "vault.sqlite") as database:
-        assert database.execute("SELECT COUNT(*) FROM records").fetchone() == (3,)
+        assert database.execute("SELECT COUNT(*) FROM keys").fetchone() == (3,)
     database.close()
 
 
@@ -126,11 +126,11 @@ def test_a_failed_load_leaves_nothing(vault: Vault, table: pa.Table, monkeypatch
     calls = iter(range(10**6))
 
     def failing(number: int) -> bytes:
-        if next(calls) > 8:
+        if next(calls) > 2:
             raise RuntimeError("power cut")
         return bytes(number)
 
-    monkeypatch.setattr(vault, "_rand", failing)
+    monkeypatch.setattr(vault._opened, "rand", failing)
     with pytest.raises(RuntimeError):
         vault.ingest("d", table, replace=True)
     with pytest.raises(RuntimeError):
@@ -181,19 +181,25 @@ def test_documents(vault: Vault, provider: FileKeyProvider) -> None:
 EDITS: dict[str, str] = {
     "two rows swapped": "UPDATE rows SET sealed = (SELECT sealed FROM rows r WHERE r.position = 1 - rows.position)"
     " WHERE position < 2",
-    "a row copied over another": "UPDATE rows SET sealed = (SELECT sealed FROM rows r WHERE r.position = 0),"
-    " record = (SELECT record FROM rows r WHERE r.position = 0) WHERE position = 2",
+    "two positions swapped": "UPDATE rows SET position = 2 - position WHERE position IN (0, 2)",
+    "a row copied over another": "UPDATE rows SET (sealed, position) = (SELECT sealed, position FROM rows r WHERE"
+    " r.position = 0) WHERE position = 2",
     "a row removed": "DELETE FROM rows WHERE position = 2",
     "the last row removed": "DELETE FROM rows WHERE position = 5",
-    "a row added": "INSERT INTO rows SELECT dataset, 6, record, sealed FROM rows WHERE position = 0",
-    "a row given to another person": "UPDATE rows SET record = (SELECT record FROM rows r WHERE r.position = 1)"
-    " WHERE position = 0",
-    "a key removed": "DELETE FROM records WHERE record = (SELECT record FROM rows WHERE position = 0)",
-    "keys swapped": "UPDATE records SET wrapped = next.wrapped FROM (SELECT record, coalesce(lead(wrapped) OVER "
-    "(ORDER BY record), first_value(wrapped) OVER (ORDER BY record)) AS wrapped FROM records) AS next"
-    " WHERE next.record = records.record",
-    "a key's row count changed": "UPDATE records SET rows = 2",
-    "a key under another epoch": "UPDATE records SET epoch = 2",
+    "a row given another number": "UPDATE rows SET row = row + 10 WHERE position = 5",
+    "a row given to a record": "UPDATE rows SET record = x'000102030405060708090a0b0c0d0e0f' WHERE position = 0",
+    "a key given to another person": "UPDATE keys SET person = zeroblob(16) WHERE rows = 3",
+    "a key removed": "DELETE FROM keys WHERE rows = 3",
+    "a person removed, keys and rows": "DELETE FROM keys WHERE rows = 1",
+    "keys swapped": "UPDATE keys SET wrapped = next.wrapped FROM (SELECT first, coalesce(lead(wrapped) OVER "
+    "(ORDER BY first), first_value(wrapped) OVER (ORDER BY first)) AS wrapped FROM keys) AS next"
+    " WHERE next.first = keys.first",
+    "a key's row count changed": "UPDATE keys SET rows = 2",
+    "a key under another epoch": "UPDATE keys SET epoch = 2",
+    "a key of another load": "UPDATE keys SET load = 2",
+    "a key that must be kept no longer": "UPDATE keys SET retain_until = 1",
+    "a key restricted": "UPDATE keys SET state = 1 WHERE rows = 1",
+    "a key's own name changed": "UPDATE keys SET key = zeroblob(16)",
     "a truncated row": "UPDATE rows SET sealed = x'00' WHERE position = 3",
     "the version changed": "UPDATE datasets SET version = 2",
     "the description changed": "UPDATE datasets SET sealed = x'0011223344556677889900112233445566778899'",
@@ -215,7 +221,7 @@ def test_edits_of_the_file_are_caught(
 
 
 @pytest.mark.parametrize(
-    "edit", ["a row removed", "a row given to another person", "a key's row count changed", "keys swapped"]
+    "edit", ["a row removed", "two positions swapped", "a key's row count changed", "keys swapped"]
 )
 def test_a_single_record_is_whole_or_an_error(
     edit: str, vault: Vault, provider: FileKeyProvider, table: pa.Table, people: list[str]
@@ -238,12 +244,12 @@ def test_an_older_row_does_not_come_back(vault: Vault, provider: FileKeyProvider
     """A row of the version before, with its key, put in the place of the new one."""
     vault.ingest("d", table)
     with sqlite3.connect(vault.path / "vault.sqlite") as database:
-        old = database.execute("SELECT record, sealed FROM rows WHERE position = 0").fetchone()
-        key = database.execute("SELECT * FROM records WHERE record = ?", (old[0],)).fetchone()
+        old = database.execute("SELECT sealed FROM rows WHERE position = 0").fetchone()
+        key = database.execute("SELECT person, epoch, wrapped FROM keys ORDER BY first LIMIT 1").fetchone()
     database.close()
     vault.ingest("d", table, replace=True)
-    alter(vault, "UPDATE rows SET record = ?, sealed = ? WHERE position = 0", *old)
-    alter(vault, "INSERT INTO records VALUES (?, ?, ?, ?, ?)", *key)
+    alter(vault, "UPDATE rows SET sealed = ? WHERE position = 0", *old)
+    alter(vault, "UPDATE keys SET person = ?, epoch = ?, wrapped = ? WHERE first = (SELECT min(first) FROM keys)", *key)
     with reopened(vault, provider) as again, pytest.raises(VerificationError):
         again.read("d")
 
@@ -273,13 +279,14 @@ def test_edited_documents_are_caught(edit: str, vault: Vault, provider: FileKeyP
 def test_any_damage_to_the_file_is_an_error_or_harmless(
     vault: Vault, provider: FileKeyProvider, table: pa.Table, people: list[str]
 ) -> None:
+    table, people = pa.concat_tables([table] * 40).combine_chunks(), people * 40
     vault.ingest("d", table, people)
     vault.close()
     file = vault.path / "vault.sqlite"
     good = file.read_bytes()
     chance = random.Random(11)
     caught = 0
-    for _ in range(250):
+    for _ in range(500):
         data = bytearray(good)
         for _ in range(chance.choice((1, 1, 4, 64))):
             data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
@@ -368,7 +375,7 @@ def test_replaced_rows_do_not_stay_in_the_file(vault: Vault, table: pa.Table) ->
     """secure_delete: without it the deleted wrapped key stays readable in the file's free pages."""
     vault.ingest("d", table)
     with sqlite3.connect(vault.path / "vault.sqlite") as database:
-        gone = [row[0] for row in database.execute("SELECT wrapped FROM records UNION SELECT sealed FROM rows")]
+        gone = [row[0] for row in database.execute("SELECT wrapped FROM keys UNION SELECT sealed FROM rows")]
     database.close()
     vault.ingest("d", table.slice(0, 1), replace=True)
     vault.close()
@@ -390,7 +397,7 @@ def test_a_second_process_is_told(vault: Vault, provider: FileKeyProvider) -> No
         command = [sys.executable, "-c", code, str(vault.path), str(provider.path)]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
-    assert run().startswith("privacy.store_in_use\nAnother process is using")
+    assert run().startswith("database.in_use\nAnother process uses the database")
     with pytest.raises(Unavailable):
         reopened(vault, provider)
     vault.close()

@@ -1,0 +1,209 @@
+"""A backup of a vault, and the way back: one state of its database, and the blobs that this state names.
+
+    vault.sqlite    the tables, always as SQLite's file: of PostgreSQL one transaction's view, written into one
+    blobs/          the sealed text of large documents
+
+It holds what the vault holds, encrypted as there, and no key of an epoch: without the key provider nobody reads it,
+and once the epochs that it is wrapped under are destroyed nobody ever does. Nor does it bring back what was erased
+since: whoever opens the vault that comes of it removes what the register of erasures names, and the register lies
+beside the key provider, not in here.
+
+The copy is consistent while the vault is used. Documents that are removed meanwhile keep their blobs until it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from pyarrow.fs import FileSystem
+
+from privacy.keys import KeyProvider
+from privacy.store import Database, bulk, sqlite_file
+from privacy.vault import tables
+from privacy.vault.blobs import Blobs
+from privacy.vault.opened import Opened
+from privacy.vault.sealed_stream import CHUNK
+from privacy.vault.streams import Streams
+from wire.errors import DecodeError, Refused, Unavailable, VerificationError
+
+FILE = "vault.sqlite"
+BLOBS = "blobs"
+
+_ATTEMPTS = 20
+_TABLES = tables.SCHEMA.tables.sorted_tables
+_WRAPPED = {table.name for table in _TABLES if "epoch" in table.c} | {"records"}  # that one in files of version 1
+
+
+class Copied(NamedTuple):
+    """What a backup holds. length: of its blobs, in bytes."""
+
+    epochs: tuple[int, ...]
+    blobs: int
+    length: int
+
+
+def back_up(opened: Opened, streams: Streams, blobs: Blobs, folder: Path) -> Copied:
+    """Write a backup to `folder`, which must not be there: whole or not at all, for its owner alone.
+
+    Raises Refused (there is something), Unavailable (disk; rotations without end), DecodeError (damaged).
+    """
+    if folder.exists():
+        raise Refused("privacy.store_exists", path=str(folder))
+    part = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(mode=0o700, parents=True)
+        with streams.kept():
+            for _ in range(_ATTEMPTS):
+                before = opened.provider.epochs()
+                _copy_tables(opened, part / FILE)
+                if opened.provider.epochs() == before:
+                    break
+                (part / FILE).unlink()
+            else:
+                raise Unavailable("privacy.backup_rotating", retry_after=60)
+            opened.fault("backup:tables")
+            count, length = _copy_blobs(_named(part / FILE), blobs, Blobs(part / BLOBS))
+        epochs = _epochs(part / FILE)
+        opened.fault("backup:blobs")
+        _flush(part)
+        part.rename(folder)
+        _flush(folder.parent)
+    except OSError as error:
+        raise Unavailable("privacy.store_failed", path=str(folder), reason=error.strerror or "I/O") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Copied(epochs, count, length)
+
+
+def check_backup(folder: Path, provider: KeyProvider) -> None:
+    """Check that a backup is one, of a version that is known here, and that its epochs are there.
+
+    Raises DecodeError (none, or damaged), Refused (newer; an epoch was destroyed since: what was erased stays erased).
+    """
+    version = _version(folder / FILE)
+    if version > tables.VERSION:
+        raise Refused("privacy.store_newer", path=str(folder / FILE), version=version, known=tables.VERSION)
+    gone = sorted(set(_epochs(folder / FILE)) - set(provider.epochs()))
+    if gone:
+        raise Refused("privacy.backup_epoch_gone", path=str(folder), epoch=gone[0])
+
+
+def put_back(
+    backup: Path, path: Path, provider: KeyProvider, *, database: str = "", blobs: FileSystem | None = None
+) -> None:
+    """Make the vault in folder `path` of a backup; open it with `Vault.open`, which applies the register of erasures.
+
+    database, blobs: as in `Vault.create`, whatever the backed-up vault had. Raises as `check_backup`, and Refused where
+    there is a vault already.
+    """
+    check_backup(backup, provider)
+    if not database and (path / FILE).exists():
+        raise Refused("privacy.store_exists", path=str(path / FILE))
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _copy_blobs(_named(backup / FILE), Blobs(backup / BLOBS), Blobs(path / BLOBS, blobs))
+    if not database:
+        sqlite_file.copy(backup / FILE, path / FILE, tables.FILE)
+        return
+    target = Database.at(database, tables.SCHEMA, alone=True)
+    try:
+        with _reading(backup / FILE) as copy, target.transaction() as connection:
+            if connection.execute(sa.select(tables.vault.c.one)).first():
+                raise Refused("privacy.store_exists", path=target.place)
+            if target.path is None:
+                connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
+            for table in _TABLES:
+                columns = ", ".join(f'"{column.name}"' for column in table.c)
+                bulk.insert(connection, table, copy.execute(f"SELECT {columns} FROM {table.name}"))
+    finally:
+        target.close()
+
+
+def _copy_tables(opened: Opened, path: Path) -> None:
+    if opened.database.path is not None:
+        opened.database.backup(path)
+        return
+    scratch = path.with_name(path.name + ".scratch")
+    copy = Database.at(f"sqlite:///{scratch.absolute()}", tables.SCHEMA)
+    try:
+        with opened.database.reading() as old, copy.transaction() as new:
+            for table in _TABLES:
+                for some in bulk.stream(old, sa.select(table)):
+                    bulk.insert(new, table, some)
+        copy.backup(path)
+    finally:
+        copy.close()
+        for ending in ("", "-wal", "-shm"):
+            scratch.with_name(scratch.name + ending).unlink(missing_ok=True)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A copy's file, which nobody writes: not even its journal. Raises DecodeError."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as copy:
+            yield copy
+    except sqlite3.Error:
+        raise DecodeError("privacy.store_damaged", path=str(path)) from None
+
+
+def _version(path: Path) -> int:
+    """The version of a copy's tables, in whichever of the two places that say it is newer."""
+    with _reading(path) as copy:
+        (application,) = copy.execute("PRAGMA application_id").fetchone()
+        if application != tables.FILE or copy.execute("PRAGMA quick_check").fetchall() != [("ok",)]:
+            raise DecodeError("privacy.store_damaged", path=str(path))
+        (version,) = copy.execute("PRAGMA user_version").fetchone()
+        if _tables_of(copy) >= {"medveil_data"}:
+            version = max(version, *copy.execute("SELECT version FROM medveil_data").fetchone())
+        return int(version)
+
+
+def _tables_of(copy: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in copy.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+
+
+def _named(path: Path) -> list[bytes]:
+    """The blobs that a copy names."""
+    with _reading(path) as copy:
+        return [blob for (blob,) in copy.execute("SELECT blob FROM streams")]
+
+
+def _epochs(path: Path) -> tuple[int, ...]:
+    """The epochs that a copy is wrapped under."""
+    found: set[int] = set()
+    with _reading(path) as copy:
+        for name in _tables_of(copy) & _WRAPPED:
+            found |= {epoch for (epoch,) in copy.execute(f"SELECT DISTINCT epoch FROM {name}")}
+    return tuple(sorted(found))
+
+
+def _copy_blobs(names: list[bytes], source: Blobs, target: Blobs) -> tuple[int, int]:
+    length = 0
+    for blob in names:
+        file = source.read(blob)
+        if file is None:
+            raise VerificationError("privacy.vault_document", kind="-")
+        with file:
+            length += target.write(blob, _pieces(file))
+    return len(names), length
+
+
+def _pieces(file: Any) -> Iterator[bytes]:
+    while piece := file.read(16 * CHUNK):
+        yield piece
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

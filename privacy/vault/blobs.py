@@ -1,0 +1,118 @@
+"""Where the sealed bytes of large documents lie: a folder, or any store that `pyarrow.fs` reaches.
+
+A blob has a random name of 16 bytes and is written once. In a folder it is on disk, and its name too, when `write`
+returns; elsewhere it is as durable as the store makes what was closed. Nothing here is readable without the key that
+the vault's index keeps: a blob that no index names is rubbish, and is removed as such.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
+
+from wire.errors import Unavailable
+
+NAME_BYTES = 16
+_SUFFIX = ".blob"
+
+
+class Blobs:
+    """The blobs of one vault. filesystem: all of it is theirs (of a larger one, a `SubTreeFileSystem`); None: `folder`.
+
+    Raises Unavailable where the store cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, filesystem: fs.FileSystem | None = None) -> None:
+        self.place = str(folder) if filesystem is None else str(filesystem.type_name)
+        self._folder = folder if filesystem is None else _local(filesystem)
+        if filesystem is None:
+            filesystem = fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem())
+        self._filesystem = filesystem
+
+    def write(self, blob: bytes, chunks: Iterable[bytes]) -> int:
+        """Write a new blob, durably; returns its length. What was written of one that fails is removed."""
+        path, length = _path(blob), 0
+        try:
+            with self._errors():
+                self._filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+            # Errors of `chunks` pass as they are: they are of the text that is read, not of the store.
+            with self._errors():
+                stream = self._filesystem.open_output_stream(path, compression=None)
+            try:
+                for chunk in chunks:
+                    with self._errors():
+                        stream.write(chunk)
+                    length += len(chunk)
+            finally:
+                with self._errors():
+                    stream.close()
+            if self._folder is not None:
+                with self._errors():
+                    _on_disk(self._folder / path, self._folder)
+        except BaseException:
+            with suppress(Unavailable):
+                self.remove(blob)
+            raise
+        return length
+
+    def read(self, blob: bytes) -> Any:
+        """A readable file of the blob's bytes; None where there is none."""
+        with self._errors():
+            try:
+                return self._filesystem.open_input_stream(_path(blob), compression=None)
+            except FileNotFoundError:
+                return None
+
+    def remove(self, blob: bytes) -> None:
+        """Remove a blob; it may be gone already."""
+        with self._errors(), suppress(FileNotFoundError):
+            self._filesystem.delete_file(_path(blob))
+
+    def names(self) -> Iterator[bytes]:
+        """The names of all blobs, whole or begun; files of other names are passed over."""
+        with self._errors():
+            found = self._filesystem.get_file_info(fs.FileSelector("", allow_not_found=True, recursive=True))
+        for info in found:
+            name = info.base_name.removesuffix(_SUFFIX)
+            with suppress(ValueError):
+                if info.type == fs.FileType.File and _path(bytes.fromhex(name)) == info.path.lstrip("/"):
+                    yield bytes.fromhex(name)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
+            raise Unavailable("privacy.store_failed", path=self.place, reason=reason, retry_after=5) from None
+
+
+def _path(blob: bytes) -> str:
+    name = blob.hex()
+    return f"{name[:2]}/{name}{_SUFFIX}"
+
+
+def _local(filesystem: fs.FileSystem) -> Path | None:
+    """The folder where a file system's root lies on this machine; None where it is elsewhere."""
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return Path("/")
+    if isinstance(filesystem, fs.SubTreeFileSystem):
+        base = _local(filesystem.base_fs)
+        return None if base is None else base / filesystem.base_path.lstrip("/")
+    return None
+
+
+def _on_disk(path: Path, root: Path) -> None:
+    """Put a file on the disk, and the names on the way to it."""
+    for one in (path, path.parent, root, root.parent):
+        descriptor = os.open(one, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
