@@ -10,12 +10,17 @@ Only a grant that `check_grant` has checked can be decided on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import msgspec
 
 from privacy import predicate as predicates
+from privacy.levels import IDENTIFIED, Level, StatutoryClass
+from privacy.masking import Mask
 from privacy.predicate import Field, Predicate
+from privacy.purposes import CONDITIONS
 from wire.canonical import Wire, encode
 from wire.commitment import Place, commit, salt
 from wire.dates import Instant
@@ -24,10 +29,15 @@ from wire.errors import Refused, VerificationError
 from wire.identifiers import Hash, Name, check_name
 from wire.signing import Signature, Signer, VerifyKey, verify
 
-VERSION = 1
+VERSION = 2
+"""Of the terms that are signed today; those of version 1 are read as `GrantTerms1.in_version_2` says."""
 
-UseKind = Literal["query", "proof", "score", "extract"]
-USE_KINDS: tuple[UseKind, ...] = ("query", "proof", "score", "extract")
+UseKind = Literal["query", "proof", "score", "extract", "view", "export"]
+USE_KINDS: tuple[UseKind, ...] = ("query", "proof", "score", "extract", "view", "export")
+"""Noised sums; a proof about a record; flags of a reviewed model; a file of rows for one grant; one record looked at;
+records in bulk, as they are kept."""
+RECORD_KINDS: frozenset[UseKind] = frozenset(("extract", "view", "export"))
+"""Uses by which cells of single records leave: those are masked."""
 
 LegalBasis = Literal[
     "consent", "separate-consent", "contract", "statutory-duty", "public-health-emergency", "public-record", "other-law"
@@ -42,26 +52,47 @@ LEGAL_BASES: tuple[LegalBasis, ...] = (
     "other-law",
 )
 """Bases of processing after PIPL article 13, and the separate consent of articles 23, 29 and 39."""
+CONSENTS: frozenset[LegalBasis] = frozenset(("consent", "separate-consent"))
 
 Reference = Annotated[str, msgspec.Meta(max_length=200)]
 """Points to a document kept elsewhere; "" for none."""
 Code = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9]{0,31}\Z")]
 Jurisdiction = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}\Z")]
+Epoch = Annotated[int, msgspec.Meta(ge=0, lt=2**63 - 1)]
 
 HOME = "CN"
 """Jurisdiction of the consortium (ISO 3166): mainland China. Elsewhere a transfer mechanism is named."""
 
+DAY = 86_400_000
+"""Milliseconds of a day."""
+SHARING_RECORD_DAYS = 3 * 365 + 1
+"""How long records of sharing and impact assessments are kept at least (PIPL 56): the longest that three years are."""
+MOST_KEEP_DAYS = 36_600
+LAST_INSTANT = 2**63 - 1
+MIN_GROUP = 5
+"""Smallest group of an extract where nobody chose another."""
 
-class GrantTerms(Wire, frozen=True, tag="privacy.grant_terms"):
+
+class GrantTerms(Wire, frozen=True, tag="privacy.grant_terms_2"):
     """What is permitted. Private to issuer and recipient.
 
     issuer: the organisation that holds the dataset. fields: columns that may be used, those of the
     row filter included. predicate: rows that may be used, or None for all. purposes: codes of
-    `privacy.purposes`; each covers what is below it. uses: ways of use. commercial: whether commercial
-    use is permitted (needs legal basis "separate-consent"). consent_ref, pia_ref: where consents and
-    the impact assessment are filed. jurisdiction: where the recipient processes; outside `HOME` only
-    with transfer_ref, the named transfer mechanism. not_before <= use < expires; delete_by: when the
-    recipient must have deleted what it got, at or after expires. epoch: revocation epoch at issue.
+    `privacy.purposes`; each covers what is below it. conditions: codes of DUO's modifiers. uses: ways of
+    use. commercial: whether commercial use is permitted (needs legal basis "separate-consent").
+
+    consent_ref, guardian_ref, pia_ref: where consents, those of guardians of persons under 14, and the impact
+    assessment are filed. jurisdiction: where the recipient processes; outside `HOME` only with
+    transfer_ref, the named transfer mechanism.
+
+    level_ceiling: highest level (`privacy.levels`) of a field that may be used, before any mask;
+    class_ceiling: gravest statutory class of the dataset. masks: of fields in copies of records, where
+    not those of their levels. min_group: fewest persons that share their quasi-identifiers in an extract.
+
+    not_before <= use < expires; review: until when the issuer will have looked at the grant again: it rests from then
+    on unless confirmed. keep_days: how long the recipient may keep a copy; delete_by: when it must have deleted
+    all of them, at or after expires. records_until: until when the issuer keeps the records of sharing under this
+    grant. epoch: revocation epoch at issue.
     """
 
     version: Annotated[int, msgspec.Meta(ge=1, le=255)]
@@ -73,7 +104,41 @@ class GrantTerms(Wire, frozen=True, tag="privacy.grant_terms"):
     fields: Annotated[tuple[Field, ...], msgspec.Meta(min_length=1, max_length=1000)]
     predicate: Predicate | None
     purposes: Annotated[tuple[Code, ...], msgspec.Meta(min_length=1, max_length=100)]
-    uses: Annotated[tuple[UseKind, ...], msgspec.Meta(min_length=1, max_length=4)]
+    conditions: Annotated[tuple[Code, ...], msgspec.Meta(max_length=len(CONDITIONS))]
+    uses: Annotated[tuple[UseKind, ...], msgspec.Meta(min_length=1, max_length=len(USE_KINDS))]
+    commercial: bool
+    legal_basis: LegalBasis
+    consent_ref: Reference
+    guardian_ref: Reference
+    pia_ref: Reference
+    jurisdiction: Jurisdiction
+    transfer_ref: Reference
+    level_ceiling: Level
+    class_ceiling: StatutoryClass
+    masks: Annotated[tuple[Mask, ...], msgspec.Meta(max_length=1000)]
+    min_group: Annotated[int, msgspec.Meta(ge=1, le=10**6)]
+    keep_days: Annotated[int, msgspec.Meta(ge=1, le=MOST_KEEP_DAYS)]
+    not_before: Instant
+    review: Instant
+    expires: Instant
+    delete_by: Instant
+    records_until: Instant
+    epoch: Epoch
+
+
+class GrantTerms1(Wire, frozen=True, tag="privacy.grant_terms"):
+    """Terms as version 1 had them. They still stand where they were anchored; nobody signs them any more."""
+
+    version: Annotated[int, msgspec.Meta(ge=1, le=255)]
+    grant: Name
+    issuer: Name
+    recipient: Name
+    recipient_contact: Reference
+    dataset: Name
+    fields: Annotated[tuple[Field, ...], msgspec.Meta(min_length=1, max_length=1000)]
+    predicate: Predicate | None
+    purposes: Annotated[tuple[Code, ...], msgspec.Meta(min_length=1, max_length=100)]
+    uses: Annotated[tuple[Literal["query", "proof", "score", "extract"], ...], msgspec.Meta(min_length=1, max_length=4)]
     commercial: bool
     legal_basis: LegalBasis
     consent_ref: Reference
@@ -83,20 +148,66 @@ class GrantTerms(Wire, frozen=True, tag="privacy.grant_terms"):
     not_before: Instant
     expires: Instant
     delete_by: Instant
-    epoch: Annotated[int, msgspec.Meta(ge=0, lt=2**63 - 1)]
+    epoch: Epoch
+
+    def in_version_2(self) -> GrantTerms:
+        """What decisions read: the same permissions, and the mildest that version 1 promised of what it did not say.
+
+        No guardians' consent, no conditions, no review before the end; levels up to 4, class "general", the masks
+        of the levels, groups of `MIN_GROUP`; copies until delete_by; records of sharing for three years after it.
+        """
+        return GrantTerms(
+            version=VERSION,
+            grant=self.grant,
+            issuer=self.issuer,
+            recipient=self.recipient,
+            recipient_contact=self.recipient_contact,
+            dataset=self.dataset,
+            fields=self.fields,
+            predicate=self.predicate,
+            purposes=self.purposes,
+            conditions=(),
+            uses=self.uses,
+            commercial=self.commercial,
+            legal_basis=self.legal_basis,
+            consent_ref=self.consent_ref,
+            guardian_ref="",
+            pia_ref=self.pia_ref,
+            jurisdiction=self.jurisdiction,
+            transfer_ref=self.transfer_ref,
+            level_ceiling=IDENTIFIED,
+            class_ceiling="general",
+            masks=(),
+            min_group=MIN_GROUP,
+            keep_days=MOST_KEEP_DAYS,
+            not_before=self.not_before,
+            review=self.expires,
+            expires=self.expires,
+            delete_by=self.delete_by,
+            records_until=records_until(self.expires),
+            epoch=self.epoch,
+        )
+
+
+AnyTerms = GrantTerms | GrantTerms1
+
+
+def records_until(expires: int) -> int:
+    """The earliest end of keeping records of sharing under a grant that runs out at `expires`."""
+    return min(expires + SHARING_RECORD_DAYS * DAY, LAST_INSTANT)
 
 
 class SignedBody(Wire, frozen=True, tag="privacy.grant_body"):
     """What the issuer signs under domain GRANT."""
 
-    terms: GrantTerms
+    terms: AnyTerms
     commitment: Hash
 
 
 class SignedGrant(Wire, frozen=True, tag="privacy.signed_grant"):
     """What the recipient gets. salt: 32 secret bytes that open the ledger's commitment."""
 
-    terms: GrantTerms
+    terms: AnyTerms
     salt: Hash
     signature: Signature
 
@@ -105,43 +216,68 @@ class SignedGrant(Wire, frozen=True, tag="privacy.signed_grant"):
 
 
 class CheckedGrant(msgspec.Struct, frozen=True):
-    """A grant whose signature and form hold; made by `check_grant` alone. commitment: to its terms."""
+    """A grant whose signature and form hold; made by `check_grant` alone.
+
+    terms: as decisions read them. commitment: to the terms that were signed, which were of `version`.
+    """
 
     terms: GrantTerms
     commitment: bytes
+    version: int = VERSION
 
 
-def grant_salt(terms: GrantTerms, salt_key: bytes) -> bytes:
+def grant_salt(terms: AnyTerms, salt_key: bytes) -> bytes:
     """The salt (secret) of the grant's commitment. salt_key: the issuer's, of at least 16 secret bytes."""
     return salt(salt_key, Place("grants", "anchor", terms.recipient, terms.grant, "terms", terms.epoch))
 
 
-def grant_commitment(terms: GrantTerms, salt_key: bytes) -> bytes:
+def grant_commitment(terms: AnyTerms, salt_key: bytes) -> bytes:
     """The 32 public bytes that the issuer anchors on the ledger."""
     return commit(grant_salt(terms, salt_key), encode(terms))
 
 
-def check_terms(terms: GrantTerms) -> None:
+def check_terms(terms: AnyTerms) -> None:
     """Check what the types cannot say, also of terms built in memory. Raises Refused naming the field."""
     try:
-        msgspec.convert(msgspec.to_builtins(terms), GrantTerms)
+        msgspec.convert(msgspec.to_builtins(terms), type(terms))
     except msgspec.ValidationError:
         raise Refused("privacy.grant_form", grant=terms.grant[:64], field="form") from None
     for name in (terms.grant, terms.issuer, terms.recipient, terms.dataset):
         check_name(name, "grant, organisation or dataset")
     for field, wrong in (
-        ("version", terms.version != VERSION),
+        ("version", terms.version != (VERSION if isinstance(terms, GrantTerms) else 1)),
         ("recipient", terms.recipient == terms.issuer),
-        ("fields", len(set(terms.fields)) != len(terms.fields)),
-        ("purposes", len(set(terms.purposes)) != len(terms.purposes)),
-        ("uses", len(set(terms.uses)) != len(terms.uses)),
+        ("fields", _repeats(terms.fields)),
+        ("purposes", _repeats(terms.purposes)),
+        ("uses", _repeats(terms.uses)),
         ("expires", not terms.not_before < terms.expires),
         ("delete_by", terms.delete_by < terms.expires),
+        *(_wrong_in_version_2(terms) if isinstance(terms, GrantTerms) else ()),
     ):
         if wrong:
             raise Refused("privacy.grant_form", grant=terms.grant, field=field)
     if terms.predicate is not None:
         predicates.check(terms.predicate)
+
+
+def _wrong_in_version_2(terms: GrantTerms) -> tuple[tuple[str, bool], ...]:
+    masked = [mask.field for mask in terms.masks]
+    return (
+        ("conditions", _repeats(terms.conditions) or not set(terms.conditions) <= CONDITIONS.keys()),
+        ("masks", _repeats(masked) or not set(masked) <= set(terms.fields) or not all(map(_whole, terms.masks))),
+        ("review", not terms.not_before < terms.review <= terms.expires),
+        ("records_until", terms.records_until < terms.expires),
+    )
+
+
+def _whole(mask: Mask) -> bool:
+    """Whether a mask has the edges that its kind needs, rising, and no others."""
+    rising = all(a < b for a, b in pairwise(mask.edges))
+    return rising and {"band": len(mask.edges) >= 2, "identity": True}.get(mask.kind, not mask.edges)
+
+
+def _repeats(values: Sequence[str]) -> bool:
+    return len(set(values)) != len(values)
 
 
 def sign_grant(terms: GrantTerms, signer: Signer, salt_key: bytes) -> SignedGrant:
@@ -166,4 +302,7 @@ def check_grant(signed: SignedGrant, issuer_key: VerifyKey) -> CheckedGrant:
     except VerificationError:
         raise VerificationError("privacy.grant_signature", grant=signed.terms.grant) from None
     check_terms(signed.terms)
-    return CheckedGrant(signed.terms, commitment)
+    terms = signed.terms
+    if isinstance(terms, GrantTerms):
+        return CheckedGrant(terms, commitment)
+    return CheckedGrant(terms.in_version_2(), commitment, version=1)

@@ -11,8 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privacy import decide as gate
-from privacy.decide import RULES, AnchoredGrant, Decision, GrantState, UseRequest, decide, require
-from privacy.grants import CheckedGrant, GrantTerms, check_grant, sign_grant
+from privacy.decide import (
+    RULES,
+    AnchoredGrant,
+    Decision,
+    GrantBook,
+    GrantState,
+    StateBook,
+    UseRequest,
+    decide,
+    require,
+)
+from privacy.grants import DAY, CheckedGrant, GrantTerms, check_grant, records_until, sign_grant
+from privacy.levels import ColumnFacts, DatasetFacts
+from privacy.masking import Mask
+from privacy.opt_outs import OptOutState, PersonScopes
 from privacy.predicate import Compare, IsNull
 from wire import messages
 from wire.errors import ConsentDenied, VerificationError
@@ -33,7 +46,7 @@ def test_a_covered_use_is_allowed(terms: GrantTerms, request_: UseRequest, issue
 
 # Every field of the terms, changed after signing: the signature no longer covers it.
 CHANGES: dict[str, Any] = {
-    "version": 2,
+    "version": 3,
     "grant": "grant-2",
     "issuer": "hospital-2",
     "recipient": "insurer",
@@ -42,16 +55,25 @@ CHANGES: dict[str, Any] = {
     "fields": ("visits", "health", "plan", "income"),
     "predicate": None,
     "purposes": ("HRESCH", "HMARKT"),
+    "conditions": ("NCU",),
     "uses": ("query", "extract"),
     "commercial": True,
     "legal_basis": "statutory-duty",
     "consent_ref": "",
+    "guardian_ref": "guardians/1",
     "pia_ref": "",
     "jurisdiction": "US",
     "transfer_ref": "contract/1",
+    "level_ceiling": 5,
+    "class_ceiling": "core",
+    "masks": (Mask("health", "keep"),),
+    "min_group": 1,
+    "keep_days": 366,
     "not_before": 0,
+    "review": EXPIRES - 1,
     "expires": 2**60,
     "delete_by": 2**60,
+    "records_until": 2**60,
     "epoch": 1,
 }
 
@@ -180,14 +202,24 @@ def test_the_law_on_top_of_the_grant(
     assert decide(msgspec.structs.replace(request_, **asked), [grant], state, NOW).rule == rule
 
 
-def _within(request: UseRequest, terms: GrantTerms, at: int) -> bool:
+def _within(request: UseRequest, terms: GrantTerms, at: int, facts: DatasetFacts | None, opted_out: bool) -> bool:
     """An independent reading of what the terms permit, for the values drawn below."""
+    classified = {} if facts is None else {column.name: column.level for column in facts.columns}
+    used = set(request.fields) | ({"plan"} if request.predicate else set())
+    level = max((classified.get(name, 5) if classified else 4 for name in used), default=0)
+    if facts is not None and facts.minors and terms.legal_basis != "statutory-duty" and not terms.guardian_ref:
+        return False
+    if facts is not None and facts.statutory_class == "important" and terms.class_ceiling == "general":
+        return False
     known = {"HRESCH": {"HRESCH"}, "DS": {"DS", "HMB", "GRU", "HRESCH"}, "HMARKT": {"HMARKT"}, "XX": set()}
     commercial = request.commercial or request.purpose == "HMARKT"
-    used = set(request.fields) | ({"plan"} if request.predicate else set())
     return (
         (terms.issuer, terms.recipient, terms.dataset) == (request.holder, request.recipient, request.dataset)
-        and terms.not_before <= at < terms.expires <= terms.delete_by
+        and terms.not_before <= at < terms.review <= terms.expires <= terms.delete_by
+        and terms.records_until >= at + 1096 * DAY
+        and level <= terms.level_ceiling
+        and not (commercial and terms.conditions == ("NCU",))
+        and (not opted_out or terms.legal_basis == "statutory-duty")
         and request.kind in terms.uses
         and bool(known[request.purpose] & set(terms.purposes))
         and bool(used)
@@ -200,13 +232,13 @@ def _within(request: UseRequest, terms: GrantTerms, at: int) -> bool:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.data())
 def test_no_combination_is_allowed_without_authority(data: st.DataObject) -> None:
     """Several fields of grant, request and ledger changed at once, judged against an independent reading."""
     pick = data.draw
     terms = GrantTerms(
-        version=1,
+        version=2,
         grant="grant-1",
         issuer=pick(st.sampled_from(["hospital-1"] * 9 + ["hospital-2"])),
         recipient=pick(st.sampled_from(["university"] * 9 + ["insurer"])),
@@ -215,16 +247,25 @@ def test_no_combination_is_allowed_without_authority(data: st.DataObject) -> Non
         fields=pick(st.sampled_from([("visits", "plan"), ("visits", "plan", "health"), ("visits",)])),
         predicate=None,
         purposes=pick(st.sampled_from([("HRESCH",), ("GRU", "HMARKT"), ("HRESCH", "HMARKT"), ("DS",)])),
+        conditions=pick(st.sampled_from([(), (), ("PUB",), ("NCU",)])),
         uses=pick(st.sampled_from([("query",), ("query", "score"), ("score",)])),
         commercial=pick(st.booleans()),
         legal_basis=pick(st.sampled_from(["consent", "separate-consent", "statutory-duty"])),
         consent_ref=pick(st.sampled_from(["filed", "filed", "filed", ""])),
+        guardian_ref=pick(st.sampled_from(["", "filed"])),
         pia_ref=pick(st.sampled_from(["filed", "filed", "filed", ""])),
         jurisdiction=pick(st.sampled_from(["CN", "CN", "CN", "US"])),
         transfer_ref=pick(st.sampled_from(["", "filed"])),
+        level_ceiling=pick(st.sampled_from([4, 4, 5, 3])),
+        class_ceiling=pick(st.sampled_from(["general", "important"])),
+        masks=(),
+        min_group=5,
+        keep_days=1,
         not_before=10,
+        review=pick(st.sampled_from([20, 20, 15])),
         expires=20,
         delete_by=30,
+        records_until=pick(st.sampled_from([records_until(20), records_until(20), 20])),
         epoch=0,
     )
     asked = UseRequest(
@@ -237,13 +278,36 @@ def test_no_combination_is_allowed_without_authority(data: st.DataObject) -> Non
         predicate=pick(st.sampled_from([None, Compare("plan", "eq", "yes")])),
         commercial=pick(st.sampled_from([False, False, True])),
         jurisdiction=pick(st.sampled_from(["CN", "CN", "CN", "US"])),
+        person=pick(st.sampled_from([b"", b"p" * 16])),
     )
-    at = pick(st.sampled_from([15, 15, 15, 10, 20, 9]))
+    facts = pick(
+        st.sampled_from(
+            [
+                None,
+                DatasetFacts("claims-1", (ColumnFacts("visits", 3), ColumnFacts("plan", 2), ColumnFacts("health", 5))),
+                DatasetFacts("claims-1", (ColumnFacts("visits", 3), ColumnFacts("plan", 2)), minors=True),
+                DatasetFacts("claims-1", (ColumnFacts("visits", 3), ColumnFacts("plan", 2)), False, "", "important"),
+            ]
+        )
+    )
+    scopes = pick(st.sampled_from([(), ("purpose:HRESCH",), ("recipient:university",), ("use:extract",)]))
+    reached = "recipient:university" in scopes or ("purpose:HRESCH" in scopes and asked.purpose in ("HRESCH", "DS"))
+    opted_out = asked.person != b"" and reached
+    at = pick(st.sampled_from([15, 15, 15, 10, 19, 20, 9]))
     revoked = pick(st.sampled_from([False, False, False, True]))
     signer = Signer(b"s" * 32)
     checked = check_grant(sign_grant(terms, signer, b"k" * 32), signer.key)
-    state = GrantState((AnchoredGrant("grant-1", terms.issuer, checked.commitment, 10, 20, 0, revoked),))
-    assert decide(asked, [checked], state, at).allowed == (_within(asked, terms, at) and not revoked)
+    state = GrantState(
+        (AnchoredGrant("grant-1", terms.issuer, checked.commitment, 10, 20, 0, revoked),),
+        datasets=() if facts is None else (facts,),
+        opt_outs=OptOutState(scopes, (PersonScopes(b"p" * 16, scopes),)),
+    )
+    allowed = _within(asked, terms, at, facts, opted_out) and not revoked
+    decision = decide(asked, [checked], state, at)
+    assert decision.allowed == allowed
+    assert decide(asked, GrantBook([checked]), StateBook(state), at) == decision
+    if allowed and asked.person == b"" and terms.legal_basis != "statutory-duty":
+        assert decision.excluded == (scopes if reached else ())
 
 
 def test_several_grants_are_never_put_together(terms: GrantTerms, request_: UseRequest, issue: Issue) -> None:

@@ -11,7 +11,9 @@ from privacy.grants import (
     LEGAL_BASES,
     USE_KINDS,
     GrantTerms,
+    GrantTerms1,
     LegalBasis,
+    SignedBody,
     SignedGrant,
     UseKind,
     check_grant,
@@ -20,9 +22,11 @@ from privacy.grants import (
     grant_salt,
     sign_grant,
 )
+from privacy.masking import Mask
 from privacy.predicate import Compare, IsNull, Not, Predicate
 from wire import commitment
 from wire.canonical import decode, encode
+from wire.domains import GRANT
 from wire.errors import DecodeError, MedveilError, Refused, VerificationError
 from wire.signing import Signer
 
@@ -82,7 +86,8 @@ def _too_deep() -> Predicate:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 1},
+        {"version": 3},
         {"recipient": "hospital-1"},
         {"fields": ()},
         {"fields": ("visits", "visits")},
@@ -104,6 +109,25 @@ def _too_deep() -> Predicate:
         {"predicate": Compare("visits", "eq", "\x00")},
         {"predicate": _too_deep()},
         {"consent_ref": "r" * 201},
+        {"guardian_ref": "r" * 201},
+        {"conditions": ("NCU", "NCU")},
+        {"conditions": ("NOPE",)},
+        {"level_ceiling": 0},
+        {"level_ceiling": 6},
+        {"class_ceiling": "secret"},
+        {"masks": (Mask("visits", "drop"), Mask("visits", "keep"))},
+        {"masks": (Mask("income", "drop"),)},
+        {"masks": (Mask("visits", "blur"),)},  # type: ignore[arg-type]
+        {"masks": (Mask("visits", "band"),)},
+        {"masks": (Mask("visits", "band", (5, 5)),)},
+        {"masks": (Mask("visits", "keep", (1, 5)),)},
+        {"masks": (Mask("visits", "identity", (9, 5)),)},
+        {"min_group": 0},
+        {"keep_days": 0},
+        {"keep_days": 36_601},
+        {"review": 1_000_000},
+        {"review": 3_000_001},
+        {"records_until": 2_999_999},
     ],
 )
 def test_malformed_terms_are_never_signed_nor_accepted(
@@ -120,3 +144,69 @@ def test_malformed_terms_are_never_signed_nor_accepted(
 def test_the_lists_are_the_types() -> None:
     assert UseKind.__args__ == USE_KINDS  # type: ignore[attr-defined]
     assert LegalBasis.__args__ == LEGAL_BASES  # type: ignore[attr-defined]
+
+
+# --- terms of version 1 -----------------------------------------------------------------------------
+
+
+def _first(**changes: Any) -> GrantTerms1:
+    first = GrantTerms1(
+        version=1,
+        grant="grant-1",
+        issuer="hospital-1",
+        recipient="university",
+        recipient_contact="data office",
+        dataset="claims-1",
+        fields=("visits", "health", "plan"),
+        predicate=Compare("visits", "ge", 0),
+        purposes=("HRESCH",),
+        uses=("query", "extract"),
+        commercial=False,
+        legal_basis="consent",
+        consent_ref="consents/2025-07",
+        pia_ref="pia/12",
+        jurisdiction="CN",
+        transfer_ref="",
+        not_before=1_000_000,
+        expires=3_000_000,
+        delete_by=3_001_000,
+        epoch=0,
+    )
+    return msgspec.structs.replace(first, **changes)
+
+
+def _signed_1(terms: GrantTerms1, signer: Signer, salt_key: bytes) -> SignedGrant:
+    body = SignedBody(terms, grant_commitment(terms, salt_key))
+    return SignedGrant(terms, grant_salt(terms, salt_key), signer.sign(GRANT, encode(body)))
+
+
+def test_terms_of_version_1_still_stand(signer: Signer, salt_key: bytes) -> None:
+    signed = _signed_1(_first(), signer, salt_key)
+    checked = check_grant(decode(SignedGrant, encode(signed)), signer.key)
+    assert checked.version == 1
+    assert checked.commitment == grant_commitment(_first(), salt_key)
+    terms = checked.terms
+    for name in GrantTerms1.__struct_fields__:
+        if name != "version":
+            assert getattr(terms, name) == getattr(_first(), name)
+    assert (terms.version, terms.level_ceiling, terms.class_ceiling, terms.masks) == (2, 4, "general", ())
+    assert (terms.guardian_ref, terms.conditions, terms.review) == ("", (), 3_000_000)
+    check_terms(terms)
+    # Nobody can make it say more by writing it out in version 2.
+    assert grant_commitment(terms, salt_key) != checked.commitment
+
+
+def test_any_altered_byte_of_version_1_is_refused(signer: Signer, salt_key: bytes) -> None:
+    data = encode(_signed_1(_first(), signer, salt_key))
+    for position in range(len(data)):
+        altered = data[:position] + bytes([data[position] ^ 0x01]) + data[position + 1 :]
+        with pytest.raises((DecodeError, VerificationError)):
+            check_grant(decode(SignedGrant, altered), signer.key)
+
+
+@pytest.mark.parametrize(
+    "change", [{"version": 2}, {"uses": ("view",)}, {"delete_by": 0}, {"fields": ()}, {"recipient": "hospital-1"}]
+)
+def test_malformed_terms_of_version_1_are_refused(change: dict[str, Any], signer: Signer, salt_key: bytes) -> None:
+    with pytest.raises(Refused):
+        check_grant(_signed_1(_first(**change), signer, salt_key), signer.key)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from privacy.purposes import PURPOSES, ancestors, covers, purpose
+from privacy.purposes import CONDITIONS, PURPOSES, ancestors, covered, covering, covers, purpose
 from wire.errors import Refused
 
 
@@ -47,3 +47,43 @@ def test_unknown_codes_cover_nothing(unknown: str) -> None:
         purpose(unknown)
     with pytest.raises(Refused):
         ancestors(unknown)
+
+
+def test_the_branch_is_whole() -> None:
+    """62 concepts stand below PurposeOfUse in ActReason 3.1.0, by parent as many as here."""
+    reasons = [entry for entry in PURPOSES.values() if entry.standard.startswith("v3-")]
+    assert len(reasons) == 62
+    below: dict[str, int] = {}
+    for entry in reasons:
+        below[entry.parent] = below.get(entry.parent, 0) + 1
+    assert below == {
+        "": 7,
+        "TREAT": 5,
+        "ETREAT": 2,
+        "HPAYMT": 5,
+        "COVERAGE": 4,
+        "HOPERAT": 23,
+        "HSYSADMIN": 2,
+        "SYSDEV": 1,
+        "HRESCH": 5,
+        "CLINTRCH": 3,
+        "PUBHLTH": 2,
+        "PATRQT": 3,
+    }
+
+
+def test_conditions_are_duos_modifiers() -> None:
+    """All 18 of them but clinical care use, which widens and is a purpose here."""
+    numbers = {entry.standard for entry in CONDITIONS.values()} | {PURPOSES["CC"].standard}
+    assert numbers == {f"DUO:00000{n}" for n in (12, 15, 16, 18, 19, 20, 21, 22, *range(24, 30), *range(43, 47))}
+    for code, entry in CONDITIONS.items():
+        assert entry.code == code and code not in PURPOSES
+        assert entry.title() != entry.title("zh")
+
+
+def test_covering_and_covered_are_one_relation() -> None:
+    for granted in PURPOSES:
+        assert granted in covering(granted)
+        for asked in PURPOSES:
+            assert covers(granted, asked) == (granted in covering(asked)) == (asked in covered(granted))
+    assert covering("NOPE") == frozenset() and covered("NOPE") == ()
