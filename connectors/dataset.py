@@ -20,6 +20,7 @@ import msgspec
 
 from connectors.layout import OTHER_VALUE, Case, Column, Label, Layout, Study, local_plan, row_class, schema_hash
 from privacy.predicate import FIELD_PATTERN
+from privacy.retention import RECORD_TYPES
 from wire.errors import DecodeError, Unavailable
 from wire.identifiers import NAME_PATTERN
 
@@ -99,6 +100,8 @@ class _Toml(msgspec.Struct, forbid_unknown_fields=True):
     header: bool = True
     record_id: FieldName | Literal[""] = ""
     person: FieldName | Literal[""] = ""
+    record_type: str = ""
+    date_column: FieldName | Literal[""] = ""
     ignored: tuple[str, ...] = ()
     missing: tuple[Number, ...] = ()
     study: _TomlStudy | None = None
@@ -198,6 +201,10 @@ class _Checker:
             raise DecodeError("connectors.toml_person", file=self.file)
         if toml.unit == "row" and toml.rows_per_person != 1:
             raise DecodeError("connectors.toml_rows_per_person", file=self.file)
+        if toml.record_type not in ("", *RECORD_TYPES):
+            raise DecodeError("connectors.toml_record_type", file=self.file, known=", ".join(RECORD_TYPES))
+        if toml.date_column and toml.record_type in ("", "none"):
+            raise DecodeError("connectors.toml_date_column", file=self.file)
         return Layout(
             version=toml.version,
             name=toml.name,
@@ -217,25 +224,29 @@ class _Checker:
             study=self.study(toml.study, columns) if toml.study else None,
             about=Label(toml.about, toml.about_zh or toml.about),
             split_rule=Label(toml.split_rule, toml.split_rule_zh or toml.split_rule),
+            record_type=toml.record_type,
+            date_column=toml.date_column,
         )
 
     def check_names(self) -> None:
         seen: set[str] = set()
-        for name in (*(column.name for column in self.toml.columns), *self.identifiers()):
+        for name in (*(column.name for column in self.toml.columns), *self.texts()):
             if not re.fullmatch(FIELD_PATTERN, name):  # the pattern's own end lets a final line break pass
                 raise DecodeError("connectors.toml_shape", file=self.file, key="columns.name")
             if name in seen:
                 raise self.fault("connectors.toml_repeated", name)
             seen.add(name)
 
-    def identifiers(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for name in (self.toml.record_id, self.toml.person) if name))
+    def texts(self) -> tuple[str, ...]:
+        """Text columns of the file: a record id may name the person too, a date names nobody."""
+        identifiers = dict.fromkeys(name for name in (self.toml.record_id, self.toml.person) if name)
+        return (*identifiers, *([self.toml.date_column] if self.toml.date_column else []))
 
     def check_sources(self, columns: tuple[Column, ...]) -> None:
         """Header names of declared, identifier and ignored columns are distinct."""
         seen: set[str] = set()
         sources = [column.source for column in columns if not column.derived]
-        for name in (*sources, *self.identifiers(), *self.toml.ignored):
+        for name in (*sources, *self.texts(), *self.toml.ignored):
             if name in seen or not name or name != name.strip():
                 raise self.fault("connectors.toml_repeated", name)
             seen.add(name)

@@ -17,6 +17,7 @@ import csv
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ import pyarrow as pa
 
 from connectors.dataset import shown
 from connectors.layout import MOST_ROWS, OTHER_VALUE, Column, Layout
+from wire.dates import day_of
 from wire.errors import DecodeError, Unavailable
 
 LONGEST_ROW = 1024 * 1024
@@ -35,7 +37,11 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?
 _NOT_A_VALUE = frozenset({"nan", "+nan", "-nan"})
 _INFINITE = re.compile(r"([+-]?)inf(?:inity)?", re.IGNORECASE)
 _WHOLE = re.compile(r"([+-]?)0*([0-9]+)(?:\.0*)?")
+_DATE = re.compile(r"([0-9]{4})[-/]?([0-9]{2})[-/]?([0-9]{2})(?:[ T].*)?")
+"""2026-03-02, 2026/03/02 or 20260302, with or without a time behind it."""
 _BLANK = " \t\r\n"
+
+Cell = float | str | date | None
 
 
 class _BadCell(Exception):
@@ -45,9 +51,10 @@ class _BadCell(Exception):
 def read_csv(path: Path, layout: Layout, name: str = "") -> pa.Table:
     """The table in the CSV file at `path`: secret, not yet clamped. name: for messages, by default the path.
 
-    Columns: the identifiers of the layout (text, never null), then the declared columns in their
-    order: numbers as float64 (null where missing, infinite where beyond a double), categories as
-    text (null where missing, "other" where undeclared), derived columns computed from the clamped
+    Columns: the identifiers of the layout (text, never null), its date column if it has one (date32,
+    null where the cell is no date), then the declared columns in their order: numbers as float64 (null
+    where missing, infinite where beyond a double), categories as text (null where missing, "other" where
+    undeclared), derived columns computed from the clamped
     ones. Row order is the file's. Blank lines are skipped.
 
     Raises Unavailable (no such file, not readable) or DecodeError (what the file holds).
@@ -72,10 +79,11 @@ def read_lines(lines: Iterable[bytes], file: str, layout: Layout) -> pa.Table:
     """`read_csv` of lines already at hand; `file` is their name for messages."""
     source = _Lines(lines, file)
     rows = csv.reader(source, strict=True)
-    identifiers = layout.identifiers
-    names = [*identifiers, *(column.source for column in layout.read_columns)]
-    parsers = [_identifier for _ in identifiers] + [_parser(column) for column in layout.read_columns]
-    labels = [*identifiers, *(column.name for column in layout.read_columns)]
+    identifiers, texts = layout.identifiers, layout.texts
+    names = [*texts, *(column.source for column in layout.read_columns)]
+    parsers: list[Callable[[str], Cell]] = [_date if name == layout.date_column else _identifier for name in texts]
+    parsers += [_parser(column) for column in layout.read_columns]
+    labels = [*texts, *(column.name for column in layout.read_columns)]
     first = _next(rows, source)
     if first is None:
         raise DecodeError("connectors.file_empty", file=file)
@@ -84,16 +92,17 @@ def read_lines(lines: Iterable[bytes], file: str, layout: Layout) -> pa.Table:
         first = None
     else:
         order, width = list(range(len(names))), len(names)
-    cells: list[list[float | str | None]] = [[] for _ in names]
+    cells: list[list[Cell]] = [[] for _ in names]
     batches: list[list[pa.Array]] = [[] for _ in names]
-    types = [pa.string()] * len(identifiers) + [_type(column) for column in layout.read_columns]
+    types = [pa.date32() if name == layout.date_column else pa.string() for name in texts]
+    types += [_type(column) for column in layout.read_columns]
 
     def flush() -> None:
         for held, batch, kind in zip(cells, batches, types, strict=True):
             batch.append(pa.array(held, kind))
             held.clear()
 
-    remembered: list[dict[str, float | str | None]] = [{} for _ in names]
+    remembered: list[dict[str, Cell]] = [{} for _ in names]
     steps = list(zip(order, parsers, cells, remembered, labels, strict=True))
     count = 0
     row = first if first is not None else _next(rows, source)
@@ -121,7 +130,7 @@ def read_lines(lines: Iterable[bytes], file: str, layout: Layout) -> pa.Table:
         row = _next(rows, source)
     flush()
     read = {label: pa.chunked_array(batch, kind) for label, batch, kind in zip(labels, batches, types, strict=True)}
-    ordered = {name: read[name] for name in identifiers}
+    ordered = {name: read[name] for name in texts}
     for column in layout.columns:
         ordered[column.name] = _derive(column, layout, read) if column.derived else read[column.name]
     return pa.table(ordered)
@@ -205,7 +214,7 @@ def _type(column: Column) -> pa.DataType:
     return pa.float64() if column.kind == "number" else pa.string()
 
 
-def _parser(column: Column) -> Callable[[str], float | str | None]:
+def _parser(column: Column) -> Callable[[str], Cell]:
     return _number_parser(column) if column.kind == "number" else _category_parser(column)
 
 
@@ -257,6 +266,19 @@ def _identifier(text: str) -> str:
     if not text:
         raise _BadCell
     return text
+
+
+def _date(text: str) -> date | None:
+    """A calendar date that a civil day can be; anything else is no date: content, not form."""
+    match = _DATE.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        found = date(*map(int, match.groups()))
+        day_of(found)
+    except (ValueError, DecodeError):
+        return None
+    return found
 
 
 def _derive(column: Column, layout: Layout, read: dict[str, pa.ChunkedArray]) -> pa.Array:

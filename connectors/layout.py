@@ -15,8 +15,9 @@ import msgspec
 
 from privacy.local import GroupColumn, GroupValue, LocalPlan
 from privacy.predicate import Field
-from wire.canonical import Wire, encode
+from wire.canonical import Wire, decode, encode
 from wire.domains import SCHEMA, digest
+from wire.errors import DecodeError
 
 OTHER_VALUE = "other"
 """What a category cell outside the declared values becomes."""
@@ -123,6 +124,9 @@ class Layout(Wire, frozen=True, tag="connectors.layout"):
     person name text columns of the file ("" for none); ignored names columns that are never read.
     header: whether the first line names the columns; without it they stand in declared order.
     about: where the data come from and under which licence. split_rule: how rows were dealt to sites.
+    record_type: of `privacy.retention.RECORD_TYPES`, or "" for not declared; date_column: the text column of the file
+    that holds each record's own day, or "". They say how long rows must be kept, not what cells mean: they are not in
+    the schema hash, and sites of one population may differ in them.
     """
 
     version: int
@@ -140,6 +144,8 @@ class Layout(Wire, frozen=True, tag="connectors.layout"):
     study: Study | None
     about: Label
     split_rule: Label
+    record_type: str = ""
+    date_column: str = ""
 
     def column(self, name: str) -> Column:
         """The column called `name`. ValueError where there is none."""
@@ -162,9 +168,36 @@ class Layout(Wire, frozen=True, tag="connectors.layout"):
         """The text columns of the file that name a record or a person: record id first, no repeats."""
         return tuple(dict.fromkeys(name for name in (self.record_id, self.person) if name))
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text columns of the file, in this order: the identifiers, then the date column."""
+        return tuple(dict.fromkeys((*self.identifiers, *([self.date_column] if self.date_column else []))))
+
     def kinds(self) -> Mapping[str, str]:
         """ "number" or "category" by column: what `privacy.local.bind` checks a predicate against."""
         return {column.name: column.kind for column in self.columns}
+
+
+_OLDER = msgspec.defstruct(
+    "LayoutWithoutRetention",
+    [(field.name, field.type) for field in msgspec.structs.fields(Layout) if field.required],
+    tag="connectors.layout",
+    frozen=True,
+    array_like=True,
+    forbid_unknown_fields=True,
+)
+
+
+def kept_layout(data: bytes) -> Layout:
+    """The layout of its canonical bytes, also those from before layouts said how long rows must be kept.
+
+    Raises DecodeError.
+    """
+    try:
+        return decode(Layout, data)
+    except DecodeError:
+        older = decode(_OLDER, data)
+    return Layout(**{name: getattr(older, name) for name in older.__struct_fields__})
 
 
 def schema_hash(layout: Layout) -> bytes:

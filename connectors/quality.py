@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.layout import OTHER_VALUE, Layout
+from wire.dates import day_of
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,15 @@ class QualityReport:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a vault takes in: a clean table (secret), its record ids in row order, and the report."""
+    """What a vault takes in: a clean table (secret), its record ids in row order, and the report.
+
+    days: each row's own civil day (secret), None where its cell was no date; None where the layout has no date column.
+    """
 
     table: pa.Table
     record_ids: tuple[str, ...] | None
     report: QualityReport
+    days: tuple[int | None, ...] | None = None
 
 
 def quality(table: pa.Table, layout: Layout) -> QualityReport:
@@ -113,19 +118,25 @@ def prepare(table: pa.Table, layout: Layout) -> Prepared:
     """Judge and clean a table as read: clamped, the first row of each record id only.
 
     The record id leaves the table for `record_ids` (None without one), unless it is the person
-    column too, which queries need to cap rows per person.
+    column too, which queries need to cap rows per person. The date column leaves it for `days`.
     """
     report = quality(table, layout)
     again = _repeated(table, layout)
     if again is not None:
         table = table.filter(pa.array(~again))
     table = clamp(table, layout)
+    days = None
+    if layout.date_column:
+        dates = table[layout.date_column].to_pylist()
+        known = {day: None if day is None else day_of(day) for day in set(dates)}
+        days = tuple(known[day] for day in dates)
+        table = table.drop_columns([layout.date_column])
     if not layout.record_id:
-        return Prepared(table, None, report)
+        return Prepared(table, None, report, days)
     record_ids = tuple(table[layout.record_id].to_pylist())
     if layout.record_id != layout.person:
         table = table.drop_columns([layout.record_id])
-    return Prepared(table, record_ids, report)
+    return Prepared(table, record_ids, report, days)
 
 
 def _repeated(table: pa.Table, layout: Layout) -> np.ndarray | None:

@@ -20,10 +20,17 @@ def register(app: typer.Typer) -> None:
     app.add_typer(audit, name="audit")
 
     @audit.command("flows")
-    def flows(first: First = 1, limit: Limit = 100, json: Json = False) -> None:
+    def flows(
+        first: First = 1,
+        limit: Limit = 100,
+        recipient: Annotated[str, typer.Option(help="Only uses by this organisation.")] = "",
+        grant: Annotated[str, typer.Option(help="Only uses under this grant.")] = "",
+        dataset: Annotated[str, typer.Option(help="Only uses of this dataset.")] = "",
+        json: Json = False,
+    ) -> None:
         """List uses of your data, from intent to outcome."""
         with calling() as client:
-            found = client.audit.flows(first=first, limit=limit)
+            found = client.audit.flows(first=first, limit=limit, recipient=recipient, grant=grant, dataset=dataset)
         if json:
             screen.print_json(found)
             return

@@ -227,7 +227,7 @@ def test_batches_follow_each_other(trail: AuditTrail, tmp_path: Path) -> None:
 
 
 def test_a_batch_has_a_thousand_entries_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("privacy.audit.LARGEST_BATCH", 10)
+    monkeypatch.setattr("privacy.audit.trail.LARGEST_BATCH", 10)
     with AuditTrail(tmp_path / "a", "hospital-1") as trail:
         fill(trail, 11)
         sizes = []

@@ -1,0 +1,109 @@
+"""Legal holds: what must not be erased while a dispute, an inspection or an inquiry needs it.
+
+A hold names one person, one dataset, one person in one dataset, or everything. It stands between its first and last
+civil day, both included; lifting it ends it with the day before. Holds are private documents of the vault: they are
+never removed, so that what was held, and until when, can be shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Protocol
+
+import msgspec
+
+from privacy.grants import Reference
+from wire.canonical import Wire, decode, encode
+from wire.dates import Day
+from wire.errors import Refused
+from wire.identifiers import Name, check_name
+
+KIND = "legal-hold"
+"""The kind of document that keeps a hold, under its id."""
+
+
+class LegalHold(Wire, frozen=True, tag="privacy.legal_hold"):
+    """A hold. person: keyed id (16 bytes, private), or empty for everybody. dataset: "" for all.
+
+    reference: points to the order or file that demands it. since, until: civil days, both held; `NO_END`: until lifted.
+    """
+
+    hold: Name
+    person: Annotated[bytes, msgspec.Meta(max_length=16)]
+    dataset: Annotated[str, msgspec.Meta(max_length=64)]
+    reference: Reference
+    since: Day
+    until: Day
+
+    def holds(self, person: bytes, dataset: str, day: int) -> bool:
+        """Whether it keeps this person's rows of this dataset on civil day `day`."""
+        named = self.person in (b"", person) and self.dataset in ("", dataset)
+        return named and self.since <= day <= self.until
+
+
+class HoldKeeper(Protocol):
+    """What keeps holds: a vault."""
+
+    def put_document(self, kind: str, name: str, content: bytes) -> None:
+        """Keep a document."""
+        ...
+
+    def document(self, kind: str, name: str) -> bytes:
+        """A document's content."""
+        ...
+
+    def documents(self, kind: str) -> tuple[str, ...]:
+        """Names of the documents of one kind."""
+        ...
+
+
+def check_hold(hold: LegalHold) -> None:
+    """Check what the types cannot say. Raises Refused naming the field, DecodeError for a name that is none."""
+    check_name(hold.hold, "legal hold")
+    if hold.dataset:
+        check_name(hold.dataset, "dataset")
+    for field, wrong in (
+        ("person", len(hold.person) not in (0, 16)),
+        ("reference", not hold.reference),
+        ("until", hold.until < hold.since),
+    ):
+        if wrong:
+            raise Refused("privacy.hold_form", hold=hold.hold, field=field)
+
+
+def place_hold(vault: HoldKeeper, hold: LegalHold) -> None:
+    """Keep a hold. Again with the same it changes nothing. Raises Refused: another of that id, or as `check_hold`."""
+    check_hold(hold)
+    if hold.hold in vault.documents(KIND):
+        if _hold(vault, hold.hold) != hold:
+            raise Refused("privacy.hold_exists", hold=hold.hold)
+        return
+    vault.put_document(KIND, hold.hold, encode(hold))
+
+
+def lift_hold(vault: HoldKeeper, name: str, today: int) -> LegalHold:
+    """End a hold with the day before civil day `today`; one that has ended stays as it is. Raises Refused: no such.
+
+    A hold that was placed today has then stood on no day.
+    """
+    if name not in vault.documents(KIND):
+        raise Refused("privacy.no_hold", hold=name[:64])
+    hold = _hold(vault, name)
+    if hold.until >= today:
+        hold = msgspec.structs.replace(hold, until=max(today - 1, 0))
+        vault.put_document(KIND, name, encode(hold))
+    return hold
+
+
+def all_holds(vault: HoldKeeper) -> tuple[LegalHold, ...]:
+    """Every hold that was ever placed, by id."""
+    return tuple(_hold(vault, name) for name in vault.documents(KIND))
+
+
+def held_until(holds: Iterable[LegalHold], person: bytes, dataset: str, day: int) -> int | None:
+    """The last civil day on which a hold that stands on `day` keeps these rows; None where none does."""
+    return max((hold.until for hold in holds if hold.holds(person, dataset, day)), default=None)
+
+
+def _hold(vault: HoldKeeper, name: str) -> LegalHold:
+    return decode(LegalHold, vault.document(KIND, name))

@@ -1,0 +1,140 @@
+"""Receipts, notices and acknowledgements: signed, and nothing of them can change unseen."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+
+from privacy import erasure
+from privacy.erasure_receipt import (
+    BEYOND,
+    ErasureReceipt,
+    acknowledge,
+    beyond_text,
+    verify_deletion,
+    verify_notice,
+    verify_receipt,
+)
+from tests.privacy.erasure.conftest import MARKERS, NOON, WANG, Home
+from wire import evidence
+from wire.canonical import encode
+from wire.errors import DecodeError, Refused, VerificationError
+from wire.signing import Signer
+
+OURS, THEIRS = Signer(b"o" * 32), Signer(b"t" * 32)
+
+
+@pytest.fixture
+def receipt(home: Home) -> ErasureReceipt:
+    return erasure.receipt(home.vault, home.apply(home.plan().name).name, OURS, home.clock())
+
+
+def test_a_receipt_states_what_was_done(home: Home, receipt: ErasureReceipt) -> None:
+    verify_receipt(receipt, OURS.key)
+    assert evidence.read(encode(receipt)) == receipt
+    assert {(key.dataset, key.rows) for key in receipt.keys} == {("visits", 3), ("visits", 2)}
+    assert all(len(key.mark) == 16 for key in receipt.keys) and len({key.mark for key in receipt.keys}) == 2
+    assert {(key.dataset, key.rows, key.why) for key in receipt.restricted} == {
+        ("visits", 1, ("retention",)),
+        ("bills", 2, ("retention",)),
+    }
+    assert receipt.requested < receipt.destroyed < receipt.recut < receipt.issued < receipt.rotate_by
+    assert (receipt.issue, receipt.rotated, receipt.reference, receipt.ground) == (1, 0, "requests/7", "request")
+    assert [(told.recipient, told.told, told.acknowledged) for told in receipt.recipients] == [("university", 0, 0)]
+    assert [trace.dataset for trace in receipt.traces] == ["bills", "visits"]
+    assert receipt.person == home.vault.person_id(WANG) and receipt.beyond == BEYOND
+    data = encode(receipt)
+    assert not any(marker.encode() in data for marker in MARKERS)
+
+
+def test_a_later_receipt_says_more(home: Home, receipt: ErasureReceipt) -> None:
+    name, began = receipt.erasure.hex(), home.clock()
+    home.vault.rotate()
+    erasure.note_rotation(home.vault, began, home.clock())
+    again = erasure.receipt(home.vault, name, OURS, home.clock())
+    assert (again.issue, again.keys, again.destroyed) == (2, receipt.keys, receipt.destroyed)
+    assert again.rotated > began and receipt.rotated == 0
+    verify_receipt(again, OURS.key)
+
+
+def test_no_receipt_before_it_is_done(home: Home) -> None:
+    planned = home.plan()
+    with pytest.raises(Refused) as raised:
+        erasure.receipt(home.vault, planned.name, OURS, home.clock())
+    assert raised.value.code == "privacy.erasure_under_way"
+
+
+def test_of_what_was_only_restricted_nothing_is_said_to_be_destroyed(home: Home) -> None:
+    from privacy.legal_holds import LegalHold, place_hold
+    from wire.dates import NO_END
+
+    place_hold(home.vault, LegalHold("case-7", b"", "", "court/7", 0, NO_END))
+    made = erasure.receipt(home.vault, home.apply(home.plan().name).name, OURS, home.clock())
+    assert (made.keys, made.destroyed, made.rotate_by) == ((), 0, 0)
+    assert len(made.restricted) == 4 and erasure.rotation_due(home.vault) == 0
+
+
+def changed_is_found(receipt: ErasureReceipt, count: int) -> None:
+    data, draw = encode(receipt), random.Random(7)
+    for _ in range(count):
+        position, flip = draw.randrange(len(data)), draw.randrange(1, 256)
+        try:
+            found = evidence.read(data[:position] + bytes([data[position] ^ flip]) + data[position + 1 :])
+            assert isinstance(found, ErasureReceipt)
+        except (DecodeError, AssertionError):
+            continue
+        with pytest.raises(VerificationError):
+            verify_receipt(found, OURS.key)
+
+
+def test_every_byte_of_a_receipt_counts(receipt: ErasureReceipt) -> None:
+    changed_is_found(receipt, 500)
+    with pytest.raises(VerificationError):
+        verify_receipt(receipt, THEIRS.key)
+
+
+@pytest.mark.long
+def test_every_byte_of_a_receipt_counts_long(receipt: ErasureReceipt) -> None:
+    changed_is_found(receipt, 10_000)
+
+
+def test_recipients_are_told_and_answer(home: Home, receipt: ErasureReceipt) -> None:
+    (notice,) = erasure.notices(home.vault, OURS, NOON)
+    verify_notice(notice, OURS.key, "university")
+    assert evidence.read(encode(notice)) == notice
+    assert (notice.entry, notice.released, notice.delete_by) == (5, NOON - 1000, NOON + erasure.DELETE_WITHIN)
+    assert home.vault.person_id(WANG) not in encode(notice), "whom it is about is not told"
+    for key, recipient in ((THEIRS.key, "university"), (OURS.key, "insurer")):
+        with pytest.raises(VerificationError):
+            verify_notice(notice, key, recipient)
+    erasure.told(home.vault, notice, NOON + 5)
+    erasure.told(home.vault, notice, NOON + 9)
+    (again,) = erasure.notices(home.vault, OURS, NOON + 999)
+    assert again.delete_by == NOON + 5 + erasure.DELETE_WITHIN and again.id() == notice.id()
+
+    answer = acknowledge(notice, NOON + 50, THEIRS)
+    verify_deletion(answer, THEIRS.key)
+    assert evidence.read(encode(answer)) == answer
+    for wrong in ({"recipient": "insurer"}, {"notice": bytes(16)}, {"at": NOON}):
+        with pytest.raises(VerificationError):
+            verify_deletion(msgspec.structs.replace(answer, **wrong), THEIRS.key)
+    for stranger in ({"recipient": "insurer"}, {"notice": bytes(16)}):
+        with pytest.raises(Refused) as raised:
+            erasure.acknowledged(home.vault, msgspec.structs.replace(answer, **stranger))
+        assert raised.value.code == "privacy.no_notice"
+    erasure.acknowledged(home.vault, answer)
+    erasure.acknowledged(home.vault, msgspec.structs.replace(answer, at=NOON + 99))
+    assert erasure.notices(home.vault, OURS, NOON) == ()
+    (told,) = erasure.receipt(home.vault, receipt.erasure.hex(), OURS, home.clock()).recipients
+    assert (told.told, told.acknowledged) == (NOON + 5, NOON + 50)
+    lost = msgspec.structs.replace(notice, recipient="insurer")
+    with pytest.raises(Refused):
+        erasure.told(home.vault, lost, NOON)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_it_does_not_reach_is_said_in_words(language: str) -> None:
+    texts = [beyond_text(what, language) for what in BEYOND]
+    assert len(set(texts)) == len(BEYOND) == 6 and all(texts)

@@ -1,0 +1,249 @@
+"""An erasure from the plan to its outcome: what goes, what stays out of sight, and what a crash leaves."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from privacy import erasure
+from privacy.audit.views import of_person
+from privacy.erasure import note_rotation, rotation_due, tombstone, unfinished
+from privacy.erasure_plan import plan_erasure
+from privacy.keys import FileKeyProvider
+from privacy.legal_holds import LegalHold, lift_hold, place_hold
+from tests.privacy.erasure.conftest import LI, SOON, TODAY, WANG, Home, opened
+from wire.dates import NO_END
+from wire.errors import MedveilError, Refused, Unavailable
+
+STEPS = [
+    "intent",
+    "intent",
+    "traces",
+    "marks",
+    "destroy",
+    "destroyed",
+    "restrict",
+    "restricted",
+    "recut",
+    "recut kept",
+    "recut",
+    "recut kept",
+    "given",
+    "outcome",
+    "outcome",
+    "done",
+]
+
+
+class Stopped(Exception):
+    """A fault that a test set."""
+
+
+def test_what_no_duty_keeps_goes_and_the_rest_is_out_of_sight(home: Home) -> None:
+    assert home.rows(WANG) == {"visits": 6, "bills": 2}
+    keys = home.vault.keys_of(WANG)
+    planned = home.plan()
+    assert sum(one.rows for one in planned.plan.erase) == 5 and sum(one.rows for one in planned.plan.restrict) == 3
+    assert home.rows(WANG) == {"visits": 6, "bills": 2}, "a plan changes nothing"
+    steps: list[str] = []
+    done = home.apply(planned.name, steps.append)
+    assert steps == STEPS
+    assert home.rows(WANG) == {"visits": 0, "bills": 0} and home.rows(LI) == {"visits": 1, "bills": 1}
+    left = home.vault.keys_of(WANG)
+    assert {(one.dataset, one.rows, one.retain_until, one.state) for one in left} == {
+        ("visits", 1, SOON, "restricted"),
+        ("bills", 2, SOON, "restricted"),
+    }
+    gone = {one.key for one in keys} - {one.key for one in left}
+    assert gone == {one.key for one in done.plan.erase}
+    assert {(one.key, one.receipt) for one in home.vault.erasures()} == {
+        (key, tombstone(done.plan.erasure)) for key in gone
+    }
+    me = home.vault.person_id(WANG)
+    assert home.cuts == [("bills", me), ("visits", me)]
+    assert [given.recipient for given in done.given] == ["university"]
+    assert [(entry.use.kind, entry.use.dataset, entry.outcome) for entry in home.trail.entries()] == [
+        ("erasure", "bills", ""),
+        ("erasure", "visits", ""),
+        ("erasure", "bills", "done"),
+        ("erasure", "visits", "done"),
+    ]
+    seen = of_person(home.trail, me, (), lambda dataset, grant: None)
+    assert [(one.intent.use.dataset, one.outcome) for one in seen.noted] == [("bills", "done"), ("visits", "done")]
+    assert home.apply(planned.name) == done and unfinished(home.vault) == ()
+    assert len(home.trail.entries()) == 4
+
+
+def test_restricted_rows_go_when_their_time_has_come(home: Home) -> None:
+    first = home.apply(home.plan().name)
+    me = home.vault.person_id(WANG)
+    keys = home.vault.keys_of(WANG)
+    later = plan_erasure(b"l" * 16, "hospital-1", me, keys, (), SOON + 1, "retention-over", first.plan.erasure)
+    assert later.restrict == () and sum(one.rows for one in later.erase) == 3
+    done = home.apply(erasure.begin(home.vault, later, home.clock()).name)
+    assert done.plan.follows == first.plan.erasure
+    assert home.vault.keys_of(WANG) == () and home.rows(LI) == {"visits": 1, "bills": 1}
+
+
+def test_a_hold_keeps_what_could_go_also_one_that_comes_after_the_plan(home: Home) -> None:
+    planned = home.plan()
+    assert len(planned.plan.erase) == 2
+    place_hold(home.vault, LegalHold("case-7", b"", "visits", "court/7", TODAY, NO_END))
+    done = home.apply(planned.name)
+    assert done.plan.erase == () and {one.why for one in done.plan.restrict} == {("hold",), ("retention",)}
+    assert home.vault.erasures() == () and home.rows(WANG) == {"visits": 0, "bills": 0}
+    lift_hold(home.vault, "case-7", TODAY)
+    again = home.plan(number=2)
+    assert sum(one.rows for one in again.plan.erase) == 5
+    home.apply(again.name)
+    assert len(home.vault.keys_of(WANG)) == 2
+
+
+def test_nothing_is_held_of_a_stranger(home: Home) -> None:
+    with pytest.raises(Refused) as raised:
+        home.plan("nobody")
+    assert raised.value.code == "privacy.nothing_to_erase"
+    with pytest.raises(Refused) as unknown:
+        home.apply("00" * 16)
+    assert unknown.value.code == "privacy.no_erasure"
+    made = home.plan()
+    assert home.plan() == made
+    with pytest.raises(Refused) as other:
+        home.plan(LI)
+    assert other.value.code == "privacy.erasure_exists"
+
+
+def test_no_log_no_erasure(home: Home) -> None:
+    planned = home.plan()
+    home.trail.hold(lambda: Unavailable("privacy.store_in_use", path="x", retry_after=5))
+    with pytest.raises(Unavailable):
+        home.apply(planned.name)
+    assert home.rows(WANG) == {"visits": 6, "bills": 2} and home.vault.erasures() == ()
+    home.trail.hold(None)
+    home.apply(planned.name)
+    assert home.rows(WANG) == {"visits": 0, "bills": 0}
+
+
+@pytest.mark.parametrize("stop", range(len(STEPS)))
+def test_stopped_after_any_step_it_goes_on(stop: int, home: Home) -> None:
+    planned = home.plan()
+    steps: list[str] = []
+
+    def fault(step: str) -> None:
+        steps.append(step)
+        if len(steps) == stop + 1:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        home.apply(planned.name, fault)
+    assert steps == STEPS[: stop + 1]
+    assert [one.name for one in unfinished(home.vault)] == ([planned.name] if 2 <= stop < len(STEPS) - 1 else [])
+    check_whole(home)
+
+
+def check_whole(home: Home) -> None:
+    """Carried on, it ends as one that was never stopped: one intent and one outcome for each dataset."""
+    (one,) = erasure.erasures(home.vault)
+    done = home.apply(one.name)
+    assert done.done and home.rows(WANG) == {"visits": 0, "bills": 0} and home.rows(LI) == {"visits": 1, "bills": 1}
+    assert {(key.dataset, key.rows, key.state) for key in home.vault.keys_of(WANG)} == {
+        ("visits", 1, "restricted"),
+        ("bills", 2, "restricted"),
+    }
+    assert len(home.vault.erasures()) == len(done.plan.erase) == 2
+    assert all(done.marks) and len(done.marks) == 2
+    assert sorted(entry.outcome for entry in home.trail.entries()) == ["", "", "done", "done"]
+    assert done.recut == ("bills", "visits") and done.recut_at
+    assert unfinished(home.vault) == () and home.trail.unfinished() == ()
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from privacy.keys import Argon2Cost, FileKeyProvider
+from tests.privacy.erasure.conftest import opened
+folder, stop = Path(sys.argv[1]), int(sys.argv[2])
+home = opened(folder, FileKeyProvider(folder / "keys", "correct horse"))
+writes = 0
+def fault(step):
+    global writes
+    writes += 1
+    if writes == stop:
+        os.kill(os.getpid(), signal.SIGKILL)
+home.vault._opened.fault = fault
+home.apply("01" * 16, fault)
+print(writes, flush=True)
+"""
+
+
+def killed(folder: Path, stop: int) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).resolve().parents[3]
+    command = [sys.executable, "-c", _KILLED, str(folder), str(stop)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=root)
+
+
+@pytest.fixture
+def closed(home: Home) -> Path:
+    home.plan()
+    home.vault.close()
+    home.trail.close()
+    return home.folder
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 5, 8, 13, 17, 21, 25])
+def test_killed_at_a_write_it_goes_on(stop: int, closed: Path, provider: FileKeyProvider) -> None:
+    run = killed(closed, stop)
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    again = opened(closed, provider)
+    try:
+        check_whole(again)
+    finally:
+        again.vault.close()
+        again.trail.close()
+
+
+@pytest.mark.long
+def test_killed_at_every_write_it_goes_on(
+    closed: Path, provider: FileKeyProvider, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    copies = tmp_path_factory.mktemp("copies")
+    whole = killed(Path(shutil.copytree(closed, copies / "whole")), 0)
+    count = int(whole.stdout)
+    assert count > 25
+    for stop in range(1, count + 1):
+        copy = Path(shutil.copytree(closed, copies / str(stop)))
+        assert killed(copy, stop).returncode == -signal.SIGKILL
+        again = opened(copy, provider)
+        check_whole(again)
+        again.vault.close()
+        again.trail.close()
+
+
+def test_rotation_is_due_and_noted(home: Home) -> None:
+    assert rotation_due(home.vault) == 0
+    first = home.apply(home.plan().name)
+    assert rotation_due(home.vault) == first.rotate_by == first.requested + erasure.ROTATE_WITHIN
+    assert note_rotation(home.vault, first.destroyed - 1, home.clock()) == 0, "it began before the keys were destroyed"
+    began = home.clock()
+    home.vault.rotate()
+    assert note_rotation(home.vault, began, home.clock()) == 1
+    assert rotation_due(home.vault) == 0
+    assert erasure.erasure(home.vault, first.name).rotated > began
+    assert home.rows(LI) == {"visits": 1, "bills": 1}
+
+
+def test_what_cannot_be_done_now_is_done_later(home: Home) -> None:
+    planned = home.plan()
+
+    def refusing(dataset: str, persons: object) -> None:
+        raise Unavailable("privacy.store_in_use", path=dataset, retry_after=5)
+
+    with pytest.raises(MedveilError):
+        erasure.apply(home.vault, home.trail, planned.name, home.clock, recut=refusing, given=home.given)
+    assert [one.name for one in unfinished(home.vault)] == [planned.name]
+    check_whole(home)
