@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from privacy.decide import AnchoredGrant, GrantState, UseRequest
-from privacy.grants import CheckedGrant, GrantTerms, check_grant, sign_grant
+from privacy.grants import CheckedGrant, GrantTerms, check_grant, records_until, sign_grant
 from privacy.keys import Argon2Cost, FileKeyProvider
 from privacy.predicate import Compare
 from privacy.vault import Vault
@@ -55,6 +55,12 @@ def vault(tmp_path: Path, provider: FileKeyProvider) -> Iterator[Vault]:
         yield made
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def vault_url(request: pytest.FixtureRequest) -> str:
+    """Where a vault keeps its tables: in its folder, then on PostgreSQL."""
+    return "" if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
+
+
 @pytest.fixture
 def signer() -> Signer:
     return Signer(b"s" * 32)
@@ -68,7 +74,7 @@ def salt_key() -> bytes:
 @pytest.fixture
 def terms() -> GrantTerms:
     return GrantTerms(
-        version=1,
+        version=2,
         grant="grant-1",
         issuer="hospital-1",
         recipient="university",
@@ -77,16 +83,25 @@ def terms() -> GrantTerms:
         fields=("visits", "health", "plan"),
         predicate=Compare("visits", "ge", 0),
         purposes=("HRESCH",),
+        conditions=(),
         uses=("query",),
         commercial=False,
         legal_basis="consent",
         consent_ref="consents/2025-07",
+        guardian_ref="",
         pia_ref="pia/12",
         jurisdiction="CN",
         transfer_ref="",
+        level_ceiling=4,
+        class_ceiling="general",
+        masks=(),
+        min_group=5,
+        keep_days=365,
         not_before=NOT_BEFORE,
+        review=EXPIRES,
         expires=EXPIRES,
         delete_by=EXPIRES + 1000,
+        records_until=records_until(EXPIRES),
         epoch=0,
     )
 

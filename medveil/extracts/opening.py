@@ -1,0 +1,99 @@
+"""Open an extract on the recipient's machine: with whose keys, by which issuer, and where the rows go."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import pyarrow as pa
+
+from privacy.extract_file import ExtractCover, ExtractFacts, check_cover, read_end
+from privacy.extracts import inspect_extract, open_extract
+from wire.checkpoint import TrustFile
+from wire.errors import Refused, Unavailable, VerificationError
+from wire.sealing import OpenKey
+from wire.signing import VerifyKey
+
+
+class Recipient(msgspec.Struct, frozen=True):
+    """Whoever opens: the organisation, its secret keys, the trust file that it pinned."""
+
+    organisation: str
+    keys: Sequence[OpenKey]
+    trust: TrustFile
+
+    def issuer_keys(self, issuer: str) -> tuple[VerifyKey, ...]:
+        """Every envelope key that the issuer has had, the newest first. Raises VerificationError for no member."""
+        found = [member.keys.envelope.key for epoch in self.trust.epochs if (member := epoch.find(issuer)) is not None]
+        if not found:
+            raise VerificationError("checkpoint.not_member", organisation=issuer)
+        return tuple(dict.fromkeys(reversed(found)))
+
+    def inspect(self, path: Path) -> ExtractFacts:
+        """What the issuer signed, without the rows. Raises as `privacy.extracts.inspect_extract`."""
+        issuer = read_end(path).cover.issuer
+        return inspect_extract(path, self.keys, self.issuer_keys(issuer), self.organisation).facts
+
+    def open(self, path: Path, at: int) -> tuple[ExtractFacts, pa.Table]:
+        """What the issuer signed, and the rows (secret), in memory. Raises as `privacy.extracts.open_extract`."""
+        issuer = read_end(path).cover.issuer
+        return open_extract(path, self.keys, self.issuer_keys(issuer), self.organisation, at)
+
+    def __repr__(self) -> str:
+        return f"Recipient({self.organisation!r})"
+
+
+def read_cover(path: Path) -> ExtractCover:
+    """What anybody may read of an extract; nothing of it is proved. Raises as `privacy.extract_file.read_end`."""
+    cover = read_end(path).cover
+    check_cover(cover)
+    return cover
+
+
+def _csv(table: pa.Table, file: BinaryIO) -> None:
+    from pyarrow import csv
+
+    csv.write_csv(table, file)
+
+
+def _parquet(table: pa.Table, file: BinaryIO) -> None:
+    from pyarrow import parquet
+
+    parquet.write_table(table, file)
+
+
+def _arrow(table: pa.Table, file: BinaryIO) -> None:
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+FORMATS: dict[str, Callable[[pa.Table, BinaryIO], None]] = {".csv": _csv, ".parquet": _parquet, ".arrow": _arrow}
+"""How rows may be written in the clear, by the file's ending."""
+
+
+def write_plain(table: pa.Table, path: Path) -> None:
+    """Write the rows (secret) in the clear, for their owner's eyes; the file is new, whole or not there.
+
+    The ending is one of `FORMATS`.
+
+    Raises Refused (it is there already), Unavailable.
+    """
+    write = FORMATS[path.suffix]  # a caller's bug if it is none
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        try:
+            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                write(table, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except FileExistsError:
+        raise Refused("client.file_exists", file=str(path)) from None
+    except (OSError, pa.ArrowException):
+        raise Unavailable("client.unwritable", file=str(path)) from None
