@@ -34,6 +34,7 @@ from mpc.query import Query
 from mpc.release import Release
 from privacy.decide import Decision, UseRequest
 from privacy.grants import GrantTerms
+from privacy.levels import mask_text
 from wire.canonical import decode
 from wire.checkpoint import TrustFile, read_trust
 from wire.errors import MedveilError, Refused, Unavailable
@@ -276,4 +277,13 @@ def _terms(terms: GrantTerms) -> Terms:
         jurisdiction=terms.jurisdiction,
         transfer_ref=terms.transfer_ref,
         epoch=terms.epoch,
+        conditions=terms.conditions,
+        guardian_ref=terms.guardian_ref,
+        level_ceiling=terms.level_ceiling,
+        class_ceiling=terms.class_ceiling,
+        masks={mask.field: mask_text(mask) for mask in terms.masks},
+        min_group=terms.min_group,
+        keep_days=terms.keep_days,
+        review=terms.review,
+        records_until=terms.records_until,
     )

@@ -14,7 +14,7 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,19 @@ _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 class Process:
-    """One organisation's `medveil serve`."""
+    """One organisation's `medveil serve`. environment: more of it than this process has; cwd: its working folder."""
 
-    def __init__(self, folder: Path, member: LocalMember, say: Say) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        member: LocalMember,
+        say: Say,
+        environment: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
         self.member = member
         self.stopping = False
+        self._environment, self._cwd = environment or {}, cwd
         self._folder = folder
         self._say = say
         self._log = folder / "logs" / f"{member.organisation}.log"
@@ -52,6 +60,7 @@ class Process:
         """Start it; it is ready later. Raises OSError."""
         _library()  # here: after the fork is no time to load anything
         environment = {name: text for name, text in os.environ.items() if name != "MEDVEIL_PASSPHRASE_FILE"}
+        environment |= self._environment
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
@@ -64,6 +73,7 @@ class Process:
             start_new_session=True,
             preexec_fn=_die_with_parent,
             env=environment,
+            cwd=self._cwd,
         )
         self._reading = asyncio.create_task(self._read(), name=f"output of {self.member.organisation}")
 
@@ -158,10 +168,21 @@ def _for_people(line: bytes) -> str:
 
 
 class Processes:
-    """All of them. folder: of the local consortium. on_end: told of a process that ended by itself, with its code."""
+    """All of them. folder: of the local consortium. on_end: told of a process that ended by itself, with its code.
 
-    def __init__(self, folder: Path, state: LocalConsortium, say: Say, on_end: Callable[[str, int], None]) -> None:
-        self.all = {member.organisation: Process(folder, member, say) for member in state.members}
+    environment, cwd: see `Process`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        state: LocalConsortium,
+        say: Say,
+        on_end: Callable[[str, int], None],
+        environment: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self.all = {member.organisation: Process(folder, member, say, environment, cwd) for member in state.members}
         self._context = ssl.create_default_context(cafile=folder / AUTHORITY)
         self._on_end = on_end
         self._watching: list[asyncio.Task[None]] = []
@@ -195,6 +216,13 @@ class Processes:
             for one in waiting:
                 one.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def again(self, organisation: str) -> None:
+        """Start a process that has ended once more; returns when it is ready. Raises Unavailable."""
+        process = self.all[organisation]
+        process.stopping = False
+        async with httpx.AsyncClient(verify=self._context, trust_env=False) as client:
+            await self._start((process,), client, lambda member: None)
 
     async def _watch(self, process: Process) -> None:
         code = await process.ended()

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,17 +158,21 @@ class Seeding:
         if admin is None:
             admin = self.people.keep(_drawn(member.organisation, ADMIN, member.invitation))
         await self._settle(member, admin)
-        staff = self.people.get(member.organisation, STAFF)
-        if staff is None:
+        await self.add(member, STAFF, STAFF_ROLES)
+
+    async def add(self, member: LocalMember, name: str, roles: Sequence[str]) -> None:
+        """An account of an organisation, invited by its admin, with a password and one-time codes."""
+        person = self.people.get(member.organisation, name)
+        if person is None:
             async with self.acting(member, ADMIN) as client:
                 try:
-                    invited = await client.people.add(STAFF, STAFF_ROLES)
+                    invited = await client.people.add(name, roles)
                 except Refused as error:
                     if error.code != "accounts.exists":
                         raise
-                    invited = await client.people.reset(STAFF)  # it was invited, and nobody wrote that down
-            staff = self.people.keep(_drawn(member.organisation, STAFF, invited.invitation))
-        await self._settle(member, staff)
+                    invited = await client.people.reset(name)  # it was invited, and nobody wrote that down
+            person = self.people.keep(_drawn(member.organisation, name, invited.invitation))
+        await self._settle(member, person)
 
     async def _settle(self, member: LocalMember, person: LocalPerson) -> None:
         """Set up an account's password and one-time codes. What is drawn is kept before it counts."""
