@@ -46,13 +46,18 @@ class Finding(msgspec.Struct, frozen=True):
     error: MedveilError | None = None
 
 
-def run(json: bool = False, language: str | None = None) -> int:
-    """Print every finding; returns 0 when there is no problem, else 1. language: "en", "zh" or the reader's."""
+def run(json: bool = False, language: str | None = None, home: Path | None = None) -> int:
+    """Print every finding; returns 0 when there is no problem, else 1. language: "en", "zh" or the reader's.
+
+    home: of an organisation whose keys are looked at as well.
+    """
     if language is None:
         from medveil.cli import language as reader
 
         language = reader()
     findings = list(examine(Path.cwd()))
+    if home is not None:
+        findings.append(_checked("keys", lambda: _keys(home)))
     if json:
         rows = [
             {
@@ -174,6 +179,28 @@ def _signatures() -> str:
     except VerificationError:
         return "libsodium, strict"
     raise Unavailable("doctor.verifier")
+
+
+def _keys(home: Path) -> str:
+    """Whether who keeps the home's keys wraps and unwraps; which epochs there are, and how long that takes."""
+    from medveil.service.home.config import FILE, passphrase, read_config
+    from medveil.service.home.key_providers import open_keys
+
+    config = read_config(home / FILE)
+    guard = open_keys(home, config.organisation, config.keys, passphrase(config), os.urandom)
+    try:
+        epochs = guard.epochs()
+        if not epochs:
+            raise Unavailable("doctor.no_epochs", home=str(home))
+        before = time.perf_counter()
+        key = os.urandom(32)
+        if guard.unwrap(epochs[-1], guard.wrap(epochs[-1], key, b"doctor"), b"doctor") != key:
+            raise Unavailable("doctor.no_epochs", home=str(home))
+        took = (time.perf_counter() - before) * 1000
+    finally:
+        guard.close()
+    where = f"token {config.keys.token}" if config.keys.provider == "pkcs11" else "file"
+    return f"{where}, epoch {epochs[-1]} of {len(epochs)}, wrapped and unwrapped in {took:.1f} ms"
 
 
 def _hybrid_sealing() -> str:

@@ -15,6 +15,7 @@ Domain = bytes
 ENVELOPE = b"medveil/v1/envelope"
 MANIFEST = b"medveil/v1/manifest"
 GRANT = b"medveil/v1/grant"
+CONSENT_RECEIPT = b"medveil/v1/consent-receipt"
 BILL = b"medveil/v1/bill"
 MASK_KEY = b"medveil/v1/mask-key"
 MASKED = b"medveil/v1/masked"
@@ -24,6 +25,10 @@ RECEIPT = b"medveil/v1/receipt"
 PRESENTATION = b"medveil/v1/presentation"
 KEY_POSSESSION = b"medveil/v1/key-possession"
 BACKUP = b"medveil/v1/backup"
+ERASURE_RECEIPT = b"medveil/v1/erasure-receipt"
+DELETE_NOTICE = b"medveil/v1/delete-notice"
+DELETION = b"medveil/v1/deletion"
+EXTRACT = b"medveil/v1/extract"
 
 # hashes
 GENESIS = b"medveil/v1/genesis"
@@ -37,6 +42,7 @@ SUM_SESSION = b"medveil/v1/sum-session"
 SUM_LAYOUT = b"medveil/v1/sum-layout"
 MASK_KEYS = b"medveil/v1/mask-keys"
 ACCESS_ENTRY = b"medveil/v1/access-entry"
+ERASURE_INTENT = b"medveil/v1/erasure-intent"
 MODEL = b"medveil/v1/model"
 APPLICATION = b"medveil/v1/application"
 JOB_RECORD = b"medveil/v1/job-record"
@@ -53,12 +59,19 @@ RANGE_GENERATOR = b"medveil/v1/range-generator"
 BATCH = b"medveil/v1/batch"
 SECURITY_LOG = b"medveil/v1/security-log"
 SERVICE_SECRET = b"medveil/v1/service-secret"
+EXTRACT_PLACE = b"medveil/v1/extract-place"
+EXTRACT_KEY = b"medveil/v1/extract-key"
+RISK_REPORT = b"medveil/v1/risk-report"
+SNAPSHOT_PLACE = b"medveil/v1/snapshot-place"
+ROW_PLACE = b"medveil/v1/row-place"
 
 # claims
 POLICY_ROW = b"medveil/v1/policy-row"
 VOUCHER = b"medveil/v1/voucher"
 CLAIM = b"medveil/v1/claim"
 REDEMPTION = b"medveil/v1/redemption"
+CREDENTIAL_VALUES = b"medveil/v1/credential-values"
+CLAIM_OP = b"medveil/v1/claim-op"
 WALLET = b"medveil/v1/kdf/wallet"
 WALLET_FILE = b"medveil/v1/wallet-file"
 
@@ -71,16 +84,23 @@ STATE_INNER = b"medveil/v1/state-inner"
 SALT = b"medveil/v1/kdf/salt"
 DATA_KEY = b"medveil/v1/kdf/data-key"
 VAULT_INDEX = b"medveil/v1/kdf/vault-index"
+VAULT_PERSON = b"medveil/v1/kdf/vault-person"
+VAULT_RECORD = b"medveil/v1/kdf/vault-record"
+ERASURES = b"medveil/v1/kdf/erasures"
 EPOCH_KEY = b"medveil/v1/kdf/epoch-key"
+DATE_SHIFT = b"medveil/v1/kdf/date-shift"
+PSEUDONYM = b"medveil/v1/kdf/pseudonym"
 PAIR_MASK = b"medveil/v1/kdf/pair-mask"
 SERVICE_KEY = b"medveil/v1/kdf/service-key"
 JOB_RAND = b"medveil/v1/kdf/job-rand"
 ISSUER_KEY = b"medveil/v1/kdf/issuer-key"
 ISSUER_SHARE = b"medveil/v1/kdf/issuer-share"
 CREDENTIAL_FOLDER = b"medveil/v1/kdf/credential-folder"
+EXTRACT_FOLDER = b"medveil/v1/kdf/extract-folder"
 
 # sealing (HPKE info)
 SEAL_MESSAGE = b"medveil/v1/seal/message"
+SEAL_EXTRACT = b"medveil/v1/seal/extract"
 
 
 def registered() -> dict[str, bytes]:
@@ -105,8 +125,7 @@ def keyed(key: bytes, domain: Domain, *parts: bytes) -> bytes:
     """HMAC-SHA-256 under a secret key of at least 16 bytes: a PRF, 32 bytes (RFC 2104)."""
     if len(key) < 16:
         raise ValueError("the key of a keyed hash must have at least 16 bytes")
-    state = hmac.new(key, bytes([len(domain)]) + domain, hashlib.sha256)
+    framed_parts = [bytes([len(domain)]), domain]
     for part in parts:
-        state.update(len(part).to_bytes(8, "big"))
-        state.update(part)
-    return state.digest()
+        framed_parts += (len(part).to_bytes(8, "big"), part)
+    return hmac.digest(key, b"".join(framed_parts), "sha256")

@@ -93,6 +93,12 @@ def write_file(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+        if hasattr(os, "O_DIRECTORY"):  # the name, too, outlives a power cut
+            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     except OSError:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
 
 from wire.canonical import Wire
+from wire.domains import KEY_ID, digest
 from wire.errors import DecodeError, VerificationError
 
 X25519 = 1
@@ -34,6 +35,10 @@ class SealKey(Wire, frozen=True, tag="wire.seal_key"):
 
     suite: Suite
     public: bytes
+
+    def key_id(self) -> bytes:
+        """16 bytes that name this key."""
+        return digest(KEY_ID, b"seal", bytes([self.suite]), self.public)[:16]
 
 
 class Sealed(Wire, frozen=True, tag="wire.sealed"):

@@ -20,8 +20,11 @@ from medveil.cli import (
     datasets,
     demo,
     doctor,
+    erasure,
+    extracts,
     grants,
     jobs,
+    leak_test,
     ledger,
     members,
     people,
@@ -29,6 +32,7 @@ from medveil.cli import (
     screen,
     show,
     sign_in,
+    trail,
     trust,
     up,
     verify,
@@ -44,7 +48,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-OFFLINE = (demo, up, consortium, backup, verify, show, ledger, trust, zkp, doctor)
+OFFLINE = (demo, up, consortium, backup, erasure, trail, verify, show, ledger, trust, zkp, extracts, doctor, leak_test)
 """Parts that work on files, without a gateway to call."""
 CALLING = (sign_in, people, members, datasets, grants, queries, claims, audit, jobs)
 """Parts whose verbs call the gateway that one is signed in to."""

@@ -35,12 +35,16 @@ def register(app: typer.Typer) -> None:
         secret = passphrase(read_config(home / FILE))
         with Home.open(home, secret, secrets.token_bytes, _now) as opened:
             body = make_backup(opened, out, _now).body
+            by_token = opened.config.keys.provider == "pkcs11"
         if json:
             _print_json({"backup": str(out), "organisation": body.organisation, "files": len(body.files)})
             return
         size = sum(file.length for file in body.files)
         typer.echo(f"{out}: {len(body.files)} files of {body.organisation}, {size:,} bytes, listed and signed.")
-        typer.echo("The passphrase of its keys is not in it: keep that elsewhere.")
+        if by_token:
+            typer.echo("Its keys are on a token: back that up by itself. The token's PIN is not in it either.")
+        else:
+            typer.echo("The passphrase of its keys is not in it: keep that elsewhere.")
         if body.database == "postgresql":
             typer.echo("Its people, tokens and jobs are in PostgreSQL: dump that database now, with pg_dump.")
 
@@ -52,24 +56,35 @@ def register(app: typer.Typer) -> None:
             bool,
             typer.Option("--moved", help="The original was not started since the backup: this is a move, not a loss."),
         ] = False,
+        erased: Annotated[
+            Path | None,
+            typer.Option(
+                readable=False, help="The lost home's register of erasures: its file `erased`, if it is left."
+            ),
+        ] = None,
         json: Json = False,
     ) -> None:
         """Make a home of a backup. The original must never run again beside it.
 
-        The passphrase of the keys comes from MEDVEIL_PASSPHRASE_FILE, or is asked for.
+        The passphrase of the keys comes from MEDVEIL_PASSPHRASE_FILE, their token's PIN from MEDVEIL_PIN_FILE; or they
+        are asked for.
         """
         import os
         import secrets
 
-        from medveil.service.home.config import Config, passphrase
+        from medveil.service.home.backup import FILES
+        from medveil.service.home.config import FILE, Config, passphrase, read_config
         from medveil.service.home.restore import restore as bring_back
         from wire.dates import format_instant
 
-        if os.environ.get("MEDVEIL_PASSPHRASE_FILE"):
-            secret = passphrase(Config(1, "any"))
+        listed = backup / FILES / FILE
+        config = read_config(listed) if listed.exists() else Config(1, "any")
+        by_token = config.keys.provider == "pkcs11"
+        if os.environ.get("MEDVEIL_PIN_FILE" if by_token else "MEDVEIL_PASSPHRASE_FILE"):
+            secret = passphrase(config)
         else:
-            secret = screen.typed("Passphrase of its keys", hidden=True)
-        body = bring_back(backup, home, secret, secrets.token_bytes, _now, moved=moved).body
+            secret = screen.typed("PIN of its token" if by_token else "Passphrase of its keys", hidden=True)
+        body = bring_back(backup, home, secret, secrets.token_bytes, _now, moved=moved, erased=erased).body
         if json:
             _print_json({"home": str(home), "organisation": body.organisation, "backed_up": body.created})
             return

@@ -32,12 +32,19 @@ def register(app: typer.Typer) -> None:
         trust: Annotated[
             Path | None, typer.Option(readable=False, help="The consortium it applies to; none to found one.")
         ] = None,
+        module: Annotated[
+            str, typer.Option(help="Keep its keys on a token: the path of the token's PKCS#11 library.")
+        ] = "",
+        token: Annotated[str, typer.Option(help="The token's label.")] = "",
+        key_name: Annotated[str, typer.Option(help="Name of its keys on the token, if not the organisation's.")] = "",
+        pin_file: Annotated[str, typer.Option(help="File of mode 600 with the token's PIN.")] = "",
         observer: Annotated[bool, typer.Option("--observer", help="It will not re-execute blocks.")] = False,
         json: Json = False,
     ) -> None:
         """Make an organisation's home with fresh keys, and its member card to hand to the others.
 
-        The passphrase of the keys comes from MEDVEIL_PASSPHRASE_FILE, or is asked for.
+        The passphrase of the keys comes from MEDVEIL_PASSPHRASE_FILE, a token's PIN from MEDVEIL_PIN_FILE or
+        --pin-file; or they are asked for.
         """
         import os
         import secrets
@@ -45,7 +52,7 @@ def register(app: typer.Typer) -> None:
 
         from medveil.cli.screen import print_json
         from medveil.service.home.cards import FOUNDING, fingerprint
-        from medveil.service.home.config import Config, passphrase
+        from medveil.service.home.config import Config, Keys, check_config, passphrase
         from medveil.service.home.home import CARD_FILE, Home
         from wire.checkpoint import read_trust
         from wire.errors import Refused
@@ -56,8 +63,15 @@ def register(app: typer.Typer) -> None:
             raise Refused("cards.no_role", role=unknown, roles=", ".join(KNOWN))
         organisation = organisation or screen.typed("Name of the organisation (lower case)")
         chain = read_trust(trust).genesis_hash if trust is not None else FOUNDING
-        if os.environ.get("MEDVEIL_PASSPHRASE_FILE"):
-            secret = passphrase(Config(1, organisation))
+        if module or token:
+            keys = Keys(provider="pkcs11", module=module, token=token, name=key_name, pin_file=pin_file)
+        else:
+            keys = Keys()
+        config = check_config(Config(1, organisation, keys=keys))
+        if pin_file or os.environ.get("MEDVEIL_PIN_FILE" if module else "MEDVEIL_PASSPHRASE_FILE"):
+            secret = passphrase(config)
+        elif module:
+            secret = screen.typed("PIN of the token", hidden=True)
         else:
             secret = screen.typed("Passphrase of its keys", hidden=True, twice=True)
         card = Home.create(
@@ -71,12 +85,18 @@ def register(app: typer.Typer) -> None:
             re_executes=not observer,
             hosts=tuple(host or ("localhost", "127.0.0.1")),
             chain=chain,
+            keys=keys,
         )
         if json:
             shown = {"home": str(home), "organisation": organisation, "card": str(home / CARD_FILE)}
             print_json(shown | {"fingerprint": fingerprint(card)})
             return
-        typer.echo(f"{home}: the home of {organisation}. Keep its passphrase apart from it.")
+        kept = (
+            f"Its keys are on token {token}: back that up by itself."
+            if module
+            else "Keep its passphrase apart from it."
+        )
+        typer.echo(f"{home}: the home of {organisation}. {kept}")
         typer.echo(f"{home / CARD_FILE}: its member card. Hand it to the others; read them its fingerprint:")
         typer.echo(f"  {fingerprint(card)}")
 

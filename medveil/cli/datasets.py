@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from medveil.cli import screen
 from medveil.cli.calling import Json, Key, calling, following
 from medveil.cli.members import show_written
+
+if TYPE_CHECKING:
+    from medveil.client.datasets import Classification
 
 Population = Annotated[str, typer.Argument(help="Name of the population.")]
 Dataset = Annotated[str, typer.Argument(help="Name of the dataset.")]
@@ -169,6 +172,46 @@ def _datasets(app: typer.Typer) -> None:
         else:
             screen.say(f"{found.dataset} is loaded and registered in population {found.population}.")
 
+    @datasets.command("classification")
+    def classification(dataset: Dataset, json: Json = False) -> None:
+        """Show how a dataset of yours is classified: levels 1 to 5 of its columns (GB/T 39725), children, class."""
+        with calling() as client:
+            found = client.datasets.classification(dataset)
+        _show_classification(found, json)
+
+    @datasets.command("classify")
+    def classify(
+        dataset: Dataset,
+        column: Annotated[
+            list[str],
+            typer.Option(
+                help="NAME=LEVEL or NAME=LEVEL:CONTENT, level 1 to 5, content plain, name, identity-number, phone, "
+                "address, date or free-text; repeat it. A column that is left out counts as 5."
+            ),
+        ],
+        minors: Annotated[bool, typer.Option(help="Children under 14 may be in it.")] = True,
+        age_column: Annotated[str, typer.Option(help="The column with the age in years.")] = "",
+        statutory_class: Annotated[
+            Literal["general", "important", "core"], typer.Option(help="Class by the Data Security Law.")
+        ] = "general",
+        json: Json = False,
+    ) -> None:
+        """Classify a dataset of yours, in place of what it was. Counts from the next decision on."""
+        from medveil.client import ColumnClass
+
+        columns = []
+        for said in column:
+            name, _, rest = said.partition("=")
+            level, _, content = rest.partition(":")
+            if not name or level not in ("1", "2", "3", "4", "5"):
+                raise typer.BadParameter(f"{screen.shown(said)} is not NAME=LEVEL or NAME=LEVEL:CONTENT")
+            columns.append(ColumnClass(name, int(level), content or "plain"))
+        with calling() as client:
+            found = client.datasets.classify(
+                dataset, columns, minors=minors, age_column=age_column, statutory_class=statutory_class
+            )
+        _show_classification(found, json)
+
     @datasets.command("retire")
     def retire(dataset: Dataset, json: Json = False) -> None:
         """Have a table of yours asked no more. What was released about it stays."""
@@ -179,3 +222,21 @@ def _datasets(app: typer.Typer) -> None:
 def shown_or(count: int | None) -> str:
     """A count, or that it was not judged."""
     return "not judged:" if count is None else str(count)
+
+
+def _show_classification(found: Classification, as_json: bool) -> None:
+    if as_json:
+        screen.print_json(found)
+        return
+    if not found.classified:
+        screen.say(f"Nobody has classified {found.dataset}: its columns count as level 4.")
+        return
+    screen.facts(
+        [
+            ("dataset", found.dataset),
+            ("class", found.statutory_class),
+            ("children under 14", "possible" if found.minors else "no"),
+            ("age column", found.age_column or "-"),
+        ]
+    )
+    screen.table(found.columns, (("column", "column"), ("level", "level"), ("content", "content")))

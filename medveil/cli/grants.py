@@ -137,6 +137,86 @@ def register(app: typer.Typer) -> None:
         else:
             screen.say(f"{grant.terms.grant} is issued to {grant.terms.recipient}: {grant.status}.")
 
+    @grants.command("explain")
+    def explain(
+        recipient: Annotated[str, typer.Argument(help="The organisation that would use it.")],
+        dataset: Annotated[str, typer.Argument(help="A dataset of yours, or bills.")],
+        json: Json = False,
+    ) -> None:
+        """Explain what an organisation may do with a dataset of yours now, and why not: grant by grant."""
+        with calling() as client:
+            found = client.grants.explain(recipient, dataset)
+        if json:
+            screen.print_json(found)
+            return
+        for one in found.uses:
+            print(screen.shown(one.words))
+        if not found.uses:
+            print(screen.shown(f"No grant of yours lets {recipient} do anything with {dataset}."))
+
+    @grants.command("seen")
+    def seen(
+        dataset: Annotated[str, typer.Argument(help="A dataset of yours, or bills.")],
+        column: Annotated[str, typer.Argument(help="A column of it.")],
+        json: Json = False,
+    ) -> None:
+        """Explain who gets at a column of a dataset of yours now, how and for what."""
+        with calling() as client:
+            found = client.grants.seen(dataset, column)
+        if json:
+            screen.print_json(found)
+            return
+        for one in found.sights:
+            print(screen.shown(one.words))
+        if not found.sights:
+            print(screen.shown(f"Nobody gets at {column} of {dataset}."))
+
+    @grants.command("review")
+    def review(
+        grant: Annotated[str, typer.Argument(help="Id of the grant.")],
+        following: Annotated[str, typer.Option("--next", help="Until when; a date or time, UTC without an offset.")],
+        json: Json = False,
+    ) -> None:
+        """Confirm a grant of yours: it goes on until the next review, or its end."""
+        from medveil.history import instant
+        from wire.dates import format_instant
+
+        try:
+            until = instant(following, "UTC")
+        except ValueError:
+            raise typer.BadParameter("--next is a date or time such as 2027-11-22") from None
+        with calling() as client:
+            made = client.grants.review(grant, until)
+        if json:
+            screen.print_json(made)
+        else:
+            screen.say(f"{made.grant} is confirmed until {format_instant(made.next)}.")
+
+    @grants.command("receipt")
+    def receipt(
+        grant: Annotated[str, typer.Argument(help="Id of the grant.")],
+        out: Annotated[Path, typer.Option(readable=False, help="Write the signed receipt to this new file.")],
+        fhir: Annotated[
+            Path | None, typer.Option(readable=False, help="Write its FHIR Consent, JSON, to this new file too.")
+        ] = None,
+        json: Json = False,
+    ) -> None:
+        """Hand out a grant of yours as a signed FHIR Consent (R4B). medveil verify checks it, show prints it."""
+        from medveil.client.credentials import write_private
+        from privacy.consent_receipt import ConsentReceipt
+        from wire.canonical import decode
+
+        with calling() as client:
+            data = client.grants.receipt(grant)
+        consent = decode(ConsentReceipt, data).consent
+        write_private(out, data, new=True)
+        if fhir is not None:
+            write_private(fhir, consent, new=True)
+        if json:
+            screen.print_json({"file": str(out), "fhir": None if fhir is None else str(fhir)})
+        else:
+            print(f"{out}: the receipt of {grant}. Check it with: medveil verify {out} --trust consortium.json")
+
     @grants.command("revoke")
     def revoke(grant: Annotated[str, typer.Argument(help="Id of the grant.")], json: Json = False) -> None:
         """Revoke a grant for good. Running uses stop at their next step."""

@@ -19,7 +19,7 @@ FILL_IN = "FILL IN: "
 BILLS = "bills"
 """The dataset of every hospital's bills, which the ledger does not declare, and its one field."""
 
-USES = ("query", "score", "proof", "extract")
+USES = ("query", "score", "proof", "extract", "view", "export")
 
 MEANINGS = {
     "grant": "its id, which no other grant has; uses and revoking name it.",
@@ -28,19 +28,30 @@ MEANINGS = {
     "fields": "the columns it may use, those of the filter included. Leave only what is needed.",
     "purposes": "codes of HL7 ActReason or GA4GH DUO, such as HMB (health research), ELIGVER (is somebody covered), "
     "FRAUD. Each covers what is below it.",
-    "uses": "one or more of query (noised sums), score (flags of a reviewed model), proof (about a bill), extract.",
+    "conditions": "codes of DUO's modifiers, such as NCU (no commercial use), IRB (ethics approval); may be empty.",
+    "uses": "one or more of query (noised sums), score (flags of a reviewed model), proof (about a bill), extract (a "
+    "file of rows), view (one record), export (records in bulk).",
     "legal_basis": "consent, separate-consent, contract, statutory-duty, public-health-emergency, public-record or "
     "other-law.",
     "consent_ref": "where the consents are filed; needed for consent and separate-consent.",
+    "guardian_ref": "where the consents of guardians are filed, where children under 14 may be in the data.",
     "pia_ref": "where the assessment of the impact on the persons is filed; always needed.",
     "filter": "which rows, as docs/client.md shows filters; null for all.",
     "recipient_contact": "whom to reach there; may be empty.",
     "commercial": "true if it serves somebody's sales: needs separate-consent.",
     "jurisdiction": "the country where the recipient works with it, two letters.",
     "transfer_ref": "where the ground for a transfer abroad is filed; empty at home (CN).",
+    "level_ceiling": "highest level (GB/T 39725, 1 to 5) of a column that may be used.",
+    "class_ceiling": "general, important or core: the gravest class of the data that may be used.",
+    "masks": "by column, what becomes of its cells in copies of records: keep, drop, surname, identity, phone, "
+    "region:province, band:0,18,65, shift, pseudonym; by default what its level says.",
+    "min_group": "fewest persons that look alike in an extract.",
+    "keep_days": "how many days the recipient may keep a copy.",
     "not_before": "from when, UTC: a date, a time, or ms since 1970.",
+    "review": "until when you will have looked at it again; it rests from then on, unless you confirm it.",
     "expires": "until when.",
     "delete_by": "when the recipient must have deleted what it got: then or later.",
+    "records_until": "until when you keep the records of sharing: at least three years after the last use.",
     "epoch": "0; the revocation epoch at issue.",
 }
 
@@ -88,14 +99,23 @@ def made_terms(
         "legal_basis": legal_basis,
         "consent_ref": consent_ref or f"{FILL_IN}where the consents are filed",
         "pia_ref": pia_ref or f"{FILL_IN}where the impact assessment is filed",
+        "guardian_ref": "",
         "filter": None,
         "recipient_contact": "",
+        "conditions": [],
         "commercial": False,
         "jurisdiction": "CN",
         "transfer_ref": "",
+        "level_ceiling": 4,
+        "class_ceiling": "general",
+        "masks": {},
+        "min_group": 5,
+        "keep_days": days,
         "not_before": _written(start),
+        "review": _written(start + days * day),
         "expires": _written(start + days * day),
         "delete_by": _written(start + 2 * days * day),
+        "records_until": _written(start + (days + 3 * 365 + 1) * day),
         "epoch": 0,
     }
 
@@ -114,7 +134,7 @@ def read_terms(path: Path) -> Terms:
     from medveil.history import instant
 
     said = parse_json(str(path), read_text(path))
-    for name in ("not_before", "expires", "delete_by"):
+    for name in ("not_before", "review", "expires", "delete_by", "records_until"):
         if isinstance(said.get(name), str):
             try:
                 said[name] = instant(said[name], "UTC")

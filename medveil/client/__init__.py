@@ -3,6 +3,7 @@
 from medveil.client.claims import Feature
 from medveil.client.client import AsyncClient, Client
 from medveil.client.credentials import Program, Session
+from medveil.client.datasets import ColumnClass
 from medveil.client.filters import column
 from medveil.client.grants import Terms, Use
 from medveil.client.queries import Question
@@ -12,6 +13,7 @@ from medveil.client.written import Written
 __all__ = [
     "AsyncClient",
     "Client",
+    "ColumnClass",
     "Feature",
     "Program",
     "Question",

@@ -131,9 +131,13 @@ class Audit(Part[M]):
         return (yield from fetch(self._line, get("audit", "entries", first=first, limit=limit), AuditPage))
 
     @verb
-    def flows(self, *, first: int = 1, limit: int = 100) -> Exchange[FlowList]:
-        """Who used what, for which purpose, under which grant."""
-        return (yield from fetch(self._line, get("audit", "flows", first=first, limit=limit), FlowList))
+    def flows(
+        self, *, first: int = 1, limit: int = 100, recipient: str = "", grant: str = "", dataset: str = ""
+    ) -> Exchange[FlowList]:
+        """Who used what, for which purpose, under which grant. recipient, grant, dataset: only those of these names."""
+        named = {"recipient": recipient, "grant": grant, "dataset": dataset}
+        asked = {name: value for name, value in named.items() if value}
+        return (yield from fetch(self._line, get("audit", "flows", first=first, limit=limit, **asked), FlowList))
 
     @verb
     def anchor(self) -> Exchange[Batches]:

@@ -194,6 +194,28 @@ class Populations(Part[M]):
         return (yield from write(self._line, call, VoteBudget(population, budget_nano)))
 
 
+class ColumnClass(msgspec.Struct, frozen=True):
+    """A column as the data officer classified it. level: 1 to 5; content: what it holds, by which it is masked."""
+
+    column: str
+    level: int
+    content: str = "plain"
+
+    def __str__(self) -> str:
+        return f"{self.column} {self.level}" + ("" if self.content == "plain" else f" ({self.content})")
+
+
+class Classification(msgspec.Struct, frozen=True):
+    """How a dataset is classified. classified: whether anybody has; where not, every column counts as level 4."""
+
+    dataset: str
+    classified: bool
+    columns: tuple[ColumnClass, ...]
+    minors: bool
+    age_column: str
+    statutory_class: str
+
+
 class Datasets(Part[M]):
     """``/v1/datasets`` and ``/v1/sources``."""
 
@@ -233,6 +255,35 @@ class Datasets(Part[M]):
         job = yield from begin(self._line, post("datasets", body=body), key)
         yield from wait(self._line, job.job, told)
         return same((yield from fetch(self._line, get("datasets", dataset), Dataset)), dataset=dataset)
+
+    @verb
+    def classification(self, dataset: str) -> Exchange[Classification]:
+        """How a dataset of one's own is classified."""
+        found = yield from fetch(self._line, get("datasets", dataset, "classification"), Classification)
+        return same(found, dataset=dataset)
+
+    @verb
+    def classify(
+        self,
+        dataset: str,
+        columns: Sequence[ColumnClass],
+        *,
+        minors: bool,
+        age_column: str = "",
+        statutory_class: str = "general",
+    ) -> Exchange[Classification]:
+        """Classify a dataset of one's own, in place of what it was classified as.
+
+        minors: whether children under 14 may be in it; age_column: the column with the age in years, or "".
+        """
+        body = {
+            "columns": [msgspec.structs.asdict(one) for one in columns],
+            "minors": minors,
+            "age_column": age_column,
+            "statutory_class": statutory_class,
+        }
+        call = post("datasets", dataset, "classification", body=body)
+        return same((yield from fetch(self._line, call, Classification)), dataset=dataset)
 
     @verb
     def retire(self, dataset: str) -> Exchange[Written]:

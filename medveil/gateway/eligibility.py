@@ -27,6 +27,7 @@ from medveil.gateway.ledger_account import LedgerState
 from medveil.gateway.limits_asked import count_limit
 from medveil.gateway.organisation import Clock, Organisation, Refusal, refusal
 from medveil.gateway.steps import FlowCancelled, Steps
+from medveil.gateway.use_state import left_out
 from medveil.gateway.waiting import answer_of
 from medveil.gateway.wallets import BillSlip, HeldBill, Wallets
 from privacy.decide import Decision, UseRequest
@@ -193,6 +194,8 @@ async def _answer(
             raise Refused("gateway.no_such_bill", handle=request.handle.hex())
         await _use_up(hospital, "answered", request.nonce, steps)
         held = wallets.bill(request.handle)
+        if hospital.vault.person_id(held.person) in left_out(hospital, decision, clock):
+            raise ConsentDenied("privacy.deny_opt_out", **{**decision.facts(), "rule": "opt-out", "missing": "person"})
         if held.bill.currency == request.currency:  # else the wallet says so, whatever the limit
             count_limit(hospital, insurer, request)  # before the wallet knows: its no says as much as its yes
         return await asyncio.to_thread(wallets.prove, held.person, request)

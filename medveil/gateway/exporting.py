@@ -45,7 +45,7 @@ from medveil.verification.kinds import MODEL, ModelEvidence
 from mpc.query import SUMS
 from mpc.release import Release, verify_release
 from mpc.scoring import ScoreModel, check_model, model_digest
-from privacy.audit import verify_batch
+from privacy.audit import AccessBatch, verify_batch
 from wire.canonical import Wire, encode
 from wire.checkpoint import parse_note
 from wire.domains import PRESENTATION, digest
@@ -187,7 +187,7 @@ class _Export:
     async def _check_shown(self, member: str, found: Evidence, last: int) -> None:
         if found.receipts:
             raise _bad(member)
-        expected = 1
+        expected = self._begin(member, found.batches)
         for batch in found.batches:
             verify_batch(batch)
             if (batch.organisation, batch.first) != (member, expected):
@@ -208,6 +208,17 @@ class _Export:
             if registered is None or (registered.owner, registered.digest) != (member, model_digest(model)):
                 raise _bad(member)
             await asyncio.to_thread(check_model, model)
+
+    def _begin(self, member: str, batches: Sequence[AccessBatch]) -> int:
+        """The entry with which a member's chain begins: 1, or after what it has pruned, where the ledger knows a batch
+        that begins there. Whether that was old enough, `medveil verify` says."""
+        if not batches or batches[0].first == 1:
+            return 1
+        key = access.batch_key(member, batches[0].first)
+        anchored = self._organisation.account.state.get(key, access.BatchState)
+        if anchored is None or anchored.previous_head != batches[0].previous_head:
+            raise _bad(member)
+        return batches[0].first
 
     # --- files
 

@@ -10,7 +10,6 @@ flow (`medveil.gateway.steps`): one decision, one intent and one outcome is all 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -19,9 +18,10 @@ from ledger.receipts import Receipt
 from medveil.gateway.ledger_account import FinalState
 from medveil.gateway.organisation import Organisation, Refusal, told_facts
 from medveil.gateway.steps import Steps
+from medveil.gateway.use_state import state_of
 from privacy.audit import UNKNOWN, AccessKind, EntryId, Outcome, Use, use_of
-from privacy.decide import AnchoredGrant, Decision, GrantState, UseRequest, decide, not_a_question
-from privacy.grants import CheckedGrant, GrantTerms, SignedGrant, check_grant, grant_commitment, sign_grant
+from privacy.decide import Decision, GrantBook, UseRequest, decide, not_a_question
+from privacy.grants import AnyTerms, CheckedGrant, GrantTerms, SignedGrant, check_grant, grant_commitment, sign_grant
 from privacy.purposes import PURPOSES
 from wire.canonical import Wire, decode, encode
 from wire.errors import MedveilError, ProtocolAbort, Refused
@@ -105,12 +105,12 @@ async def revoke(officer: Organisation, grant: str) -> Receipt:
 
 
 class _Shelf(NamedTuple):
-    """The grants of one issuer as they were read and checked once. of: by recipient and dataset."""
+    """The grants of one issuer as they were read and checked once, and the book that decisions look them up in."""
 
     revision: int
     from_height: int
     grants: tuple[CheckedGrant, ...]
-    of: dict[tuple[str, str], list[CheckedGrant]]
+    book: GrantBook
 
 
 _shelves: WeakKeyDictionary[Organisation, _Shelf] = WeakKeyDictionary()
@@ -124,16 +124,30 @@ def _shelf(officer: Organisation) -> _Shelf:
         return kept
     found = [decode(SignedGrant, vault.document(_ISSUED, name)) for name in vault.documents(_ISSUED)]
     grants = tuple(check_grant(signed, _signing_key(officer, officer.name, signed)) for signed in found)
-    of: dict[tuple[str, str], list[CheckedGrant]] = {}
-    for checked in grants:
-        of.setdefault((checked.terms.recipient, checked.terms.dataset), []).append(checked)
-    _shelves[officer] = _Shelf(revision, from_height, grants, of)
+    _shelves[officer] = _Shelf(revision, from_height, grants, GrantBook(grants))
     return _shelves[officer]
+
+
+def book_of(officer: Organisation) -> GrantBook:
+    """The same, as decisions look them up."""
+    return _shelf(officer).book
 
 
 def issued(officer: Organisation) -> list[CheckedGrant]:
     """The grants that this organisation issued, their signatures checked, those of its earlier keys too."""
     return list(_shelf(officer).grants)
+
+
+def issued_terms(officer: Organisation) -> list[AnyTerms]:
+    """The terms of every grant that this organisation issued, as its vault has them: also before it has joined."""
+    return [
+        decode(SignedGrant, officer.vault.document(_ISSUED, name)).terms for name in officer.vault.documents(_ISSUED)
+    ]
+
+
+def signed_terms(officer: Organisation, grant: str) -> AnyTerms:
+    """The terms of a grant that this organisation issued, in the version in which they were signed. Raises Refused."""
+    return decode(SignedGrant, officer.vault.document(_ISSUED, grant)).terms
 
 
 def _signing_key(organisation: Organisation, issuer: str, signed: SignedGrant) -> VerifyKey:
@@ -183,33 +197,13 @@ def held(recipient: Organisation) -> list[CheckedGrant]:
 # --- uses ---------------------------------------------------------------------------------------
 
 
-def anchored(organisation: Organisation, grants: Iterable[CheckedGrant]) -> GrantState:
-    """What the ledger says of `grants`, as this organisation replayed it."""
-    state = organisation.account.state
-    names = dict.fromkeys(checked.terms.grant for checked in grants)
-    found = (state.get(board.grant_key(name), board.GrantState) for name in names)
-    return GrantState(
-        tuple(
-            AnchoredGrant(
-                one.grant,
-                one.issuer,
-                one.commitment,
-                one.not_before,
-                one.expires,
-                one.epoch,
-                one.revoked_at is not None,
-            )
-            for one in found
-            if one is not None
-        )
-    )
-
-
 def judge(holder: Organisation, request: UseRequest, at: int) -> Decision:
     """Whether a use of the holder's data is allowed at instant `at`. Writes nothing: see `decide_use`."""
-    # Others are none of this recipient's business: `decide` passes over them.
-    grants = _shelf(holder).of.get((request.recipient, request.dataset), [])
-    return decide(request, grants, anchored(holder, grants), at)
+    book = _shelf(holder).book
+    parties = (holder.name, request.recipient, request.dataset)
+    named = (request.person,) if request.person else ()
+    state = state_of(holder, (entry.checked for entry in book.of(*parties)), at, named)
+    return decide(request, book, state, at)
 
 
 async def decide_use(
@@ -228,7 +222,8 @@ async def decide_use(
         return Decided(judge(holder, request, at), holder.rand(16))
 
     async def intending() -> Intended:
-        return Intended(holder.audit.intent(use_of(request, decided.decision, query), decided.nonce))
+        persons = (request.person,) if request.person else ()
+        return Intended(holder.audit.intent(use_of(request, decided.decision, query), decided.nonce, persons=persons))
 
     decided = await steps.once("decision", Decided, deciding)
     intent = (await steps.once("intent", Intended, intending)).intent
@@ -288,9 +283,11 @@ def refusal_of(decision: Decision) -> Refusal:
 
 
 def still_granted(holder: Organisation, request: UseRequest, decision: Decision, at: int) -> bool:
-    """Whether the grant that allowed a running use still stands, for the same rows.
+    """Whether the grant that allowed a running use still stands, for the same rows, masks and left out persons.
 
-    Asked again before each step that releases; a grant renewed under way counts if it still allows the use.
+    Asked again before each step that releases; a grant renewed under way counts if it still allows the use. A scope
+    of opt-outs that came up under way ends it: it may have read rows that it must leave out now.
     """
     again = judge(holder, request, at)
-    return again.allowed and (again.grant, again.rows) == (decision.grant, decision.rows)
+    same = (again.grant, again.rows, again.columns) == (decision.grant, decision.rows, decision.columns)
+    return again.allowed and same and set(again.excluded) <= set(decision.excluded)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -21,15 +22,17 @@ import pyarrow as pa
 from connectors.dataset import shown
 from connectors.files import read_csv
 from connectors.layout import Layout, row_class, schema_hash
-from connectors.quality import QualityReport, prepare
+from connectors.quality import Prepared, QualityReport, prepare
 from connectors.sources import find_tables
 from ledger.contracts import Column, RegisterDataset, datasets
 from medveil.gateway.ledger_account import FinalState
 from medveil.gateway.organisation import Organisation
 from medveil.gateway.steps import Steps
 from medveil.gateway.tables import keep_layout
+from privacy.retention import ZONE, retain_each, retain_until
 from wire.canonical import Wire, decode, encode
 from wire.commitment import Place, commit, salt
+from wire.dates import day_at
 from wire.errors import MedveilError, Refused, Unavailable
 from wire.identifiers import check_name
 
@@ -214,13 +217,30 @@ def _ingest(
     vault, schema = organisation.vault, schema_hash(layout)
     known = next((info for info in vault.datasets() if info.name == dataset), None)
     if known is None:
-        vault.ingest(dataset, prepared.table, prepared.record_ids, schema_hash=schema)
+        vault.ingest(
+            dataset,
+            prepared.table,
+            prepared.record_ids,
+            persons=prepared.table[layout.person].to_pylist() if layout.person else None,
+            retain_until=_retain_until(prepared, layout),
+            schema_hash=schema,
+        )
     elif known.schema_hash != schema or not vault.read(dataset).equals(prepared.table):
         raise Refused("privacy.dataset_exists", dataset=dataset)
     keep_layout(vault, dataset, layout)
     quality = _quality(dataset, source, table, prepared.report)
     vault.put_document(_QUALITY, dataset, encode(quality))
     return quality
+
+
+def _retain_until(prepared: Prepared, layout: Layout) -> Sequence[int | None] | int | None:
+    """Until when each row must be kept, or all alike; counted from today where a row has no day of its own."""
+    if not layout.record_type:
+        return None
+    loaded = day_at(time.time_ns() // 1_000_000, ZONE)
+    if prepared.days is None:
+        return retain_until(layout.record_type, None, loaded)
+    return retain_each(layout.record_type, prepared.days, loaded)
 
 
 def _quality(dataset: str, source: str, table: str, report: QualityReport) -> TableQuality:

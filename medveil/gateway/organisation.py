@@ -24,7 +24,7 @@ from medveil.gateway.parcels import Address, pack, unpack
 from medveil.gateway.problems import public_facts
 from medveil.gateway.steps import FlowCancelled
 from privacy.audit import AuditTrail
-from privacy.keys import FileKeyProvider
+from privacy.keys import FileKeyProvider, Guarded
 from privacy.vault import Vault
 from wire import messages
 from wire.canonical import Wire, decode, encode
@@ -52,6 +52,8 @@ TIMEOUT = 120.0
 """Seconds an organisation waits for another's message before it gives up."""
 LAST_TIMEOUT = 3600.0
 """Seconds it waits where giving up would waste what was paid for."""
+UNWRAPS, UNWRAPS_AT_ONCE = 10_000, 50_000
+"""Data keys a second, and at once, that are unwrapped without a declared job, unless gateway.toml says otherwise."""
 MOST_LIMITS = 3
 """Different limits of one bill about which an organisation is answered: an eighth of what it could be, at best."""
 
@@ -77,6 +79,10 @@ class Refusal(Wire, frozen=True, tag="medveil.refusal"):
     def told(self) -> dict[str, str]:
         """Facts of the error that repeats it to this organisation's own people: see `messages.told`."""
         return messages.told(self.code, self.words, dict(self.facts))
+
+
+def _guarded(provider: FileKeyProvider) -> Guarded:
+    return Guarded(provider, rate=UNWRAPS, burst=UNWRAPS_AT_ONCE)
 
 
 class Opening(NamedTuple):
@@ -114,6 +120,7 @@ def told_facts(facts: Mapping[str, Fact]) -> ToldFacts:
 class Organisation:
     """One member: what it owns and what it can do. Make it with `create`.
 
+    guard: its key provider, behind the limit on unwraps; `alert` of it is told what happens there.
     patience: seconds it waits for another's message; last_patience: the same where giving up would waste what was
     paid for. most_limits: different limits of one bill about which it answers one organisation. scoring: held while
     records are being scored, so that the book of what was scored is read and written by one evaluation at a time;
@@ -130,6 +137,7 @@ class Organisation:
         vault: Vault,
         audit: AuditTrail,
         rand: Rand,
+        guard: Guarded,
     ) -> None:
         self.name = name
         self.roles = roles
@@ -142,6 +150,7 @@ class Organisation:
         self.anchoring = asyncio.Lock()
         self.exporting = asyncio.Lock()
         self.vault = vault
+        self.guard = guard
         self.audit = audit
         self.keys = keys
         self._sent: dict[bytes, Counter[str]] = defaultdict(Counter)  # by session: how many to whom
@@ -150,34 +159,43 @@ class Organisation:
 
     @classmethod
     def create(
-        cls, name: str, roles: tuple[str, ...], folder: Path, passphrase: str, rand: Rand, clock: Clock
+        cls, name: str, roles: tuple[str, ...], folder: Path, passphrase: str | Guarded, rand: Rand, clock: Clock
     ) -> Organisation:
-        """A new organisation with fresh keys in `folder`, which must not exist. rand: fresh secret bytes."""
-        folder.mkdir(mode=0o700, parents=True)
-        provider = FileKeyProvider.create(folder / "keys", passphrase, rand=rand)
-        vault = Vault.create(folder / "vault", provider, name, rand=rand)
+        """A new organisation with fresh keys in `folder`, which must not exist. rand: fresh secret bytes.
+
+        passphrase: of a new key file in `folder`, or who keeps its epochs' keys (closed with the organisation).
+        """
+        folder.mkdir(mode=0o700, parents=True, exist_ok=isinstance(passphrase, Guarded))
+        if isinstance(passphrase, str):
+            guard = _guarded(FileKeyProvider.create(folder / "keys", passphrase, rand=rand))
+        else:
+            guard = passphrase
+        vault = Vault.create(folder / "vault", guard, name, rand=rand)
         keys = OwnKeys.create(vault, rand)
         audit = AuditTrail(folder / "audit.sqlite", name, rand=rand, clock=clock)
-        return cls(name, roles, folder, keys, vault, audit, rand)
+        return cls(name, roles, folder, keys, vault, audit, rand, guard)
 
     @classmethod
     def open(
-        cls, name: str, roles: tuple[str, ...], folder: Path, passphrase: str, rand: Rand, clock: Clock
+        cls, name: str, roles: tuple[str, ...], folder: Path, passphrase: str | Guarded, rand: Rand, clock: Clock
     ) -> Organisation:
-        """The organisation that `create` made in `folder`.
+        """The organisation that `create` made in `folder`. passphrase: as there.
 
         Raises what its parts raise: Unavailable (in use, disk), DecodeError (damaged), VerificationError (another
         passphrase, another organisation's vault).
         """
-        provider = FileKeyProvider(folder / "keys", passphrase)
-        vault = Vault.open(folder / "vault", provider, name, rand=rand)
+        if isinstance(passphrase, str):
+            guard = _guarded(FileKeyProvider(folder / "keys", passphrase, rand=rand))
+        else:
+            guard = passphrase
+        vault = Vault.open(folder / "vault", guard, name, rand=rand)
         try:
             keys = OwnKeys.open(vault, rand)
             audit = AuditTrail(folder / "audit.sqlite", name, rand=rand, clock=clock)
         except BaseException:
             vault.close()
             raise
-        return cls(name, roles, folder, keys, vault, audit, rand)
+        return cls(name, roles, folder, keys, vault, audit, rand, guard)
 
     @property
     def salt_key(self) -> bytes:
@@ -322,9 +340,10 @@ class Organisation:
             del self._sent[session]
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files, and let go of who keeps the keys."""
         self.audit.close()
         self.vault.close()
+        self.guard.close()
 
     def __repr__(self) -> str:
         return f"Organisation({self.name!r})"

@@ -1,7 +1,8 @@
 """Wallets: where insured persons keep their bills, and the wallets that a hospital's gateway hosts for its persons.
 
 A wallet is a small vault of its own, under the person's passphrase. A gateway that hosts it keeps that passphrase in
-its own vault, beside who holds which bill; a person who hosts the wallet elsewhere gives it to nobody.
+its own vault, beside who holds which bill; a person who hosts the wallet elsewhere gives it to nobody. Folder and vault
+of a hosted wallet bear the person's keyed id: no file, and no file's name, says whose it is.
 """
 
 from __future__ import annotations
@@ -53,23 +54,22 @@ class HeldBill(Wire, frozen=True, tag="medveil.held_bill"):
 class Wallet:
     """An insured person's wallet: a small vault of its own. One process at a time."""
 
-    def __init__(self, folder: Path, person: str, vault: Vault) -> None:
+    def __init__(self, folder: Path, vault: Vault) -> None:
         self.folder = folder
-        self.person = person
         self._vault = vault
 
     @classmethod
-    def create(cls, folder: Path, person: str, passphrase: str, rand: Rand) -> Wallet:
-        """A new wallet in `folder`, which must not exist. passphrase: the person's."""
+    def create(cls, folder: Path, name: str, passphrase: str, rand: Rand) -> Wallet:
+        """A new wallet in `folder`, which must not exist. name: stands there in the clear. passphrase: the person's."""
         folder.mkdir(mode=0o700, parents=True)
         provider = FileKeyProvider.create(folder / "keys", passphrase, rand=rand)
-        return cls(folder, person, Vault.create(folder / "vault", provider, person, rand=rand))
+        return cls(folder, Vault.create(folder / "vault", provider, name, rand=rand))
 
     @classmethod
-    def open(cls, folder: Path, person: str, passphrase: str, rand: Rand) -> Wallet:
+    def open(cls, folder: Path, name: str, passphrase: str, rand: Rand) -> Wallet:
         """The wallet that `create` made in `folder`. Raises as `FileKeyProvider` and `Vault.open`."""
         provider = FileKeyProvider(folder / "keys", passphrase)
-        return cls(folder, person, Vault.open(folder / "vault", provider, person, rand=rand))
+        return cls(folder, Vault.open(folder / "vault", provider, name, rand=rand))
 
     def keep(self, slip: BillSlip, hospital_key: VerifyKey) -> None:
         """Take a bill in, after checking the hospital's signature and that the opening is the bill's."""
@@ -88,13 +88,23 @@ class Wallet:
         slip = decode(BillSlip, self._vault.document("bill", request.handle.hex()))
         return bill_limit.prove(request, slip.bill, slip.opening, rand)
 
+    def take(self, folder: Path, name: str, passphrase: str, rand: Rand) -> None:
+        """Take over the bills of another wallet. Raises as `open`."""
+        other = Wallet.open(folder, name, passphrase, rand)
+        try:
+            for handle in other.bills():
+                self._vault.put_document("bill", handle.hex(), other._vault.document("bill", handle.hex()))
+        finally:
+            other.close()
+
     def close(self) -> None:
         """Close the files."""
         self._vault.close()
 
 
 class Wallets:
-    """The wallets that an organisation hosts: ``wallets/<person>`` below its folder. Its threads may share it."""
+    """The wallets that an organisation hosts, each in ``wallets/wallet-<keyed id>`` below its folder. Threads may share
+    it."""
 
     def __init__(self, organisation: Organisation) -> None:
         self._organisation = organisation
@@ -166,11 +176,19 @@ class Wallets:
 
     def _opened(self, person: str) -> Wallet:
         vault, rand = self._organisation.vault, self._organisation.rand
-        folder, begun = self._folder / person, self._folder / f".{person}"
+        name = f"wallet-{vault.person_id(person).hex()}"
+        folder, begun, older = self._folder / name, self._folder / f".{name}", self._folder / person
         if not folder.exists():
             shutil.rmtree(begun, ignore_errors=True)  # of a process that was killed while it made one
             passphrase = rand(16).hex()
-            Wallet.create(begun, person, passphrase, rand).close()
+            if older.exists():
+                passphrase = vault.document(_PASSPHRASE, person).decode("ascii")
+            wallet = Wallet.create(begun, name, passphrase, rand)
+            if older.exists():
+                wallet.take(older, person, passphrase, rand)
+            wallet.close()
             vault.put_document(_PASSPHRASE, person, passphrase.encode("ascii"))
             begun.rename(folder)
-        return Wallet.open(folder, person, vault.document(_PASSPHRASE, person).decode("ascii"), rand)
+        if older.exists():  # what an earlier version made, under the person's name
+            shutil.rmtree(older)
+        return Wallet.open(folder, name, vault.document(_PASSPHRASE, person).decode("ascii"), rand)

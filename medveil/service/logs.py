@@ -50,6 +50,12 @@ EVENTS = frozenset(
         "stream.dropped",
         "denial_not_kept",
         "tls.refused",
+        "keys.batch",
+        "keys.batch_done",
+        "keys.exceeded",
+        "keys.refused",
+        "keys.altered",
+        "keys.unavailable",
     }
 )
 """All events there are. A part that logs adds its own here, so that the list stays on one screen."""
@@ -103,7 +109,7 @@ _FIELDS: Mapping[str, Callable[[object], bool]] = {
     "place": _text(_PLACE),
     "logger": _text(_DOTTED),
     "trace": _text(_HEX),
-    "count": _number(1e6),
+    "count": _number(1e12),
     "port": _number(65535),
     "signal": _among(_SIGNALS),
 }

@@ -36,6 +36,8 @@ from medveil.service.home.config import FILE, address, origins, passphrase, read
 from medveil.service.home.home import Home
 from medveil.service.logs import Log, Vocabulary, about, make_log
 from medveil.service.metrics import Metrics
+from medveil.service.own_memory import keep_own_memory
+from medveil.service.security.key_alerts import KeyAlerts
 from medveil.service.serve import Closing, Followed, Listener, Service, bind, run, settle
 from medveil.service.traces import make_traces
 from medveil.service.upkeep import Upkeep
@@ -56,6 +58,7 @@ def serve(folder: Path, as_json: bool = False) -> None:
 
     as_json: say that it listens in one line of JSON on standard output.
     """
+    keep_own_memory()
     secret = passphrase(read_config(folder / FILE))
 
     async def main() -> int:
@@ -112,10 +115,13 @@ def _service(gateway: Gateway, as_json: bool) -> Service:
     backups = home.folder / config.backups if config.backups else None
     register_flows(at, wallets)
     register_backup(at, home, backups)
-    reception = receiving(organisation, AtHome(VaultTables(organisation.vault), wallets), jobs, now)
+    tables = VaultTables(organisation.vault)
+    tables.snapshots.clear_leftovers()
+    reception = receiving(organisation, AtHome(tables, wallets), jobs, now)
     anchoring = Anchoring(organisation, log)
     health.add("audit", anchoring.works)
     staff = Staff.of(gateway.database, name, home.code_key, origins(config.people), clock=now, rand=secrets.token_bytes)
+    organisation.guard.alert = KeyAlerts(staff.trail.note, log)
     closing = [Closing("staff", staff.close)]
     provider = None
     if config.people.provider is not None:

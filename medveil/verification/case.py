@@ -69,7 +69,8 @@ class Use:
 
 @dataclass
 class Case:
-    """One verification under way. uses: (organisation, sequence of the intent) -> use.
+    """One verification under way. uses: (organisation, sequence of the intent) -> use. pruned: of each chain that lacks
+    its beginning, when the last batch of what is missing was anchored.
 
     height, block_time, head_time, findings: see `Report`.
     """
@@ -80,6 +81,7 @@ class Case:
     backend: str
     checks: list[Check] = field(default_factory=list)
     uses: dict[tuple[str, int], Use] = field(default_factory=dict)
+    pruned: dict[str, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     height: int = 0
     block_time: int = 0

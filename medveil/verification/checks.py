@@ -8,12 +8,14 @@ from ledger.receipts import ProvenValue, Receipt, verify_receipt, verify_value
 from medveil.gateway.eligibility import DATASET
 from medveil.gateway.query_board import check_declared, read_board
 from medveil.verification.case import Case, Use
+from medveil.verification.consents import check_consents
 from medveil.verification.evidence import Files, fails, of
 from medveil.verification.kinds import ModelEvidence
 from medveil.verification.uses import check_chains, check_queries, check_scores
 from mpc.release import Release, verify_release
 from mpc.scoring import check_model, model_digest
 from privacy.audit import AccessBatch, EntryProof
+from privacy.consent_receipt import ConsentReceipt
 from wire.canonical import encode
 from wire.checkpoint import parse_note
 from wire.domains import PRESENTATION, digest
@@ -22,7 +24,17 @@ from zkp import bill_limit
 from zkp.bill_limit import Bill, Presentation
 from zkp.groups import backend
 
-CHECKED = (LedgerExport, Receipt, ProvenValue, AccessBatch, EntryProof, Release, Presentation, ModelEvidence)
+CHECKED = (
+    LedgerExport,
+    Receipt,
+    ProvenValue,
+    AccessBatch,
+    EntryProof,
+    Release,
+    Presentation,
+    ModelEvidence,
+    ConsentReceipt,
+)
 """The kinds that `check_files`, or its caller, looks into. A file of any other is not passed over."""
 
 
@@ -41,6 +53,7 @@ def check_files(case: Case, files: Files) -> None:
     _presentations(case, files)
     _models(case, files)
     check_scores(case)
+    check_consents(case, files)
 
 
 def _receipts(case: Case, files: Files) -> None:

@@ -15,13 +15,16 @@ from ledger.snapshots import LedgerSnapshot, verify_snapshot
 from ledger.split_view import SplitView, verify_split_view
 from medveil.verification import checks
 from medveil.verification.case import Case, History
+from medveil.verification.consents import check_signed
 from medveil.verification.evidence import of
 from medveil.verification.kinds import register_all
 from medveil.verification.report import Check, Report
+from privacy.consent_receipt import ConsentReceipt
 from wire import evidence
 from wire.checkpoint import TrustFile, parse_note, read_trust, trust_of, verify_checkpoint
 from wire.errors import MedveilError, Refused, Unavailable, VerificationError
 from wire.evidence import Manifest, check_manifest, read_manifest
+from zkp import eligibility, reversal, settlement
 from zkp.groups import BACKENDS
 
 
@@ -177,6 +180,8 @@ def _inside(path: Path, name: str, trust: TrustFile) -> str:
 
 def _verify_file(path: Path, pinned: TrustFile | None, backend: str, newer_than: int | None) -> Report:
     struct: Any = read_whole(path)
+    if struct.header in (eligibility.HEADER, settlement.HEADER, reversal.HEADER):
+        raise Refused("verify.needs_question", file=str(path), kind=struct.header.kind)
     if pinned is None:
         if not isinstance(struct, LedgerExport):
             raise Refused("verify.needs_trust", file=str(path))
@@ -213,6 +218,9 @@ def _verify_file(path: Path, pinned: TrustFile | None, backend: str, newer_than:
         both = ", ".join(verify_split_view(struct, trust)) or "nobody"
         case.held("two heads of this ledger, signed by its sequencer, that contradict each other", name)
         case.held(f"cosigned both of them: {both}", name)
+    elif isinstance(struct, ConsentReceipt):
+        check_signed(struct, trust)
+        case.held(f"signed by {struct.issuer}; whether its grant stands is for the ledger to say", name)
     else:
         raise Refused("verify.needs_folder", file=str(path), kind=struct.header.kind)
     return _report(str(path), pinned is not None, "", case)

@@ -15,9 +15,19 @@ from ledger.contracts import access, models, queries
 from medveil.verification.case import SKEW, Case, Use
 from medveil.verification.evidence import Files, fails, of
 from mpc.vector_commitment import check_sum
-from privacy.audit import AccessBatch, Entry, EntryProof, verify_batch, verify_chain, verify_entry
+from privacy.audit import (
+    OWN_KINDS,
+    START,
+    AccessBatch,
+    Entry,
+    EntryProof,
+    verify_batch,
+    verify_chain,
+    verify_entry,
+)
 from privacy.decide import QUESTION, RULES
 from privacy.purposes import PURPOSES
+from privacy.retention import LOG_MONTHS, SHARING_MONTHS, kept_over
 from wire.errors import DecodeError, MedveilError, VerificationError
 from wire.identifiers import check_name
 from zkp.groups import decode_scalar
@@ -38,7 +48,7 @@ def check_chains(case: Case, files: Files) -> None:
             if entry.intent == 0:
                 use = case.uses[organisation, entry.sequence] = Use(entry, where, anchored)
                 _check_intent(case, use, members)
-            else:
+            elif (organisation, entry.intent) in case.uses:
                 case.uses[organisation, entry.intent].outcome = entry
             case.held("entries of access chains stand under an anchored root, their grants on the ledger", where)
     for where, batch in batches:
@@ -55,6 +65,12 @@ def _check_intent(case: Case, use: Use, members: Sequence[str]) -> None:
     said = use.intent.use
     if said.recipient not in members:
         raise use.wrong("recipient")
+    if said.kind in OWN_KINDS:  # done at home: no grant, nobody else
+        if (said.recipient, said.rule, said.grant, said.allowed) != (use.owner, said.kind, "", True):
+            raise use.wrong("rule")
+        if use.intent.time > use.anchored.time + SKEW:
+            raise use.wrong("time")
+        return
     if (said.rule == "granted") != said.allowed or (not said.allowed and said.rule not in _DENYING):
         raise use.wrong("rule")
     if said.purpose not in PURPOSES and (said.allowed or said.purpose != "UNKNOWN"):
@@ -75,7 +91,8 @@ def _entries_of_chain(
 ) -> list[tuple[str, Entry, access.BatchState]]:
     """All entries of one chain with file and batch, each batch as the ledger has it, none missing."""
     entries: list[tuple[str, Entry, access.BatchState]] = []
-    expected = 1
+    begin = expected = _pruned(case, organisation, own[0][1].first) if own else 1
+    head = own[0][1].previous_head if begin > 1 else START
     for where, batch in own:
         try:
             verify_batch(batch)
@@ -90,12 +107,33 @@ def _entries_of_chain(
     if expected != (chain.last if chain else 0) + 1:
         raise VerificationError("verify.missing_access", organisation=organisation, first=expected)
     try:
-        verify_chain([entry for _, entry, _ in entries])
+        verify_chain([entry for _, entry, _ in entries], head, begin)
     except MedveilError as error:
         place = error.facts.get("sequence")
         where = next((where for where, entry, _ in entries if entry.sequence == place), own[0][0])
         raise fails(where, error) from None
     return entries
+
+
+def _pruned(case: Case, organisation: str, first: int) -> int:
+    """The first entry that a chain must show which begins with `first`: that one, if all before it was old enough."""
+    expected, last = 1, 0
+    while expected < first:
+        anchored = case.machine.get(access.batch_key(organisation, expected), access.BatchState)
+        if anchored is None or not _old(case, anchored.time, LOG_MONTHS):
+            return 1
+        expected, last = anchored.last + 1, anchored.time
+    if expected != first:
+        return 1
+    if first > 1:
+        case.pruned[organisation] = last
+        case.held("entries that the law lets go may be missing", "the ledger", first - 1)
+    return first
+
+
+def _old(case: Case, time: int, months: int) -> bool:
+    """Whether, at the head that is shown, `time` is that long ago."""
+    return kept_over(case.head_time, time, months)
 
 
 def _said(batch: AccessBatch | access.BatchState) -> tuple[int, int, bytes, bytes, bytes]:
@@ -120,6 +158,10 @@ def check_queries(case: Case) -> None:
     for _, state in case.machine.items(b"queries/query/", queries.QueryState):
         for site in state.approvals:
             use = case.tell(site, state.researcher, "query", state.salted_hash)
+            if use is None and site in case.pruned:
+                approved = case.history.times[case.history.approved[state.query, site]]
+                if approved <= case.pruned[site] + SKEW and _old(case, approved, SHARING_MONTHS):
+                    continue
             if use is None:
                 case.finds("verify.unlogged_approval", organisation=site, query=state.query.hex())
                 continue

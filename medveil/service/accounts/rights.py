@@ -45,6 +45,7 @@ RIGHTS: dict[str, Right] = {
     "datasets.read": _of("officer", "researcher", "clerk", "auditor"),
     "datasets.register": _of("officer"),
     "datasets.load": _of("officer"),
+    "datasets.classify": _of("officer"),  # levels of columns, children, statutory class
     "populations.register": _of("officer"),
     "populations.vote": _of("officer", programs=False),
     # grants
@@ -52,6 +53,7 @@ RIGHTS: dict[str, Right] = {
     "grants.preview": _of("officer"),
     "grants.issue": _of("officer"),
     "grants.revoke": _of("officer"),
+    "grants.review": _of("officer", programs=False),
     "grants.accept": _of("officer", "researcher", "clerk"),
     "grants.held": _of("officer", "researcher", "clerk", "auditor"),  # read what this organisation received
     "records.erase": _of("officer", programs=False),

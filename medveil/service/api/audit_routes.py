@@ -3,7 +3,7 @@
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 
 from ledger.contracts import access
@@ -19,6 +19,8 @@ from privacy.audit import AccessBatch, AuditTrail, Entry
 
 Reader = Annotated[Principal, Depends(May("audit.read"))]
 Anchorer = Annotated[Principal, Depends(May("audit.anchor"))]
+
+Named = Annotated[str, Query(max_length=64)]
 
 _CHUNK = 2000
 """Entries read at a time."""
@@ -118,12 +120,39 @@ def _batch(batch: AccessBatch) -> BatchView:
     return BatchView(first=batch.first, last=batch.last, head=batch.head.hex(), root=batch.root.hex())
 
 
+def uses_by(trail: AuditTrail, first: int, limit: int, recipient: str, grant: str, dataset: str) -> list[FlowView]:
+    """Up to `limit` uses whose intent is entry `first` or later, of all that is named of the three; by an index."""
+    wanted = {"grant_id": grant, "recipient": recipient, "dataset": dataset}
+    column, value = next((name, value) for name, value in wanted.items() if value)
+    found: list[FlowView] = []
+    while len(found) < limit and (intents := trail.intents(column, value, first, limit)):
+        for entry in intents:
+            use = entry.use
+            if all(
+                said in ("", has)
+                for said, has in zip(wanted.values(), (use.grant, use.recipient, use.dataset), strict=True)
+            ):
+                ended = trail.end(entry.sequence)
+                found.append(
+                    FlowView(
+                        intent=entry.sequence,
+                        began=entry.time,
+                        ended=ended.time if ended else None,
+                        use=use_view(entry),
+                        outcome=ended.outcome if ended else "",
+                    )
+                )
+        first = intents[-1].sequence + 1
+    return found[:limit]
+
+
 def uses(trail: AuditTrail, first: int, limit: int, kind: str = "") -> list[FlowView]:
     """Up to `limit` uses whose intent is entry `first` or later, each with its outcome if that is there.
 
     kind: only uses of this kind. Reads on until every one of them has ended, or the chain has.
     """
     found: dict[int, FlowView] = {}
+    first = max(first, trail.pruned.last + 1)
     while len(found) < limit or any(not one.outcome for one in found.values()):
         entries = trail.entries(first, first + _CHUNK - 1)
         for entry in entries:
@@ -150,6 +179,7 @@ def audit_routes(at: Workplace) -> APIRouter:
     @router.get("/v1/audit/entries", summary="Read the audit trail")
     async def entries(_who: Reader, first: Number = 1, limit: PageLimit = 100) -> AuditPage:
         """Entries of this organisation's own chain, in order."""
+        first = max(first, trail.pruned.last + 1)
         found = await asyncio.to_thread(trail.entries, first, first + limit)
         chain = at.organisation.account.state.get(access.chain_key(at.organisation.name), access.ChainState)
         page = found[:limit]
@@ -160,9 +190,22 @@ def audit_routes(at: Workplace) -> APIRouter:
         )
 
     @router.get("/v1/audit/flows", summary="Who used what")
-    async def used(_who: Reader, first: Number = 1, limit: PageLimit = 100) -> FlowList:
-        """Uses of this organisation's data from intent to outcome, those whose intent is entry `first` or later."""
-        found = await asyncio.to_thread(uses, trail, first, limit + 1)
+    async def used(
+        _who: Reader,
+        first: Number = 1,
+        limit: PageLimit = 100,
+        recipient: Named = "",
+        grant: Named = "",
+        dataset: Named = "",
+    ) -> FlowList:
+        """Uses of this organisation's data from intent to outcome, those whose intent is entry `first` or later.
+
+        recipient, grant, dataset: only those of these names.
+        """
+        if recipient or grant or dataset:
+            found = await asyncio.to_thread(uses_by, trail, first, limit + 1, recipient, grant, dataset)
+        else:
+            found = await asyncio.to_thread(uses, trail, first, limit + 1)
         return FlowList(flows=found[:limit], next=found[limit].intent if len(found) > limit else None)
 
     @router.post("/v1/audit/anchor", summary="Anchor the audit trail", responses=problems.documented(404, 409))

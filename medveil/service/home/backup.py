@@ -12,7 +12,9 @@ Files are copied one after the other, in an order that makes what is newer expla
 
     service.sqlite     before the vault: its jobs name results that are there, its rows are sealed under a key there
     wallets            before the vault, which holds the passphrase of each
-    keys, vault, keys  the vault is wrapped under epochs of the key file: taken again until that did not change
+    keys, vault, keys  the vault is wrapped under epochs of the key file: taken again until that did not change.
+                       Large documents come along (`privacy.vault.backup`); keys on a token are the token's to back up
+    erased             what was erased until now; a newer one is joined by the restore
     audit.sqlite       no use without its entry: after the vault, which holds what uses released
     ledger, blocks     each whole by itself; the members have what follows
     cosigned.note      last, so that it remembers as much as it can
@@ -36,6 +38,8 @@ import msgspec
 
 from medveil.service.home.config import FILE, read_config
 from medveil.service.home.home import CARD_FILE, CONSORTIUM, DATA_VERSION, Home
+from medveil.service.home.key_providers import KEY_FILE
+from privacy.vault import Vault
 from wire.domains import BACKUP
 from wire.errors import DecodeError, MedveilError, Refused, Unavailable, VerificationError
 from wire.evidence import ListedFile, to_json, write_file
@@ -48,10 +52,11 @@ FILES = "home"
 """The folder of the files in a backup."""
 
 _BEFORE_VAULT = ("service.sqlite",)
-_KEYS, _VAULT = "keys", "vault/vault.sqlite"
+_KEYS, _VAULT = KEY_FILE, "vault/vault.sqlite"
+ERASED = "erased"
 _WALLETS = "wallets"
 _AFTER_VAULT = ("audit.sqlite", "ledger.sqlite", "blocks.sqlite")
-_PLAIN = (FILE, CARD_FILE, CONSORTIUM, "data-version", "split-view.evidence", "cosigned.note")
+_PLAIN = (ERASED, FILE, CARD_FILE, CONSORTIUM, "data-version", "split-view.evidence", "cosigned.note")
 EVIDENCE = "evidence"
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _ATTEMPTS = 20
@@ -96,7 +101,7 @@ def make_backup(home: Home, out: Path, clock: Callable[[], int]) -> BackupManife
         shutil.rmtree(part, ignore_errors=True)
         out.parent.mkdir(parents=True, exist_ok=True)
         part.mkdir(mode=0o700)
-        _copy_home(home.folder, part / FILES)
+        _copy_home(home.folder, home.organisation.vault, part / FILES)
         manifest = _manifest(home, part, clock())
         write_file(part / MANIFEST_FILE, to_json(manifest))
         (part / MANIFEST_FILE).chmod(0o600)
@@ -110,15 +115,15 @@ def make_backup(home: Home, out: Path, clock: Callable[[], int]) -> BackupManife
     return manifest
 
 
-def _copy_home(home: Path, files: Path) -> None:
+def _copy_home(home: Path, vault: Vault, files: Path) -> None:
     files.mkdir(mode=0o700)
     for name in _BEFORE_VAULT:
         _copy_database_if_there(home, files, name)
     if (home / _WALLETS).is_dir():
         for wallet in sorted((home / _WALLETS).iterdir()):
             if _PATH.fullmatch(wallet.name) and wallet.is_dir() and not wallet.is_symlink():
-                _copy_vault(wallet, files / _WALLETS / wallet.name)
-    _copy_vault(home, files)
+                _copy_vault(wallet, files / _WALLETS / wallet.name, None)
+    _copy_vault(home, files, vault)
     for name in _AFTER_VAULT:
         _copy_database_if_there(home, files, name)
     if (home / EVIDENCE).is_dir():
@@ -141,14 +146,19 @@ def _named(home: Path) -> Iterator[str]:
             yield name
 
 
-def _copy_vault(folder: Path, files: Path) -> None:
-    """A vault and the key file that it is wrapped under, which belong together."""
+def _copy_vault(folder: Path, files: Path, vault: Vault | None) -> None:
+    """A vault and the key file that it is wrapped under, which belong together. vault: if it is open here."""
+    by_token = not (folder / _KEYS).exists()
     for _ in range(_ATTEMPTS):
-        copy_file(folder / _KEYS, files / _KEYS)
-        _copy_database_if_there(folder, files, _VAULT)
-        if (folder / _KEYS).read_bytes() == (files / _KEYS).read_bytes():
+        if not by_token:
+            copy_file(folder / _KEYS, files / _KEYS)
+        if vault is None:
+            _copy_database_if_there(folder, files, _VAULT)
+        else:
+            vault.back_up((files / _VAULT).parent)
+        if by_token or (folder / _KEYS).read_bytes() == (files / _KEYS).read_bytes():
             return
-        (files / _VAULT).unlink()
+        shutil.rmtree((files / _VAULT).parent)
         (files / _KEYS).unlink()
     raise Unavailable("backup.keys_change", retry_after=60, folder=str(folder))
 

@@ -8,6 +8,16 @@
     traces = ""                                               # address of an OpenTelemetry collector; empty: none
     backups = ""                                              # folder of the backups that a running gateway makes
 
+    [keys]                                                    # who keeps the keys that wrap all others
+    provider = "file"                                         # "keys" in the home; or "pkcs11", a token:
+    module = ""                                               # path of its PKCS#11 library
+    token = ""                                                # its label
+    name = ""                                                 # of the keys on it; empty: the organisation's
+    pin_file = ""                                             # or MEDVEIL_PIN_FILE; mode 600
+    patience = 10                                             # seconds that the token may take for one answer
+    rate = 10000                                              # data keys a second, and
+    burst = 50000                                             # at once, that are unwrapped undeclared
+
     [people]                                                  # programs and people of the organisation
     listen = "localhost:8443"
     certificate = ""                                          # PEM files; empty: plain HTTP, on a loopback address only
@@ -53,7 +63,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -125,6 +135,22 @@ class Bills(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Annotated[int, msgspec.Meta(ge=1, le=40)] = 3
 
 
+class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who keeps the keys of the epochs: see `medveil.service.home.key_providers`. name: empty for the organisation's.
+
+    pin_file: the token's PIN. patience: seconds. rate, burst: see `privacy.keys.Guarded`.
+    """
+
+    provider: Literal["file", "pkcs11"] = "file"
+    module: Text = ""
+    token: Text = ""
+    name: Annotated[str, msgspec.Meta(pattern=rf"^\Z|{NAME_PATTERN}", max_length=64)] = ""
+    pin_file: Text = ""
+    patience: Annotated[int, msgspec.Meta(ge=1, le=300)] = 10
+    rate: Annotated[int, msgspec.Meta(ge=1, le=10**9)] = 10_000
+    burst: Annotated[int, msgspec.Meta(ge=1, le=10**9)] = 50_000
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of it. Make one with `read_config`, which checks it."""
 
@@ -138,6 +164,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peers: Peers = Peers()
     data: Data = Data()
     bills: Bills = Bills()
+    keys: Keys = Keys()
 
 
 def address(listen: str) -> tuple[str, int]:
@@ -182,6 +209,9 @@ def check_config(config: Config, where: str = FILE) -> Config:
             good = False
         if not good or parts.path not in ("", "/") or parts.query or parts.username is not None:
             raise Refused("config.bad_peer_address", file=where, organisation=name)
+    by_token = config.keys.provider == "pkcs11"
+    if by_token != bool(config.keys.module) or by_token != bool(config.keys.token):
+        raise Refused("config.bad_keys", file=where)
     if not config.peers.hosts:
         raise Refused("config.no_hosts", file=where)
     return config
@@ -265,7 +295,7 @@ passphrase_file = {_quoted(config.passphrase_file)}
 database = {_quoted(config.database)}
 traces = {_quoted(config.traces)}
 backups = {_quoted(config.backups)}
-
+{_keys_text(config.keys)}
 [people]
 listen = {_quoted(config.people.listen)}
 certificate = {_quoted(config.people.certificate)}
@@ -291,6 +321,15 @@ limits = {config.bills.limits}
         raise Unavailable("config.unwritable", file=str(path)) from None
 
 
+def _keys_text(keys: Keys) -> str:
+    lines = ["", "[keys]", f"provider = {_quoted(keys.provider)}"]
+    if keys.provider == "pkcs11":
+        lines += [f"{key} = {_quoted(getattr(keys, key))}" for key in ("module", "token", "name", "pin_file")]
+        lines.append(f"patience = {keys.patience}")
+    lines += [f"rate = {keys.rate}", f"burst = {keys.burst}"]
+    return "\n".join(lines) + "\n"
+
+
 def _provider_text(provider: Provider | None) -> str:
     if provider is None:
         return ""
@@ -312,10 +351,17 @@ def _quoted(text: str) -> str:
 
 
 def passphrase(config: Config) -> str:
-    """The passphrase of the key provider, from MEDVEIL_PASSPHRASE_FILE or `passphrase_file`.
+    """What opens the key provider: its file's passphrase, from MEDVEIL_PASSPHRASE_FILE or `passphrase_file`; or its
+    token's PIN, from MEDVEIL_PIN_FILE or `pin_file`.
 
-    Raises Refused where neither is named or others may read the file, Unavailable where it cannot be read.
+    Raises Refused where neither is named or others may read the file,
+    Unavailable where it cannot be read.
     """
+    if config.keys.provider == "pkcs11":
+        named = os.environ.get("MEDVEIL_PIN_FILE") or config.keys.pin_file
+        if not named:
+            raise Refused("config.no_pin")
+        return secret_in(Path(named))
     named = os.environ.get("MEDVEIL_PASSPHRASE_FILE") or config.passphrase_file
     if not named:
         raise Refused("config.no_passphrase")

@@ -3,8 +3,9 @@
     gateway.toml      how it runs
     consortium.json   the trust file that it pinned (after `medveil join`)
     card.evidence     its member card
-    keys              the key provider's file, under the passphrase
+    keys              the key provider's file, under the passphrase; none where a token keeps the keys
     vault/            records, grant terms, its own secret keys (encrypted)
+    snapshots/        columnar copies of datasets for queries (encrypted); not in backups: they are made anew
     audit.sqlite      the audit trail
     cosigned.note     the last head that it cosigned
     blocks.sqlite     its copy of the ledger; ledger.sqlite too at the sequencer
@@ -28,8 +29,10 @@ from filelock import FileLock, Timeout
 from medveil.gateway.organisation import Clock, Organisation, Rand
 from medveil.service.database import Claim, Database
 from medveil.service.home.cards import FOUNDING, MemberCard, make_card, read_card
-from medveil.service.home.config import FILE, VERSION, Config, Peers, read_config, write_config
+from medveil.service.home.config import FILE, VERSION, Config, Keys, Peers, check_config, read_config, write_config
+from medveil.service.home.key_providers import create_keys, discard_keys, open_keys
 from medveil.service.home.one_home import ID_BYTES
+from privacy.keys import Guarded
 from wire.canonical import encode
 from wire.checkpoint import TrustFile, read_trust, write_trust
 from wire.checkpoint.membership import check_member
@@ -66,35 +69,46 @@ class Home:
         re_executes: bool = True,
         hosts: tuple[str, ...] = ("localhost", "127.0.0.1"),
         chain: bytes = FOUNDING,
+        keys: Keys = Keys(),  # noqa: B008 (frozen)
     ) -> MemberCard:
         """Make a home with fresh keys in `folder`, which must not exist or be empty; returns its card.
 
-        hosts: what its certificate names; chain: hash of the genesis that it applies to, zeros to found one. Raises
-        Refused, Unavailable (disk), DecodeError naming a role or name that cannot be.
+        passphrase: of its key file, or the PIN of the token that `keys` names. hosts: what its certificate names.
+        chain: hash of the genesis that it applies to, zeros to found one. Raises Refused, Unavailable (disk, token),
+        DecodeError naming a role or name that cannot be.
         """
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise Refused("home.not_empty", folder=str(folder))
+        config = check_config(Config(VERSION, name, peers=Peers(hosts=hosts), keys=keys))
         part = folder.with_name(f".{folder.name}.partial")
+        guard: Guarded | None = None
         try:
             shutil.rmtree(part, ignore_errors=True)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            organisation = Organisation.create(name, roles, part, passphrase, rand, clock)
+            part.mkdir(mode=0o700)
+            guard = create_keys(part, name, keys, passphrase, rand)
+            organisation = Organisation.create(name, roles, part, guard, rand, clock)
             try:
                 member = msgspec.structs.replace(organisation.member(re_executes), tier=tier)
                 check_member(member)
                 card = make_card(member, chain, organisation.keys.first.signers)
+                write_config(part / FILE, config)
+                write_file(part / CARD_FILE, encode(card))
+                write_file(part / "data-version", f"{DATA_VERSION}\n".encode())
+                write_file(part / HOME_ID, rand(ID_BYTES).hex().encode())
             finally:
-                organisation.close()
-            write_config(part / FILE, Config(VERSION, name, peers=Peers(hosts=hosts)))
-            write_file(part / CARD_FILE, encode(card))
-            write_file(part / "data-version", f"{DATA_VERSION}\n".encode())
-            write_file(part / HOME_ID, rand(ID_BYTES).hex().encode())
+                organisation.audit.close()
+                organisation.vault.close()
             if folder.exists():
                 folder.rmdir()
             part.rename(folder)
+            guard.close()
+            guard = None
         except OSError:
             raise Unavailable("home.unwritable", folder=str(folder)) from None
         finally:
+            if guard is not None:
+                discard_keys(guard)
             shutil.rmtree(part, ignore_errors=True)
         return card
 
@@ -102,8 +116,8 @@ class Home:
     def open(cls, folder: Path, passphrase: str, rand: Rand, clock: Clock) -> Home:
         """Open the home in `folder`.
 
-        Raises Unavailable (not there, in use, disk), DecodeError (newer, damaged), VerificationError (another
-        passphrase).
+        passphrase: of its key file, or its token's PIN. Raises Unavailable (not there, in use, disk, a token that is
+        away), DecodeError (newer, damaged), VerificationError (another passphrase), Refused (another PIN).
         """
         if not (folder / FILE).exists():
             raise Unavailable("home.not_there", folder=str(folder))
@@ -118,7 +132,12 @@ class Home:
             _check_version(folder)
             config = read_config(folder / FILE)
             member = read_card(folder / CARD_FILE).application.member
-            organisation = Organisation.open(config.organisation, member.roles, folder, passphrase, rand, clock)
+            guard = open_keys(folder, config.organisation, config.keys, passphrase, rand)
+            try:
+                organisation = Organisation.open(config.organisation, member.roles, folder, guard, rand, clock)
+            except BaseException:
+                guard.close()
+                raise
         except BaseException:
             lock.release()
             raise

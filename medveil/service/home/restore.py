@@ -27,10 +27,13 @@ import msgspec
 from ledger.engines.block_copy import DATA_VERSION as BLOCKS_VERSION
 from ledger.engines.migration import DATA_VERSION as LEDGER_VERSION
 from medveil.gateway.organisation import Rand
-from medveil.service import sqlite_file
 from medveil.service.database import VERSION as DATABASE_VERSION
+from medveil.service.database import version_of
 from medveil.service.home.backup import BackupManifest, check_signed, copy_checked, flush, read_backup
+from medveil.service.home.config import FILE, read_config
 from medveil.service.home.home import Home
+from medveil.service.home.key_providers import open_keys
+from privacy.vault.backup import check_backup
 from wire.errors import DecodeError, Refused, Unavailable, VerificationError
 from wire.evidence import write_file
 
@@ -53,10 +56,19 @@ class Restored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def restore(
-    backup: Path, folder: Path, passphrase: str, rand: Rand, clock: Callable[[], int], *, moved: bool = False
+    backup: Path,
+    folder: Path,
+    passphrase: str,
+    rand: Rand,
+    clock: Callable[[], int],
+    *,
+    moved: bool = False,
+    erased: Path | None = None,
 ) -> BackupManifest:
     """Make the home of a backup in `folder`, which must not be there or be empty; whole or not at all.
 
+    passphrase: of the backup's key file, or the PIN of the token that keeps its keys. erased: the register of erasures
+    of the home that was lost, or another that is newer than the backup: what it names is erased here too.
     moved: nobody has started the original since the backup was made, so nothing was forgotten, and no mark is left.
     Raises Refused, Unavailable (disk), DecodeError (newer, damaged), VerificationError (changed, another passphrase).
     """
@@ -70,6 +82,7 @@ def restore(
         part.mkdir(mode=0o700)
         copy_checked(backup, manifest, part)
         _check_versions(part)
+        _check_epochs(part, passphrase, rand)
         with Home.open(part, passphrase, rand, clock) as home:
             keys = [generation.envelope.key for generation in home.organisation.keys.generations]
             check_signed(manifest, keys, backup)
@@ -77,6 +90,9 @@ def restore(
                 raise VerificationError(
                     "backup.not_signed", folder=str(backup), organisation=manifest.body.organisation
                 )
+            named = 0 if erased is None else home.organisation.vault.register.join(erased)
+        if named:
+            Home.open(part, passphrase, rand, clock).close()  # opening it removes what the register names
         if not moved:
             write_mark(part, Restored(1, manifest.body.created, clock()))
         if folder.exists():
@@ -91,11 +107,21 @@ def restore(
     return manifest
 
 
+def _check_epochs(folder: Path, secret: str, rand: Rand) -> None:
+    """The keys' epochs that the vault is wrapped under are still there. Raises Refused, and as the key providers."""
+    config = read_config(folder / FILE)
+    guard = open_keys(folder, config.organisation, config.keys, secret, rand)
+    try:
+        check_backup(folder / "vault", guard)
+    finally:
+        guard.close()
+
+
 def _check_versions(folder: Path) -> None:
     """The databases that opening a home does not open are not newer. Raises DecodeError."""
     service = folder / "service.sqlite"
     if service.exists():
-        version = sqlite_file.version_of(service)
+        version = version_of(service)
         if version > DATABASE_VERSION:
             raise DecodeError("database.newer", place=str(service), version=version, known=DATABASE_VERSION)
     for name, known in _LEDGERS.items():

@@ -15,6 +15,7 @@ from medveil.gateway.scoring import ScoreRequest
 from medveil.gateway.wallets import Wallets
 from medveil.service.api.audit_routes import audit_routes
 from medveil.service.api.bill_routes import bill_routes
+from medveil.service.api.classification_routes import classification_routes
 from medveil.service.api.dataset_routes import dataset_routes
 from medveil.service.api.evidence_routes import FOLDER, evidence_routes
 from medveil.service.api.flow_requests import (
@@ -52,6 +53,7 @@ def flow_routers(at: Workplace) -> list[APIRouter]:
         handover_routes(at.engine, at.organisation.trust.sequencer),
         ledger_routes(at),
         dataset_routes(at),
+        classification_routes(at),
         grant_routes(at),
         query_routes(at),
         bill_routes(at),

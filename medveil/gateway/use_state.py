@@ -1,0 +1,156 @@
+"""What home knows of a use, beside its grants: how datasets are classified, reviews of grants, opt-outs of patients.
+
+The data officer's own word, kept in the vault as private documents and notes; nothing of it goes anywhere. It is
+read when it has changed, and with the ledger's entries it is the state that `privacy.decide` judges by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from ledger.contracts import grants as board
+from medveil.gateway.organisation import Clock, Organisation
+from privacy.decide import AnchoredGrant, Decision, GrantState, Review
+from privacy.grants import CheckedGrant
+from privacy.levels import DatasetFacts
+from privacy.opt_outs import NOTE, OptOut, OptOutRegister, note_of, withdrawn
+from wire.canonical import decode, encode
+from wire.errors import Refused
+
+_FACTS = "dataset-facts"
+_REVIEW = "grant-review"
+
+
+class _Kept(NamedTuple):
+    """What was read of home. revisions: of its documents, then."""
+
+    revisions: tuple[int, ...]
+    facts: tuple[DatasetFacts, ...]
+    reviews: dict[tuple[str, bytes], Review]
+    opt_outs: OptOutRegister
+
+
+_kept: WeakKeyDictionary[Organisation, _Kept] = WeakKeyDictionary()
+_noted: WeakKeyDictionary[Organisation, int] = WeakKeyDictionary()
+"""How often an opt-out was written here: nobody else writes any."""
+
+
+def _home(organisation: Organisation) -> _Kept:
+    vault, found = organisation.vault, _kept.get(organisation)
+    revisions = (vault.revision(_FACTS), vault.revision(_REVIEW), _noted.get(organisation, 0))
+    if found is None or found.revisions != revisions:
+        facts = tuple(decode(DatasetFacts, vault.document(_FACTS, name)) for name in vault.documents(_FACTS))
+        reviews = [decode(Review, vault.document(_REVIEW, name)) for name in vault.documents(_REVIEW)]
+        by_terms = {(one.grant, one.commitment): one for one in reviews}
+        found = _kept[organisation] = _Kept(revisions, facts, by_terms, OptOutRegister(vault.person_notes(NOTE)))
+    return found
+
+
+def classify(officer: Organisation, facts: DatasetFacts) -> None:
+    """Data officer: say what the columns of a dataset are, whether children may be in it, and its class.
+
+    Counts from the next decision on, also of uses that run. A dataset can be classified before it is loaded.
+    Raises Refused for a column that stands twice.
+    """
+    names = [column.name for column in facts.columns]
+    if len(set(names)) != len(names):
+        raise Refused("privacy.column_twice", dataset=facts.dataset)
+    officer.vault.put_document(_FACTS, facts.dataset, encode(facts))
+
+
+def classified(organisation: Organisation, dataset: str) -> DatasetFacts:
+    """How a dataset is classified; an unclassified one (`privacy.levels`) where nobody did."""
+    found = (facts for facts in _home(organisation).facts if facts.dataset == dataset)
+    return next(found, DatasetFacts(dataset))
+
+
+def review(officer: Organisation, grant: CheckedGrant, at: int, following: int) -> Review:
+    """Data officer: confirm a grant of its own at instant `at`, until the review after. Its earlier one is replaced.
+
+    Raises Refused for a next review that is not to come.
+    """
+    if following <= at:
+        raise Refused("gateway.review_past", grant=grant.terms.grant)
+    made = Review(grant.terms.grant, grant.commitment, at, following)
+    officer.vault.put_document(_REVIEW, grant.terms.grant, encode(made))
+    return made
+
+
+def reviewed(organisation: Organisation, grant: CheckedGrant) -> Review | None:
+    """The latest review of these very terms, if there was one."""
+    return _home(organisation).reviews.get((grant.terms.grant, grant.commitment))
+
+
+def opt_outs(organisation: Organisation) -> OptOutRegister:
+    """All opt-outs of patients (secret)."""
+    return _home(organisation).opt_outs
+
+
+def opt_outs_of(organisation: Organisation, person: str) -> tuple[OptOut, ...]:
+    """The opt-outs of one patient, past ones too (secret). person: as the organisation's records name them."""
+    return opt_outs(organisation).opt_outs.get(organisation.vault.person_id(person), ())
+
+
+def opt_out(organisation: Organisation, person: str, said: OptOut) -> tuple[OptOut, ...]:
+    """Take down what a patient does not want; returns all of the patient's. Again, it changes nothing.
+
+    Counts from the next decision on. Raises Refused or DecodeError for what is no opt-out.
+    """
+    before = opt_outs_of(organisation, person)
+    return _note(organisation, person, before if said in before else (*before, said))
+
+
+def withdraw(organisation: Organisation, person: str, scope_id: str, at: int) -> tuple[OptOut, ...]:
+    """End a patient's opt-outs of one scope at instant `at`; returns all of the patient's. Raises Refused for none."""
+    before = opt_outs_of(organisation, person)
+    after = withdrawn(before, scope_id, at)
+    if after == before:
+        raise Refused("gateway.no_opt_out")
+    return _note(organisation, person, after)
+
+
+def _note(organisation: Organisation, person: str, said: tuple[OptOut, ...]) -> tuple[OptOut, ...]:
+    try:
+        organisation.vault.put_person_note(NOTE, person, note_of(said))
+    finally:
+        _noted[organisation] = _noted.get(organisation, 0) + 1  # whoever is reading them now reads them anew
+    return opt_outs_of(organisation, person)
+
+
+def left_out(holder: Organisation, decision: Decision, clock: Clock) -> frozenset[bytes]:
+    """Keyed ids of the persons whose records an allowed use must not touch: as of now, not of when it was decided."""
+    return opt_outs(holder).persons(decision.excluded, clock()) if decision.excluded else frozenset()
+
+
+def state_of(
+    organisation: Organisation, grants: Iterable[CheckedGrant], at: int, persons: Iterable[bytes] = ()
+) -> GrantState:
+    """What the ledger says of `grants`, as this organisation replayed it, and what its home knows at instant `at`.
+
+    persons: keyed ids of those whom the request names.
+    """
+    chosen = tuple(grants)
+    home = _home(organisation)
+    datasets = {one.terms.dataset for one in chosen}
+    reviews = (home.reviews.get((one.terms.grant, one.commitment)) for one in chosen)
+    return GrantState(
+        anchored=anchored(organisation, (one.terms.grant for one in chosen)),
+        reviews=tuple(one for one in reviews if one is not None),
+        datasets=tuple(facts for facts in home.facts if facts.dataset in datasets),
+        opt_outs=home.opt_outs.state(at, persons),
+    )
+
+
+def anchored(organisation: Organisation, grants: Iterable[str]) -> tuple[AnchoredGrant, ...]:
+    """What the ledger says of grants, by their ids."""
+    state = organisation.account.state
+    found = (state.get(board.grant_key(name), board.GrantState) for name in dict.fromkeys(grants))
+    return tuple(
+        AnchoredGrant(
+            one.grant, one.issuer, one.commitment, one.not_before, one.expires, one.epoch, one.revoked_at is not None
+        )
+        for one in found
+        if one is not None
+    )
