@@ -123,7 +123,7 @@ async def _beside_streams(server: Server, seconds: float, rounds: int) -> list[t
 
 def run(quick: bool) -> Iterator[Figure]:
     """An authenticated, decided and durably audited read beside a bare route; 1,000 idle streams; the help text."""
-    rounds, seconds = (3, 1.0) if quick else (9, 3.0)
+    rounds, seconds = (2, 0.5) if quick else (9, 3.0)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         bare = stack.enter_context(serving(folder, "bare"))
@@ -153,7 +153,7 @@ def _idle_streams(server: Server, quick: bool) -> Figure:
     if most != resource.RLIM_INFINITY and most < 2 * STREAMS:
         raise CannotRun(f"{STREAMS} streams need more open files: ulimit -Hn says {most}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(4 * STREAMS, 4096) if most < 0 else most, most))
-    measured = asyncio.run(_beside_streams(server, 1.0 if quick else 3.0, 1 if quick else 3))
+    measured = asyncio.run(_beside_streams(server, 0.5 if quick else 3.0, 1 if quick else 3))
     shares = [share for _, share in measured]
     held = min(held for held, _ in measured)
     return Figure(

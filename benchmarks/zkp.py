@@ -14,17 +14,18 @@ from benchmarks.bare_groups import Recorder
 from benchmarks.insured import Insured, insured
 from benchmarks.machine import ROOT, peer
 from benchmarks.measure import CannotRun, Figure, compare
+from ledger.proof_verifier import verify_batch
 from wire import canonical
 from wire.money import Amount
 from zkp import bill_limit, eligibility, settlement
-from zkp.claim import Claim
-from zkp.eligibility import Eligibility, EligibilityRequest
 from zkp.groups import Backend, backend
-from zkp.settlement import Settlement
 
 BATCH = 100
 DISTINCT = 10
 """Different proofs in a batch; each stands in it several times, and costs as much as another would."""
+
+QUICK = 4
+"""Proofs in a batch with --quick, all of them different."""
 
 PEER = ROOT / ".peers" / "anoncreds" / "bin" / "python"
 PEER_PROGRAM = ROOT / "benchmarks" / "peers" / "eligibility_anoncreds.py"
@@ -90,10 +91,10 @@ def _limit(quick: bool) -> Iterator[Figure]:
 
 
 def _eligibility(quick: bool, person: Insured) -> Iterator[Figure]:
-    size = DISTINCT if quick else BATCH
-    asked = [person.asked_anew().request for _ in range(DISTINCT)]
+    distinct, size = (QUICK, QUICK) if quick else (DISTINCT, BATCH)
+    asked = [person.asked_anew().request for _ in range(distinct)]
     proofs = [eligibility.prove(request, person.shown, secrets.token_bytes) for request in asked]
-    many: list[tuple[Eligibility, EligibilityRequest]] = list(zip(proofs, asked, strict=True)) * (size // DISTINCT)
+    requests, answers = asked * (size // distinct), proofs * (size // distinct)
     yield from _beside_floor(
         "eligibility_prove_ms",
         "eligibility_prove_floor_ratio",
@@ -106,7 +107,7 @@ def _eligibility(quick: bool, person: Insured) -> Iterator[Figure]:
     yield from _beside_floor(
         "eligibility_batch_verify_ms",
         "eligibility_batch_floor_ratio",
-        lambda group: eligibility.verify_batch(many, group),
+        lambda group: verify_batch(requests, answers, group),
         quick,
         size,
     )
@@ -114,10 +115,10 @@ def _eligibility(quick: bool, person: Insured) -> Iterator[Figure]:
 
 
 def _settlement(quick: bool, person: Insured) -> Iterator[Figure]:
-    size = DISTINCT if quick else BATCH
-    asked = [person.asked_anew().claim for _ in range(DISTINCT)]
+    distinct, size = (QUICK, QUICK) if quick else (DISTINCT, BATCH)
+    asked = [person.asked_anew().claim for _ in range(distinct)]
     proofs = [settlement.prove(claim, person.holdings, derive, secrets.token_bytes)[0] for claim in asked]
-    many: list[tuple[Settlement, Claim]] = list(zip(proofs, asked, strict=True)) * (size // DISTINCT)
+    claims, settlements = asked * (size // distinct), proofs * (size // distinct)
     proving = list(
         _beside_floor(
             "settlement_prove_ms",
@@ -134,7 +135,7 @@ def _settlement(quick: bool, person: Insured) -> Iterator[Figure]:
         _beside_floor(
             "settlement_batch_verify_ms",
             "batch_floor_ratio",
-            lambda group: settlement.verify_batch(many, group),
+            lambda group: verify_batch(claims, settlements, group),
             quick,
             size,
         )
@@ -183,10 +184,9 @@ class _Anoncreds:
 
 def _beside_anoncreds(quick: bool, person: Insured) -> Iterator[Figure]:
     """Times faster and smaller than anoncreds, which has no batch: there its own verification stands for it."""
-    size = DISTINCT if quick else BATCH
+    size = QUICK if quick else BATCH
     proof = eligibility.prove(person.request, person.shown, secrets.token_bytes)
-    many = [(proof, person.request)] * size
-    group = backend()
+    requests, answers = [person.request] * size, [proof] * size
     theirs = _Anoncreds(PEER)
     try:
         name = f"anoncreds {theirs.ask('version')}"
@@ -204,7 +204,7 @@ def _beside_anoncreds(quick: bool, person: Insured) -> Iterator[Figure]:
             "prove",
         )
         yield ratio("anoncreds_verify_ratio", lambda: eligibility.verify(proof, person.request), "verify")
-        yield ratio("anoncreds_batch_ratio", lambda: eligibility.verify_batch(many, group), "verify", size)
+        yield ratio("anoncreds_batch_ratio", lambda: verify_batch(requests, answers), "verify", size)
         size_ratio = len(canonical.encode(proof)) / int(theirs.ask("size"))
         yield Figure("anoncreds_size_ratio", 1 / size_ratio, FOLD, name, size_ratio)
     finally:
