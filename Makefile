@@ -12,11 +12,12 @@ env: .venv/product .venv/tools ## .venv with all that the other targets need
 demo: .venv/product ## install the product alone and run its main job
 	.venv/bin/medveil demo $(ARGS)
 
+# Files in the order of their folders: those of few and long tests come early, and neither process waits for the other.
 test: env ## every test but the long campaigns; a skip says what to install
-	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-long: env ## the campaigns marked "long"
-	$(PY) -m pytest -n 2 --dist loadfile -m long $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long $(ARGS)
 
 check: env ## lint, format, types, floors
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
@@ -47,7 +48,7 @@ peers: $(patsubst benchmarks/peers/%.txt,.peers/%/made,$(wildcard benchmarks/pee
 
 .venv/tools: .venv/product
 	@echo "Installing the tools of the tests and checks into .venv."
-	@$(INSTALL) --editable '.[demo,gateway,postgres]' --group test --group check
+	@$(INSTALL) --editable '.[demo,gateway,postgres,hsm]' --group test --group check
 	@touch $@
 
 .peers/%/made: benchmarks/peers/%.txt

@@ -6,10 +6,14 @@ skip into a failure, so that CI cannot pass by skipping.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,6 +32,15 @@ settings.load_profile("medveil")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background: what tests start and interrupt would inherit that Ctrl-C is nobody's matter.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays for good: no collection looks at it again, and some tests ask for many."""
+    import gc
+
+    gc.collect()
+    gc.freeze()
+
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -76,3 +89,109 @@ def shared_data() -> Path:
 def shared_vectors() -> Path:
     """The folder of published test vectors (MEDVEIL_VECTORS or ../shared/vectors)."""
     return _folder("MEDVEIL_VECTORS", "vectors", "vectors")
+
+
+def _as_server_user(*command: str) -> list[str]:
+    """PostgreSQL refuses to run as root: then the commands run as the account of Debian's package."""
+    return ["runuser", "-u", "postgres", "--", *command] if os.geteuid() == 0 else list(command)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of its own, on a unix socket; yields the socket's folder."""
+    found = shutil.which("initdb") or next(map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
+    if found is None:
+        pytest.fail("initdb is not here although postgres is: install Debian's package postgresql")
+    programs = Path(found).resolve().parent
+    folder = Path("/tmp") / f"medveil-pg-{os.getpid()}"  # short: a socket's path has 107 bytes
+    folder.mkdir(mode=0o700)
+    try:
+        if os.geteuid() == 0:
+            shutil.chown(folder, "postgres")
+        data, log = folder / "data", folder / "log"
+        start = [f"{programs}/initdb", "-D", f"{data}", "-A", "trust", "-U", "medveil", "--no-sync", "-E", "UTF8"]
+        subprocess.run(_as_server_user(*start), check=True, capture_output=True, cwd="/")
+        options = f"-c listen_addresses='' -c fsync=off -k {folder}"
+        control = [f"{programs}/pg_ctl", "-D", f"{data}", "-w"]
+        run = [*control, "-l", f"{log}", "-o", options, "start"]
+        subprocess.run(_as_server_user(*run), check=True, stdout=subprocess.DEVNULL, cwd="/")
+        try:
+            yield str(folder)
+        finally:
+            subprocess.run(
+                _as_server_user(*control, "-m", "immediate", "stop"), check=True, capture_output=True, cwd="/"
+            )
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """The server's database, emptied."""
+    import psycopg
+
+    with psycopg.connect(f"host={postgres_server} user=medveil dbname=postgres", autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        connection.execute("DROP SCHEMA IF EXISTS medveil_vault CASCADE")
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+    return f"postgresql+psycopg://medveil@/postgres?host={postgres_server}"
+
+
+_PIN = "a pin of tests"
+_SOFTHSM = (
+    "softhsm/libsofthsm2.so",
+    "x86_64-linux-gnu/softhsm/libsofthsm2.so",
+    "aarch64-linux-gnu/softhsm/libsofthsm2.so",
+)
+
+
+class Token(NamedTuple):
+    """A token of SoftHSM2's. folder: where it keeps all tokens of this run."""
+
+    module: str
+    label: str
+    folder: Path
+
+    def create(self, name: str = "hospital-1", **more: Any) -> Any:
+        """A new set of keys on it."""
+        from privacy.keys import Pkcs11KeyProvider
+
+        return Pkcs11KeyProvider.create(self.module, self.label, name, _PIN, **more)
+
+    def open(self, name: str = "hospital-1", pin: str = _PIN, **more: Any) -> Any:
+        """A set of keys that is there."""
+        from privacy.keys import Pkcs11KeyProvider
+
+        return Pkcs11KeyProvider(self.module, self.label, name, pin, **more)
+
+
+@pytest.fixture(scope="session")
+def _tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Token]]:
+    folder = tmp_path_factory.mktemp("softhsm")
+    (folder / "tokens").mkdir()
+    conf = folder / "softhsm2.conf"
+    conf.write_text(f"directories.tokendir = {folder / 'tokens'}\nobjectstore.backend = file\nlog.level = ERROR\n")
+    module = next(
+        (path for name in _SOFTHSM if (path := Path("/usr/lib", name)).exists()), Path("/usr/lib", _SOFTHSM[0])
+    )
+    numbers = itertools.count()
+
+    def made() -> Token:
+        label = f"token-{next(numbers)}"
+        command = ["softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", "12345678", "--pin", _PIN]
+        subprocess.run(command, check=True, capture_output=True)
+        return Token(str(module), label, folder / "tokens")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTHSM2_CONF", str(conf))
+        yield made
+
+
+@pytest.fixture
+def token(_tokens: Callable[[], Token]) -> Token:
+    """A fresh token."""
+    return _tokens()

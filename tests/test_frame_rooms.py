@@ -26,10 +26,19 @@ TEXTS = sorted(
 )
 
 LONGEST = 600
-INSTALLED = ("demo", "plot", "scoring", "client", "gateway", "postgres")
+INSTALLED = ("demo", "plot", "scoring", "client", "gateway", "postgres", "hsm")
 """Extras that the tests run against."""
 VAGUE = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc", "stuff", "tools"}
-PUBLIC_HOSTS = {"www.apache.org", "www.w3.org", "keepachangelog.com", "semver.org", "c2sp.org", "www.rfc-editor.org"}
+PUBLIC_HOSTS = {
+    "www.apache.org",
+    "www.w3.org",
+    "keepachangelog.com",
+    "semver.org",
+    "c2sp.org",
+    "www.rfc-editor.org",
+    "terminology.hl7.org",
+    "purl.obolibrary.org",
+}
 """Hosts of licences, namespaces and standards that a text may name."""
 
 
@@ -130,7 +139,13 @@ def test_every_core_dependency_is_imported_by_the_product() -> None:
 
     from packaging.requirements import Requirement
 
-    names = {"py-arkworks-bls12381": "py_arkworks_bls12381", "argon2-cffi": "argon2", "pynacl": "nacl", "tzdata": None}
+    names = {
+        "py-arkworks-bls12381": "py_arkworks_bls12381",
+        "argon2-cffi": "argon2",
+        "pynacl": "nacl",
+        "tzdata": None,
+        "python-stdnum": "stdnum",
+    }
     imported = set()
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
@@ -151,11 +166,11 @@ def test_every_core_dependency_is_imported_by_the_product() -> None:
         "httpx",
         "joserfc",
         "opentelemetry",
+        "pkcs11",
         "prometheus_client",
         "pydantic",
         "pydantic_core",
         "pyotp",
-        "sqlalchemy",
         "starlette",
         "structlog",
         "uvicorn",

@@ -9,21 +9,24 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import pyarrow as pa
 import pytest
+import typer.main
+import typer.testing
 
 from connectors.dataset import parse_layout
 from connectors.layout import row_class, schema_hash
 from ledger.contracts import Column, RegisterDataset, RegisterPopulation, VoteBudget, datasets, queries
 from medveil import consortium as consortia
 from medveil.consortium import Founder, LocalConsortium, local_consortium
-from medveil.gateway import eligibility, granting, models, organisation, serving, wallets
+from medveil.gateway import eligibility, granting, models, serving
 from medveil.gateway.asking import ask
 from medveil.gateway.models import ModelShown, ShownModel
 from medveil.gateway.organisation import Organisation
@@ -36,12 +39,14 @@ from mpc.query import COUNTS, SUMS, Measure, Query
 from mpc.release import Release
 from privacy.audit import Entry
 from privacy.decide import Decision
-from privacy.grants import CheckedGrant, GrantTerms, SignedGrant
+from privacy.grants import MIN_GROUP, VERSION, CheckedGrant, GrantTerms, SignedGrant, records_until
 from privacy.keys import Argon2Cost, FileKeyProvider
+from privacy.levels import IDENTIFIED
 from privacy.local import GroupColumn, RowFilter
 from privacy.predicate import to_arrow
 from wire.errors import MedveilError
 from wire.money import parse_amount
+from zkp import wallet_file
 from zkp.bill_limit import Bill, LimitRequest
 
 T = TypeVar("T")
@@ -100,7 +105,7 @@ LAYOUT = parse_layout(DATASET_TOML, "dataset.toml")
 def study_terms(grant: str, issuer: str, recipient: str, at: int, **changes: Any) -> GrantTerms:
     """The terms of a grant from instant `at` on: the study of cost by ward, unless changed."""
     base = GrantTerms(
-        version=1,
+        version=VERSION,
         grant=grant,
         issuer=issuer,
         recipient=recipient,
@@ -109,16 +114,25 @@ def study_terms(grant: str, issuer: str, recipient: str, at: int, **changes: Any
         fields=("cost", "ward"),
         predicate=None,
         purposes=("HMB",),
+        conditions=(),
         uses=("query",),
         commercial=False,
         legal_basis="separate-consent",
         consent_ref="consents/1",
+        guardian_ref="",
         pia_ref="assessments/1",
         jurisdiction="CN",
         transfer_ref="",
+        level_ceiling=IDENTIFIED,
+        class_ceiling="general",
+        masks=(),
+        min_group=MIN_GROUP,
+        keep_days=365,
         not_before=at,
+        review=at + DAY,
         expires=at + DAY,
         delete_by=at + 2 * DAY,
+        records_until=records_until(at + DAY),
         epoch=0,
     )
     return msgspec.structs.replace(base, **changes)
@@ -429,10 +443,26 @@ class World:
         return self[site].audit.entries()
 
 
-class _CheapKeys(FileKeyProvider):
-    """The product's key provider with a passphrase that costs nothing to stretch."""
+@contextmanager
+def cheap_keys() -> Iterator[None]:
+    """Key files and wallet files made meanwhile cost nothing to open, in other processes too: the cost is in the file.
 
-    create = partial(FileKeyProvider.create, cost=Argon2Cost(time=1, memory=64, lanes=1))  # type: ignore[assignment]
+    That the product asks for more is a matter of tests/privacy and tests/zkp.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FileKeyProvider.create.__kwdefaults__, "cost", Argon2Cost(time=1, memory=64, lanes=1))
+        patch.setattr(wallet_file.seal, "__defaults__", (wallet_file.Cost(1, 128, 1),))
+        yield
+
+
+_command_of = cache(typer.main.get_command)  # the runner would make the tree of all verbs anew for each call: 0.1 s
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cheap() -> Iterator[None]:
+    with cheap_keys(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", _command_of)
+        yield
 
 
 class Clock:
@@ -467,9 +497,7 @@ def in_consortium() -> Callable[[Path, Story[T]], T]:
                 await world.load()
                 return await story(world)
 
-        with pytest.MonkeyPatch.context() as patch:
-            for module in (organisation, wallets):
-                patch.setattr(module, "FileKeyProvider", _CheapKeys)
+        with cheap_keys():
             try:
                 return asyncio.run(whole())
             except BaseExceptionGroup as group:

@@ -13,26 +13,16 @@ import pytest
 from ledger.contracts import AnchorGrant
 from ledger.machine import Machine
 from medveil.consortium import Founder, local_consortium
-from medveil.gateway import organisation
-from privacy.keys import Argon2Cost, FileKeyProvider
+from privacy.keys import FileKeyProvider
 from privacy.vault import Vault
 from wire.errors import Refused, VerificationError
 
 Clock = Callable[[], int]
 
 
-class CheapKeys(FileKeyProvider):
-    """The product's key provider with a passphrase that costs nothing to stretch."""
-
-    @classmethod
-    def create(cls, *args: Any, **more: Any) -> FileKeyProvider:
-        return FileKeyProvider.create(*args, **more, cost=Argon2Cost(time=1, memory=64, lanes=1))
-
-
 @pytest.fixture
-def founded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+def founded(tmp_path: Path) -> Callable[[], Any]:
     """Found a consortium of three."""
-    monkeypatch.setattr(organisation, "FileKeyProvider", CheapKeys)
     members = [Founder("bureau", ("bureau",)), Founder("hospital", ("hospital",)), Founder("insurer", ("insurer",))]
 
     def found() -> Any:

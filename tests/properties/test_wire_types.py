@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -46,8 +47,16 @@ TRAVELLING = _ours(Wire)
 STRUCTS = _ours(msgspec.Struct)
 
 
+_shape_of = cache(shape.type_info)
+
+
 def _name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+@cache
+def _matching(pattern: str, longest: int) -> st.SearchStrategy[str]:
+    return st.from_regex(pattern).filter(lambda text: len(text) <= longest)
 
 
 @st.composite
@@ -63,7 +72,7 @@ def _values(draw: st.DrawFn, node: shape.Type, depth: int = 0) -> Any:
         if node.pattern == NAME_PATTERN:
             return draw(st.sampled_from(["a", "hospital-1", "x.y_z-9", "a" * 64]))
         if node.pattern:
-            return draw(st.from_regex(node.pattern).filter(lambda text: len(text) <= (node.max_length or 10**6)))
+            return draw(_matching(node.pattern, node.max_length or 10**6))
         return draw(st.text(min_size=node.min_length or 0, max_size=min(node.max_length or 20, 20)))
     if isinstance(node, shape.BytesType):
         low = node.min_length or 0
@@ -78,7 +87,8 @@ def _values(draw: st.DrawFn, node: shape.Type, depth: int = 0) -> Any:
         return tuple(draw(_values(item, depth)) for item in node.item_types)
     if isinstance(node, shape.VarTupleType):
         low = node.min_length or 0
-        high = low if depth >= DEEPEST else max(low, min(node.max_length or 3, 3))
+        most = 3 if depth < 2 else 1  # what stands below is tested as a type of its own
+        high = low if depth >= DEEPEST else max(low, min(node.max_length or most, most))
         return tuple(draw(_values(node.item_type, depth + 1)) for _ in range(draw(st.integers(low, high))))
     if isinstance(node, shape.UnionType):
         choices = [item for item in node.types if depth < DEEPEST or not isinstance(item, shape.StructType)]
@@ -135,7 +145,7 @@ def _nodes(node: shape.Type, seen: set[int]) -> list[shape.Type]:
 @settings(max_examples=12, suppress_health_check=[HealthCheck.filter_too_much])  # some types have rules of their own
 @given(data=st.data())
 def test_values_survive_and_no_byte_is_idle(kind: type, data: st.DataObject) -> None:
-    value = data.draw(_values(shape.type_info(kind)))
+    value = data.draw(_values(_shape_of(kind)))
     encoded = encode(value)
     try:
         assert decode(kind, encoded) == value

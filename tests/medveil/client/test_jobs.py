@@ -20,6 +20,7 @@ from medveil.client.exchange import Exchange, Part, verb
 from medveil.client.jobs import Job, begin
 from medveil.client.line import post
 from medveil.service.api.callers import May
+from medveil.service.api.events import StreamLimits
 from medveil.service.api.job_routes import view
 from wire.canonical import Wire
 from wire.errors import DecodeError, MedveilError, ProtocolAbort, Refused, Unavailable
@@ -63,7 +64,8 @@ class Working:
             key = request.headers.get("idempotency-key")
             return view(await self.service.set.jobs.start(kind, who.id, b"", key), "en")
 
-        self.service = Staffed(folder, routers=[router])
+        soon = StreamLimits(retry=200)  # whoever was cut comes again after this, and not after seconds
+        self.service = Staffed(folder, routers=[router], settings={"stream_limits": soon})
 
         async def steps(journal: Any) -> str:
             self.started += 1

@@ -184,7 +184,8 @@ TERMS = Terms(
 
 
 def granted(**lie: Any) -> dict[str, Any]:
-    terms = {name: getattr(TERMS, name) for name in TERMS.__struct_fields__} | {"issuer": "north"} | lie
+    made = {"issuer": "north", "version": 2, "review": TERMS.expires, "records_until": 10**12}
+    terms = {name: getattr(TERMS, name) for name in TERMS.__struct_fields__} | made | lie
     return {"grants": [{"terms": terms, "status": "in-force", "revoked_at": None}]}
 
 
@@ -195,6 +196,8 @@ def granted(**lie: Any) -> dict[str, Any]:
         (granted(fields=["age", "ward", "name"]), "fields"),
         (granted(recipient="somebody"), "recipient"),
         (granted(expires=2**40), "expires"),
+        (granted(level_ceiling=5), "level_ceiling"),
+        (granted(masks={"age": "keep"}), "masks"),
         (granted(filter=None), "filter"),
         (granted(filter={"op": "?"}), "filter"),
         (granted(), ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from medveil.gateway import eligibility, limits_asked
 from medveil.gateway.eligibility import session_of
 from medveil.gateway.organisation import Refusal
 from medveil.gateway.steps import FlowCancelled, FlowPaused, Passing
-from medveil.gateway.wallets import Wallets
+from medveil.gateway.wallets import Wallet, Wallets
 from wire.errors import Refused
 from wire.money import parse_amount
 from zkp.bill_limit import Presentation
@@ -234,10 +235,8 @@ def test_a_hospital_of_many_persons_holds_few_files(play: Play, monkeypatch: pyt
         for number in range(2, 7):
             assert len(wallets.of(f"person-{number}").bills()) == 1
         files = [str(fd.resolve()) for fd in Path("/proc/self/fd").iterdir()]
-        assert {name.split("/wallets/")[1].split("/")[0] for name in files if "/wallets/" in name} == {
-            "person-5",
-            "person-6",
-        }
+        keyed = {f"wallet-{world['hospital-1'].vault.person_id(f'person-{number}').hex()}" for number in (5, 6)}
+        assert {name.split("/wallets/")[1].split("/")[0] for name in files if "/wallets/" in name} == keyed
 
     play(story)
 
@@ -257,6 +256,43 @@ def test_a_wallet_that_was_half_made_is_made_again(play: Play, monkeypatch: pyte
             world.wallets.of("person-9")
         monkeypatch.setattr(Path, "rename", rename)
         assert world.wallets.of("person-9").bills() == ()
+
+    play(story)
+
+
+def test_no_file_and_no_name_says_whose_a_wallet_is(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.bill(person="person-9")
+        world.wallets.close()
+        found = [path for path in world["hospital-1"].folder.rglob("*") if "wallet" in path.as_posix()]
+        assert sum(path.is_file() for path in found) >= 3
+        for path in found:
+            assert "person-9" not in path.name
+            assert not path.is_file() or b"person-9" not in path.read_bytes()
+
+    play(story)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_wallet_of_an_earlier_version_is_taken_over(play: Play, killed: bool) -> None:
+    """It lies in a folder of the person's name. A process may be killed before that one is removed."""
+
+    async def story(world: Any) -> None:
+        hospital = world["hospital-1"]
+        bill = await world.bill(person="person-9")
+        folder = world.wallets.of("person-9").folder
+        world.wallets.close()
+        passphrase = hospital.vault.document("wallet", "person-9").decode()
+        older = folder.with_name("person-9")
+        Wallet.create(older, "person-9", passphrase, hospital.rand).close()
+        again = Wallet.open(older, "person-9", passphrase, hospital.rand)
+        again.take(folder, folder.name, passphrase, hospital.rand)
+        again.close()
+        if not killed:
+            shutil.rmtree(folder)
+        wallets = Wallets(hospital)
+        assert wallets.of("person-9").bills() == (bill.handle,) and not older.exists() and folder.exists()
+        wallets.close()
 
     play(story)
 

@@ -257,7 +257,7 @@ def test_a_site_that_says_no_after_it_approved(play: Play) -> None:
             layout = staticmethod(world.tables(world["hospital-1"]).layout)
             names = staticmethod(world.tables(world["hospital-1"]).names)
 
-            def engine(self, dataset: str) -> Any:
+            def engine(self, dataset: str, without: Any = ()) -> Any:
                 raise ValueError("could not convert string to float: 'Zhang San'")
 
         def serving(site: Any, handle: bytes) -> Any:

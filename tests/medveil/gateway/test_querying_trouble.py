@@ -66,6 +66,7 @@ def test_a_researcher_that_asks_for_masked_vectors_early(play: Play) -> None:
         await world.grant_study()
         for site in world.sites:
             site.account.patience = 2.0
+        world.researcher.patience = world.researcher.account.patience = 6.0
         submit = world.researcher.submit
         sent = []
         for site in world.sites:
@@ -172,7 +173,7 @@ def test_no_log_no_release(play: Play) -> None:
     async def story(world: Any) -> None:
         await world.grant_study()
 
-        def full(*_: Any) -> int:
+        def full(*_: Any, **_more: Any) -> int:
             raise Unavailable("privacy.store_failed", path="/home/hospital-1/audit.sqlite", reason="No space left")
 
         world["hospital-1"].audit.intent = full
@@ -319,8 +320,7 @@ def test_outsiders_cannot_open_the_sessions_of_a_query(play: Play) -> None:
     async def story(world: Any) -> None:
         await world.grant_study()
         signed = await granting.issue(world.insurer, world.terms("theirs", "insurer", "researcher"), Passing())
-        for one in world.consortium.organisations.values():
-            one.patience = 5.0
+        world.deaf(2.0)  # how long those flows listen, three times over
         parties = ("researcher", *world.hospitals)
 
         async def spoil(recipient: str) -> None:
@@ -331,6 +331,7 @@ def test_outsiders_cannot_open_the_sessions_of_a_query(play: Play) -> None:
             for party in parties:
                 await spoil(party)
             await asyncio.sleep(1.0)
+            world.deaf(20)
             asked = asyncio.ensure_future(ask(world.researcher, world.query(), HANDLE, bytes(32), Passing()))
             await world.researcher.account.until(lambda state: reserved(state, HANDLE), "the reservation")
             await world.insurer.send("researcher", request_session(HANDLE), signed)

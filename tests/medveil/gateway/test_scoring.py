@@ -49,7 +49,7 @@ class Reading:
     def layout(self, dataset: str) -> Any:
         return self._tables.layout(dataset)
 
-    def records(self, dataset: str, columns: tuple[str, ...], rows: Any) -> Any:
+    def records(self, dataset: str, columns: tuple[str, ...], rows: Any, without: Any = ()) -> Any:
         self.read.append(dataset)
         return self._tables.records(dataset, columns, rows)[: self._most]
 

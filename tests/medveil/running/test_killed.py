@@ -79,7 +79,7 @@ async def _check(consortium: Any, logs: dict[str, Path]) -> None:
 
 
 def test_killed_and_started_again(consortium: Any) -> None:
-    _campaign(consortium, 8, seed=3)
+    _campaign(consortium, 5, seed=3)
 
 
 @pytest.mark.long

@@ -112,7 +112,7 @@ async def check_proofs(consortium: Consortium, wish: bytes, said: list[str]) -> 
 
 @pytest.mark.timeout(600)
 def test_proofs_and_evidence_go_on_whoever_is_killed(consortium: Consortium) -> None:
-    campaign(consortium, kills=8, seed=5)
+    campaign(consortium, kills=5, seed=5)
 
 
 @pytest.mark.long

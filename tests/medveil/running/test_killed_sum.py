@@ -124,7 +124,7 @@ async def check(consortium: Consortium, said: list[str]) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_sum_goes_on_whoever_is_killed(tmp_path: Path) -> None:
-    campaign(Consortium(tmp_path, MEMBERS), kills=10, seed=3)
+    campaign(Consortium(tmp_path, MEMBERS), kills=6, seed=3)
 
 
 @pytest.mark.long

@@ -85,7 +85,7 @@ def test_who_was_away_while_the_sequencer_turned_is_given_the_newer_trust_file(c
             rest = {name: gateway for name, gateway in gateways.items() if name != "hospital-1"}
             await turned(rest, "bureau")
             alone = await consortium.start("hospital-1")
-            alone.account.patience = 2
+            alone.account.patience = alone.engine._patience = 2
             try:
                 with pytest.raises(Unavailable):  # it cannot know that this is the bureau
                     await alone.account.submit(grant("alone"))

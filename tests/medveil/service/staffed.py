@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ PASSWORD = "seven wet lanterns hum"
 ROOT = Principal("person", "root", frozenset({"admin"}), rights_of({"admin"}), "root")
 KEY, OTHER_KEY = Signer(bytes(range(32))), Signer(bytes(range(1, 33)))
 UNBOUNDED = Bounds(10**9, 10**9, 10**9)
+_TLS = ssl.create_default_context()  # authorities of nobody here: read once, not for each service
 
 
 class Staffed:
@@ -54,8 +56,8 @@ class Staffed:
         self.database = Database.open(url or f"sqlite:///{folder}/staff.sqlite")
         self._codes_for, self._bounds = frozenset(codes_for), bounds
         self._origins, self._routers = tuple(origins), routers
-        self._issuer, self._client = issuer, httpx.Client(timeout=5, trust_env=False)
-        self._callers = httpx.Client(timeout=20, trust_env=False)
+        self._issuer, self._client = issuer, httpx.Client(timeout=5, trust_env=False, verify=_TLS)
+        self._callers = httpx.Client(timeout=20, trust_env=False, verify=_TLS)
         self.set = Set(folder, **(settings or {}))
         self.running = Running(self.set, at=self._parts, **others)
         self.address = self.running.address

@@ -16,6 +16,7 @@ import pytest
 from ledger.contracts.datasets import population_key
 from medveil.gateway import scoring
 from medveil.gateway.accounting import anchor_audit
+from medveil.gateway.granting import issued
 from medveil.gateway.models import ModelShown
 from medveil.gateway.own_keys import Secrets
 from medveil.gateway.scoring import ScoreRequest
@@ -23,6 +24,7 @@ from medveil.gateway.steps import Passing
 from medveil.verification import Report, verify
 from medveil.verification.kinds import MODEL, ModelEvidence
 from mpc.scoring import Feature, build_model, generate_key
+from privacy.consent_receipt import make_receipt
 from privacy.keys import FileKeyProvider
 from privacy.vault import Vault
 from wire import evidence
@@ -129,8 +131,11 @@ async def whole_story(world: Any) -> Case:
         scoring.ask_scores(world.bureau, hospital.name, request, Passing()),
         scoring.serve_scores(hospital, "bureau", session, tables, Passing(), world.now),
     )
+    (study,) = [one for one in issued(world["hospital-1"]) if one.terms.uses == ("query",)]
+    consent = make_receipt(study.terms, study.commitment, "active", world.now(), world["hospital-1"].signer)
     case = await gather_evidence(
         world,
+        ("consents/study.evidence", consent),
         ("releases/query-1.evidence", release),
         ("presentations/bill-1.evidence", shown[0]),
         ("models/over-use.evidence", ModelEvidence(MODEL, model)),

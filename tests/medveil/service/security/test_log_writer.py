@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from medveil.service import database as module
 from medveil.service.database import Database, mark
 from medveil.service.security import log_writer, security_log
 from medveil.service.security.log_writer import LogWriter
 from medveil.service.security.security_log import Noted
 from medveil.service.security.security_trail import SecurityTrail
+from privacy.store import engine
 from wire.errors import MedveilError, Unavailable
 
 
@@ -157,7 +157,7 @@ def test_nothing_is_acknowledged_before_it_can_be_read_by_another(tmp_path: Path
 
 
 def test_a_locked_store_is_said_and_the_writer_goes_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.05)
     store = Database.open(f"sqlite:///{tmp_path}/s.sqlite")
     writer = LogWriter(store)
     writer.write([_noted("ada")])

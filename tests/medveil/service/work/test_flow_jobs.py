@@ -168,6 +168,11 @@ def test_uses_are_audited_anchored_and_shown_to_outsiders(
     assert rest["next"] is None and len(rest["entries"]) == 7
     later = ask(hospital, "officer", "GET", f"/v1/audit/flows?first={uses[3]['intent']}&limit=1")
     assert later["flows"] == [uses[3]] and later["next"] == uses[4]["intent"]
+    for name, value in (("recipient", "bureau"), ("grant", "scores"), ("dataset", "stays-1"), ("recipient", "nobody")):
+        named = ask(hospital, "auditor", "GET", f"/v1/audit/flows?{name}={value}")
+        assert named == {"flows": [use for use in uses if use["use"][name] == value], "next": None}
+    both = ask(hospital, "auditor", "GET", "/v1/audit/flows?recipient=bureau&grant=scores&limit=1")
+    assert [use["use"]["grant"] for use in both["flows"]] == ["scores"]
     (batch,) = ask(hospital, "officer", "POST", "/v1/audit/anchor", {})["batches"]
     assert (batch["first"], batch["last"], batch["head"]) == (1, 10, rest["entries"][-1]["head"])
     assert ask(hospital, "officer", "POST", "/v1/audit/anchor", {}) == {"batches": []}
