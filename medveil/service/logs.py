@@ -109,7 +109,7 @@ _FIELDS: Mapping[str, Callable[[object], bool]] = {
     "place": _text(_PLACE),
     "logger": _text(_DOTTED),
     "trace": _text(_HEX),
-    "count": _number(1e12),
+    "count": _number(1e9),  # less than a phone number
     "port": _number(65535),
     "signal": _among(_SIGNALS),
 }

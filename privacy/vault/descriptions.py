@@ -25,7 +25,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 _KEY, _DESCRIPTION = "dataset key", "dataset"
 
 
-class DatasetInfo(Wire, frozen=True, tag="privacy.dataset_info"):
+class DatasetInfo(Wire, frozen=True, tag="privacy.vault_dataset"):
     """A dataset in the vault. Private.
 
     version: how often it was loaded, with what was added; rows: how many are kept; keys: data keys;

@@ -31,7 +31,7 @@ _PAD_ALL = 4096
 _PAD_STEP = 16
 
 
-class StoredColumn(Wire, frozen=True, tag="privacy.stored_column"):
+class StoredColumn(Wire, frozen=True, tag="privacy.vault_column"):
     """A column, the name of its Arrow type, and the suite that its cells are encrypted under."""
 
     name: str

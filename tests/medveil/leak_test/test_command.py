@@ -153,6 +153,7 @@ resource.setrlimit(resource.RLIMIT_CORE, (min(hard, 1 << 20) if hard >= 0 else 1
 '''
 
 
+@pytest.mark.long
 def test_a_product_that_leaks(tmp_path: Path) -> None:
     changed, elsewhere, out = tmp_path / "changed", tmp_path / "elsewhere", tmp_path / "out"
     changed.mkdir()

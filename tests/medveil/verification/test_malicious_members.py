@@ -58,7 +58,7 @@ def outcomes(made: Report) -> dict[str, str]:
 def writing(site: Any, change: Callable[[Use], Use]) -> None:
     """Let a hospital write something else into its trail than what happens."""
     intent = site.audit.intent
-    site.audit.intent = lambda use, *more: intent(change(use), *more)
+    site.audit.intent = lambda use, *more, **named: intent(change(use), *more, **named)
 
 
 # --- queries ------------------------------------------------------------------------------------
@@ -147,8 +147,8 @@ def test_one_entry_does_not_stand_for_two_queries(play: Play, gathered: Any, tmp
         trail = world["hospital-2"].audit
         write, end, intents = trail.intent, trail.outcome, []
 
-        def once(use: Use, *more: bytes) -> int:
-            intents.append(intents[0] if intents else write(use, *more))
+        def once(use: Use, *more: bytes, **named: Any) -> int:
+            intents.append(intents[0] if intents else write(use, *more, **named))
             return intents[-1]
 
         trail.intent = once
