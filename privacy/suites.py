@@ -11,6 +11,7 @@ is refused, never guessed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Literal, Protocol
 
@@ -78,6 +79,13 @@ def data_cipher(suite: int, key: bytes) -> Aead:
         return AESGCM(blake2b(_AES, key=key, digest_size=32).digest())
     check_suite(suite)
     return Sm4Gcm(blake2b(_SM4, key=key, digest_size=16).digest())
+
+
+def data_ciphers(suite: int, keys: Iterable[bytes]) -> list[Aead]:
+    """`data_cipher` of each of many keys."""
+    if suite == AES_256_GCM:
+        return [AESGCM(blake2b(_AES, key=key, digest_size=32).digest()) for key in keys]
+    return [data_cipher(suite, key) for key in keys]
 
 
 def unseal(cipher: Aead, sealed: bytes, place: bytes) -> bytes:

@@ -6,7 +6,9 @@ transaction of `Database`, which turns the driver's errors into words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -14,6 +16,7 @@ import sqlalchemy as sa
 Row = tuple[Any, ...]
 
 _AT_ONCE = 5_000
+_numbers = count()
 
 
 def insert(connection: sa.Connection, table: sa.Table, rows: Iterable[Row]) -> None:
@@ -67,12 +70,23 @@ def stream(connection: sa.Connection, statement: sa.Select[Any], size: int = _AT
         cursor.close()
 
 
+@contextmanager
+def taking(connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[Callable[[int], list[Row]]]:
+    """A function that gives the next so many rows of a SELECT, which need not all be in memory."""
+    cursor = _cursor(connection, statement, streamed=True)
+    try:
+        yield lambda many: cursor.fetchmany(many) if many > 0 else []
+    finally:
+        cursor.close()
+
+
 def _cursor(connection: sa.Connection, statement: sa.Select[Any], streamed: bool = False) -> Any:
     compiled = statement.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
     driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "sqlite":
         names = cast(Sequence[str], compiled.positiontup or ())
         return driver.execute(compiled.string, [compiled.params[name] for name in names])
-    cursor = driver.cursor(name="medveil_rows", binary=True) if streamed else driver.cursor(binary=True)
+    name = f"medveil_rows_{next(_numbers)}" if streamed else ""
+    cursor = driver.cursor(name=name, binary=True)
     cursor.execute(compiled.string, compiled.params)
     return cursor

@@ -280,6 +280,8 @@ class Database:
                 fault("create:written")
                 return
             version = self._version(connection, found, owner, schema)
+            if self.path is not None and not sqlite_file.is_as_made(connection, schema.tables.tables.values()):
+                raise DecodeError("database.damaged", place=self.place)
         if version > schema.version:
             raise DecodeError("database.newer", place=self.place, version=version, known=schema.version)
         if version < schema.version:

@@ -99,10 +99,10 @@ def translate(error: exc.SQLAlchemyError, place: str) -> NoReturn:
     cause = error.orig if isinstance(error, exc.DBAPIError) else None
     number: int = getattr(cause, "sqlite_errorcode", 0) & 0xFF
     state: str = getattr(cause, "sqlstate", None) or ""
-    if isinstance(error, exc.IntegrityError | exc.DataError) or state == "25006":  # a write where only reads go
-        raise ValueError("a constraint of the database was broken") from None
     if number in sqlite_file.DAMAGED or state.startswith("XX"):
         raise DecodeError("database.damaged", place=place) from None
+    if isinstance(error, exc.IntegrityError | exc.DataError) or state == "25006":  # a write where only reads go
+        raise ValueError("a constraint of the database was broken") from None
     busy = number in sqlite_file.BUSY or state in ("55P03", "57014", "40001", "40P01", "53300")
     if busy or isinstance(error, exc.TimeoutError):
         raise Unavailable("database.busy", place=place, retry_after=1) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -18,7 +18,8 @@ from wire.errors import DecodeError, Refused, Unavailable
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 FULL = sqlite3.SQLITE_FULL
-DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
+"""The last one: a cell whose length was altered; nothing that long is ever written."""
 
 _JOURNALS = ("-wal", "-shm")
 
@@ -50,6 +51,24 @@ def is_unmarked(connection: sa.Connection) -> bool:
 def is_signed(connection: sa.Connection, application: int) -> bool:
     """Whether the file is the application's."""
     return _pragma(connection, "application_id") == application
+
+
+def is_as_made(connection: sa.Connection, tables: Iterable[sa.Table]) -> bool:
+    """Whether nobody changed what the file makes of what is written, where `tables` were made strict.
+
+    They still are, so that every cell is of its column's kind, and there are neither triggers, which do something of
+    their own, nor views.
+    """
+    wanted = {table.name for table in tables if table.dialect_options["sqlite"]["strict"]}
+    if not wanted:
+        return True
+    found = connection.exec_driver_sql("SELECT type, name FROM sqlite_schema").all()
+    if any(kind in ("trigger", "view") for kind, _ in found):
+        return False
+    listed = connection.exec_driver_sql("PRAGMA table_list").mappings().all()
+    strict = {row["name"] for row in listed if row["strict"] and row["schema"] == "main"}
+    there = {name for kind, name in found if kind == "table"}
+    return wanted & there <= strict
 
 
 def sign(connection: sa.Connection, application: int, version: int) -> None:

@@ -8,18 +8,20 @@ the vault's index keeps: a blob that no index names is rubbish, and is removed a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs
 
-from wire.errors import Unavailable
+from wire.errors import Refused, Unavailable
 
 NAME_BYTES = 16
 _SUFFIX = ".blob"
+_OWNER = "vault"
+"""The file in a store that says which vault's it is."""
 
 
 class Blobs:
@@ -29,11 +31,60 @@ class Blobs:
     """
 
     def __init__(self, folder: Path, filesystem: fs.FileSystem | None = None) -> None:
-        self.place = str(folder) if filesystem is None else str(filesystem.type_name)
+        self.place = str(folder) if filesystem is None else _place(filesystem)
+        named = filesystem is not None
         self._folder = folder if filesystem is None else _local(filesystem)
         if filesystem is None:
             filesystem = fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem())
         self._filesystem = filesystem
+        self._named = named
+
+    def claim(self, vault: bytes) -> bool:
+        """Say that the store is that vault's (its 16-byte id): another's blobs would be rubbish here, and be removed.
+
+        In the vault's own folder nothing is said. Returns whether it was not said before. Raises Refused where another
+        vault has said so.
+        """
+        if not self._named or self._check(vault):
+            return False
+        with self._errors():
+            if self._folder is not None:
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                file = self._filesystem.open_output_stream(_OWNER, compression=None)
+            except FileNotFoundError:
+                if not isinstance(self._filesystem, fs.SubTreeFileSystem):
+                    raise
+                self._filesystem.base_fs.create_dir(self._filesystem.base_path.rstrip("/"), recursive=True)
+                file = self._filesystem.open_output_stream(_OWNER, compression=None)
+            with file:
+                file.write(vault.hex().encode())
+        return True
+
+    def check(self, vault: bytes) -> None:
+        """Check that the store is there and that vault's: a disk that is not mounted looks like an empty one.
+
+        Raises Refused (another's), Unavailable (`claim` was never called here).
+        """
+        if self._named and not self._check(vault):
+            raise Unavailable("privacy.blobs_missing", path=self.place, retry_after=60)
+
+    def _check(self, vault: bytes) -> bool:
+        """Whether it says so. Raises Refused where it says another."""
+        with self._errors():
+            try:
+                with self._filesystem.open_input_stream(_OWNER, compression=None) as file:
+                    found = file.read()
+            except FileNotFoundError:
+                return False
+        if found != vault.hex().encode():
+            raise Refused("privacy.blobs_of_other", path=self.place)
+        return True
+
+    def let_go(self) -> None:
+        """Take back what `claim` said."""
+        with self._errors(), suppress(FileNotFoundError):
+            self._filesystem.delete_file(_OWNER)
 
     def write(self, blob: bytes, chunks: Iterable[bytes]) -> int:
         """Write a new blob, durably; returns its length. What was written of one that fails is removed."""
@@ -61,11 +112,11 @@ class Blobs:
             raise
         return length
 
-    def read(self, blob: bytes) -> Any:
-        """A readable file of the blob's bytes; None where there is none."""
+    def read(self, blob: bytes) -> BlobSource | None:
+        """The blob's bytes, to be read and closed; None where there is none."""
         with self._errors():
             try:
-                return self._filesystem.open_input_stream(_path(blob), compression=None)
+                return BlobSource(self._filesystem.open_input_stream(_path(blob), compression=None), self._errors)
             except FileNotFoundError:
                 return None
 
@@ -93,9 +144,40 @@ class Blobs:
             raise Unavailable("privacy.store_failed", path=self.place, reason=reason, retry_after=5) from None
 
 
+class BlobSource:
+    """A blob that is read. Raises Unavailable where the store fails on the way."""
+
+    def __init__(self, stream: Any, errors: Callable[[], AbstractContextManager[None]]) -> None:
+        self._stream, self._errors = stream, errors
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end."""
+        with self._errors():
+            data: bytes = self._stream.read(size)
+        return data
+
+    def close(self) -> None:
+        """Let go of it."""
+        with suppress(OSError, pa.ArrowException):
+            self._stream.close()
+
+    def __enter__(self) -> BlobSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 def _path(blob: bytes) -> str:
     name = blob.hex()
     return f"{name[:2]}/{name}{_SUFFIX}"
+
+
+def _place(filesystem: fs.FileSystem) -> str:
+    """A store in messages: its kind, and the path in it; nothing of its address, which may hold a secret."""
+    if isinstance(filesystem, fs.SubTreeFileSystem):
+        return f"{filesystem.base_fs.type_name}:{filesystem.base_path.rstrip('/')}"
+    return str(filesystem.type_name)
 
 
 def _local(filesystem: fs.FileSystem) -> Path | None:

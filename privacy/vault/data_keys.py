@@ -12,6 +12,7 @@ what the vault holds in all is sealed in the dataset's description, which the sa
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -21,7 +22,7 @@ import sqlalchemy as sa
 from privacy.store import bulk
 from privacy.vault import tables
 from privacy.vault.descriptions import DatasetInfo, Descriptions
-from privacy.vault.opened import Opened, unwrap_all
+from privacy.vault.opened import Opened, current_epoch, unwrap_all
 from privacy.vault.places import ID_BYTES, bound_schema, key_place, load_place
 from privacy.vault.register import RECEIPT_BYTES, Erasure, Register
 from privacy.vault.streams import StreamRow, Streams
@@ -32,6 +33,8 @@ State = Literal["active", "restricted"]
 
 _STATES: tuple[State, State] = ("active", "restricted")
 MARK_BYTES = 16
+_READERS = 2.0
+"""Seconds that an erasure waits for those who read an older state; `Vault.tidy` does the rest."""
 _ASKED = 500
 """Keys that one statement asks for."""
 
@@ -127,7 +130,8 @@ class DataKeys:
 
         person: keyed id, or the id of a key whose row is its own. Raises VerificationError.
         """
-        with self._opened.database.reading() as connection:
+
+        def read(connection: sa.Connection) -> tuple[DataKey, ...]:
             found = bulk.fetch(connection, sa.select(keys).where(keys.c.person == person).order_by(keys.c.first))
             own = not found and len(person) == ID_BYTES
             rows = self._found(connection, [person]) if own else [KeyRow(*row) for row in found]
@@ -135,7 +139,11 @@ class DataKeys:
             own_rows = [(row, info) for row in rows if (info := known.of(row)) is not None]
             self._check(own_rows)
             shown = [_shown(row, info) for row, info in own_rows]
-            return (*shown, *map(_document, self._streams.of_person(connection, person)))
+            large = self._streams.of_person(connection, person)
+            self._streams.check(connection, large)
+            return (*shown, *map(_document, large))
+
+        return self._opened.reading(read)
 
     def every(self, dataset: str = "") -> Iterator[DataKey]:
         """Every data key, or those of one dataset, in the order of their rows; one state of the vault."""
@@ -182,7 +190,7 @@ class DataKeys:
             turned = self._streams.turn(connection, large, before, after)
             known = Known(self._descriptions, connection)
             changing = [row for row in rows if row.state == before]
-            epoch = self._opened.provider.epochs()[-1]
+            epoch = current_epoch(self._opened.provider)
             by_dataset = defaultdict[str, list[KeyRow]](list)
             for row in changing:
                 of = known.of(row)
@@ -220,18 +228,12 @@ class DataKeys:
     def destroy(self, ids: Sequence[bytes], receipt: bytes) -> int:
         """Destroy keys and delete their rows; returns how many were there.
 
-        The register is written first, then one transaction. Raises Unavailable, and then the keys are gone when the
-        vault is opened the next time.
+        As the one that writes: the register first, then the tables. Raises Unavailable; where the register names the
+        keys already, they are gone when the vault is opened the next time.
         """
         self._opened.check_writes()
-        with self._opened.database.reading() as connection:
-            there = [row.key for row in self._found(connection, ids)]
-            there += [row.key for row in self._streams.found(connection, ids)]
         at = self._opened.clock()
-        erasures = [Erasure(key, receipt, at) for key in there]
-        self._register.append(erasures)
-        self._opened.fault("destroy:registered")
-        return self._remove(erasures)
+        return self._remove([Erasure(key, receipt, at) for key in dict.fromkeys(ids)], noted=False)
 
     def settle(self) -> int:
         """Remove what the register names and is there; note in the register what it lost. Returns how many went."""
@@ -249,11 +251,18 @@ class DataKeys:
         with self._opened.database.reading() as connection:
             return bool(self._found(connection, left) or self._streams.found(connection, left))
 
-    def _remove(self, erasures: Sequence[Erasure]) -> int:
+    def _remove(self, erasures: Sequence[Erasure], noted: bool = True) -> int:
+        """noted: the register names them; else those that are there are noted now."""
         opened, erased = self._opened, tables.erased
         with opened.database.transaction() as connection:
             named = [erasure.key for erasure in erasures]
             rows, large = self._found(connection, named), self._streams.found(connection, named)
+            if not noted:
+                named = [row.key for row in rows] + [row.key for row in large]
+                there = set(named)
+                erasures = [erasure for erasure in erasures if erasure.key in there]
+                self._register.append(erasures)
+                opened.fault("destroy:registered")
             opened.fault("destroy:begun")
             self._streams.delete(connection, large)
             opened.fault("destroy:documents")
@@ -270,11 +279,17 @@ class DataKeys:
             opened.fault("destroy:written")
         opened.fault("destroy:committed")
         if opened.database.path is not None:
-            opened.database.cut_log()
+            self._cut_log()
         self._streams.forget([row.blob for row in large])
         return len(rows) + len(large)
 
     # ---- inside
+
+    def _cut_log(self) -> None:
+        """Have the journal forget what was deleted; whoever reads an older state keeps it from that, for a while."""
+        until = time.monotonic() + _READERS
+        while not self._opened.database.cut_log() and time.monotonic() < until:
+            time.sleep(0.05)
 
     def _check(self, rows: Sequence[tuple[KeyRow, DatasetInfo]]) -> None:
         """Raises VerificationError naming the dataset of a key that was altered."""
@@ -303,13 +318,14 @@ class DataKeys:
 
     def _found(self, connection: sa.Connection, ids: Iterable[bytes]) -> list[KeyRow]:
         """The keys of these ids that are there."""
-        firsts = {int.from_bytes(key[8:], "big"): key for key in ids if len(key) == ID_BYTES}
-        asked = sorted(first for first in firsts if first < 2**63)
+        wanted = {key for key in ids if len(key) == ID_BYTES}
+        # Two ids of one first row can only be of two histories of a vault: one goes on from a backup of the other.
+        asked = sorted({first for key in wanted if (first := int.from_bytes(key[8:], "big")) < 2**63})
         found: list[KeyRow] = []
         for start in range(0, len(asked), _ASKED):
             some = asked[start : start + _ASKED]
             rows = bulk.fetch(connection, sa.select(keys).where(keys.c.first.in_(some)).order_by(keys.c.first))
-            found += [row for row in map(KeyRow._make, rows) if row.key == firsts[row.first]]
+            found += [row for row in map(KeyRow._make, rows) if row.key in wanted]
         return found
 
     def _stones(self, connection: sa.Connection, ids: Sequence[bytes]) -> set[bytes]:
@@ -329,5 +345,7 @@ def _shown(row: KeyRow, info: DatasetInfo) -> DataKey:
 
 
 def _document(row: StreamRow) -> DataKey:
+    if row.state not in (ACTIVE, RESTRICTED):
+        raise VerificationError("privacy.vault_document", kind=row.kind)
     state = _STATES[row.state]
     return DataKey(row.key, f"document.{row.kind}", row.person or row.key, 1, row.retain_until, state, row.version)

@@ -1,7 +1,8 @@
 """Loading a table into the vault: part by part, and seen by nobody before the last part is on disk.
 
     staged     a number for the dataset; parts of some thousand rows, each a transaction: keys and rows
-    in use     one transaction: the description, and with it all rows at once; what it replaces is deleted
+    in use     one transaction: the description, and with it all rows at once; what it replaces is deleted, unless
+               some of it has to be kept
 
 A load that was cut short leaves rows under a staged number, or beyond the last row that the description knows: they are
 nobody's, and the next opening of the vault deletes them. In a part, rows of one person that are kept equally long stand
@@ -11,7 +12,7 @@ together, under one data key.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import Lock
 from typing import TypeAlias
 
@@ -19,6 +20,8 @@ import msgspec
 import pyarrow as pa
 import sqlalchemy as sa
 
+from privacy.legal_holds import LegalHold
+from privacy.retention import ZONE
 from privacy.store import bulk
 from privacy.suites import check_suite
 from privacy.vault import tables
@@ -28,7 +31,8 @@ from privacy.vault.opened import Opened
 from privacy.vault.parts import Owners, seal_part
 from privacy.vault.rows import TYPES, StoredColumn
 from privacy.vault.tables import IN_USE, LEFT, STAGED, numbered, numbers
-from wire.errors import MedveilError, Refused, VerificationError
+from wire.dates import NO_END, date_of, day_at
+from wire.errors import MedveilError, Refused, Unavailable, VerificationError
 from wire.identifiers import check_name
 
 PART = 16_384
@@ -40,9 +44,13 @@ Source: TypeAlias = pa.Table | pa.RecordBatchReader
 class Loading:
     """Loads tables into an open vault, one at a time."""
 
-    def __init__(self, opened: Opened, descriptions: Descriptions) -> None:
+    def __init__(
+        self, opened: Opened, descriptions: Descriptions, holds: Callable[[], Iterable[LegalHold]] = tuple
+    ) -> None:
+        """holds: every legal hold that was placed, read anew at each call."""
         self._opened = opened
         self._descriptions = descriptions
+        self._holds = holds
         self.alone = Lock()
         """Held while a table is loaded, and by a rotation."""
 
@@ -67,6 +75,7 @@ class Loading:
             dataset, 1, 0, columns, schema_hash, owners.record_ids is not None, owners.persons is not None, suite
         )
         with self.alone:
+            self.clean_up()  # what a load left that could not undo itself stands where this one's rows go
             info, before = self._begin(new, replace, append)
             try:
                 return self._fill(info, before, source, owners)
@@ -79,8 +88,9 @@ class Loading:
         """Delete what interrupted loads left."""
         with self._opened.database.reading() as connection:
             staged = bulk.fetch(connection, sa.select(numbers.c.number).where(numbers.c.state != IN_USE))
-            spans = [numbered(number) for (number,) in staged]
-            for name in self._descriptions.numbers(connection).values():
+            used = self._descriptions.numbers(connection)
+            spans = [numbered(number) for (number,) in staged if number not in used]
+            for name in used.values():
                 with contextlib.suppress(VerificationError):  # whoever reads it is told
                     info = self._descriptions.of(connection, name)
                     spans.append((info.next_row, numbered(info.number)[1]))
@@ -103,6 +113,8 @@ class Loading:
                 before = None
             if before is not None and not (replace or append):
                 raise Refused("privacy.dataset_exists", dataset=new.name)
+            if before is not None and not append:
+                self._check_replaceable(connection, before)
             if before is not None and append:
                 if _shape(before) != _shape(new):
                     raise Refused("privacy.schema_differs", dataset=new.name)
@@ -111,8 +123,10 @@ class Loading:
             number = (found[0][0] or 0) + 1
             connection.execute(numbers.insert().values(number=number, state=STAGED))
         self._opened.fault("ingest:staged")
-        version = 1 if before is None else before.version + 1
-        return _changed(new, version=version, number=number, next_row=numbered(number)[0]), before
+        # Positions go on where those of the replaced table ended: none stands for two rows of one dataset.
+        version, positions = (1, 0) if before is None else (before.version + 1, before.positions)
+        first = numbered(number)[0]
+        return _changed(new, version=version, number=number, next_row=first, positions=positions), before
 
     def _fill(self, info: DatasetInfo, before: DatasetInfo | None, source: Source, owners: Owners) -> DatasetInfo:
         opened, appends = self._opened, before is not None and before.number == info.number
@@ -148,13 +162,33 @@ class Loading:
             self._descriptions.put(connection, info)
             connection.execute(numbers.update().where(numbers.c.number == info.number).values(state=IN_USE))
             if before is not None and not appends:
+                self._check_replaceable(connection, before)  # a hold may have been placed meanwhile
                 _delete(connection, *numbered(before.number))
                 connection.execute(numbers.update().where(numbers.c.number == before.number).values(state=LEFT))
             opened.fault("ingest:written")
         opened.fault("ingest:committed")
         if opened.database.path is not None:
-            opened.database.cut_log()
+            with contextlib.suppress(Unavailable):  # it is loaded all the same
+                opened.database.cut_log()
         return info
+
+    def _check_replaceable(self, connection: sa.Connection, before: DatasetInfo) -> None:
+        """Raises Refused where a duty or a legal hold keeps rows of `before` today: loading over it destroys them.
+
+        The days are those in the table of keys: whoever can change them there can delete the rows as well.
+        """
+        keys, today = tables.keys.c, day_at(self._opened.clock(), ZONE)
+        mine = keys.first.between(*numbered(before.number))
+        kept = sa.select(sa.func.coalesce(sa.func.sum(keys.rows), 0), sa.func.max(keys.retain_until))
+        rows, until = bulk.fetch(connection, kept.where(mine & (keys.retain_until >= today)))[0]
+        if rows:
+            day = date_of(min(until, NO_END - 1)).isoformat()
+            raise Refused("privacy.replace_retained", dataset=before.name, rows=int(rows), until=day)
+        for hold in self._holds():
+            if hold.holds(hold.person, before.name, today):
+                whose = (keys.person == hold.person) | (keys.key == hold.person) if hold.person else sa.true()
+                if bulk.fetch(connection, sa.select(keys.first).where(mine & whose).limit(1)):
+                    raise Refused("privacy.replace_held", dataset=before.name, hold=hold.hold)
 
     def _undo(self, info: DatasetInfo) -> None:
         """Delete what a failed load wrote."""

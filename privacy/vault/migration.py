@@ -3,12 +3,14 @@
 Version 1 had one key for each record id and no person apart from it; its rows were bound to their place in another way.
 Rows are decrypted and encrypted again under the same data keys, so that the salts of what was committed to stay what
 they are; documents are taken over as they stand. The new file is made beside the old one and takes its place whole. A
-copy of the old one stays as ``vault.sqlite.version-1`` until the next rotation, which makes it unreadable, removes it.
+copy of the old one stays as ``vault.sqlite.version-1``, until a rotation makes it unreadable, or an erasure
+must not leave it: both remove it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +37,7 @@ from wire.domains import DATA_KEY, SCHEMA, digest, keyed
 from wire.errors import DecodeError, MedveilError, Refused, Unavailable, VerificationError
 
 _COPY = ".version-1"
+_PIECE = 1 << 20
 
 
 class _Column(Wire, frozen=True, tag="privacy.stored_column"):
@@ -66,15 +69,28 @@ def migrate(path: Path, provider: KeyProvider, organisation: str, rand: Callable
     try:
         if _version(path) == 1:
             _migrate(path, provider, organisation, rand)
-    except (sqlite3.Error, UnicodeDecodeError):
+    except (sqlite3.Error, UnicodeDecodeError, TypeError, ValueError, OverflowError):  # cells of other kinds
         raise DecodeError("database.damaged", place=str(path)) from None
     finally:
         held.release()
 
 
 def remove_copy(path: Path) -> None:
-    """Delete the copy that `migrate` kept."""
-    path.with_name(path.name + _COPY).unlink(missing_ok=True)
+    """Overwrite and delete the copy that `migrate` kept. Raises Unavailable."""
+    copy = path.with_name(path.name + _COPY)
+    try:
+        with copy.open("r+b") as file:
+            left = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            while left > 0:
+                left -= file.write(bytes(min(left, _PIECE)))
+            file.flush()
+            os.fsync(file.fileno())
+        copy.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Unavailable("privacy.store_failed", path=str(copy), reason=error.strerror or "I/O") from None
 
 
 def _version(path: Path) -> int:

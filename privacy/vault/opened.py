@@ -17,7 +17,7 @@ from privacy.suites import AES_256_GCM, unseal
 from privacy.vault.places import ID_BYTES, Place, VaultHeader
 from wire.canonical import encode
 from wire.domains import DATA_KEY, VAULT_INDEX, VAULT_PERSON, VAULT_RECORD, framed, keyed
-from wire.errors import Refused, VerificationError
+from wire.errors import Refused, Unavailable, VerificationError
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class Opened:
 
     def new_key(self, what: str, name: str, item: bytes = b"") -> tuple[bytes, int, bytes]:
         """A fresh key (secret), the epoch it is wrapped under, and its wrap."""
-        key, epoch = self.rand(KEY_BYTES), self.provider.epochs()[-1]
+        key, epoch = self.rand(KEY_BYTES), current_epoch(self.provider)
         return key, epoch, self.provider.wrap(epoch, key, encode(self.place(what, name, item=item)))
 
     def own_key(self, epoch: Any, wrapped: Any, what: str, name: str, item: bytes = b"") -> bytes:
@@ -93,6 +93,27 @@ class Opened:
             raise ValueError("this vault was opened to read")
 
 
+def current_epoch(provider: KeyProvider) -> int:
+    """The epoch that keys are wrapped under now. Raises Unavailable where there is none: somebody took them away."""
+    epochs = provider.epochs()
+    if not epochs:
+        raise Unavailable("privacy.no_epoch", retry_after=60)
+    return epochs[-1]
+
+
+def check_wrap(provider: KeyProvider, epoch: int, key: bytes, wrapped: bytes, place: bytes) -> None:
+    """Have the provider open what it wrapped, before something else that opens it is given up.
+
+    Raises Unavailable where another key comes out, or none.
+    """
+    try:
+        right = provider.unwrap(epoch, wrapped, place) == key
+    except (VerificationError, Refused):
+        right = False
+    if not right:
+        raise Unavailable("privacy.provider_wrong", retry_after=60, epoch=epoch)
+
+
 def blob(value: Any) -> bytes:
     """A cell that must hold bytes. Raises VerificationError."""
     if not isinstance(value, bytes):
@@ -117,7 +138,7 @@ def unwrap_all(
     found: list[bytes | None] = []
     for epoch, same in groupby(epochs):
         start = len(found)
-        some = items[start : start + sum(1 for _ in same)]
+        some = items[start : start + len(list(same))]
         try:
             found += provider.unwrap_many(epoch, some)
         except VerificationError:

@@ -13,7 +13,7 @@ from privacy.store import bulk
 from privacy.suites import AES_256_GCM, SM4_GCM, data_cipher
 from privacy.vault.data_keys import key_id
 from privacy.vault.descriptions import DatasetInfo
-from privacy.vault.opened import Opened
+from privacy.vault.opened import Opened, current_epoch
 from privacy.vault.places import APART, MAIN, NOBODY, key_place, where_row
 from privacy.vault.rows import encode_rows
 from privacy.vault.tables import ACTIVE
@@ -81,7 +81,7 @@ def seal_part(
         masters = [masters_of_rows[members[0]] for _, _, members in groups]
     nonces = iter(_cut(opened.rand(NONCE_BYTES * count * (2 if apart else 1)), NONCE_BYTES))
     batch_id = opened.rand(8)
-    epoch = opened.provider.epochs()[-1]
+    epoch = current_epoch(opened.provider)
     keys: list[bulk.Row] = []
     wrapping: list[tuple[bytes, bytes]] = []
     rows: list[bulk.Row] = []
@@ -105,13 +105,13 @@ def seal_part(
         for index in members:
             if records is not None:
                 record = opened.record_id(info.name, records[index])
-            where = prefix + (record or NOBODY) + where_row(row, start + index)
+            where = prefix + (record or NOBODY)
             nonce = next(nonces)
-            sealed = nonce + cipher.encrypt(nonce, plain[index], where + MAIN)
+            sealed = nonce + cipher.encrypt(nonce, plain[index], where + where_row(row, start + index, MAIN))
             sealed_apart = None
             if second is not None:
                 nonce = next(nonces)
-                sealed_apart = nonce + second.encrypt(nonce, other[index], where + APART)
+                sealed_apart = nonce + second.encrypt(nonce, other[index], where + where_row(row, start + index, APART))
             rows.append((row, start + index, record, sealed, sealed_apart))
             row += 1
     wraps = opened.provider.wrap_many(epoch, wrapping)

@@ -11,8 +11,8 @@ carry bytes of fixed length: one hash for the load, then the few fields that dif
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from wire.canonical import Wire
 from wire.domains import ROW_PLACE, SCHEMA, digest
@@ -32,8 +32,8 @@ MAIN, APART = b"\x00", b"\x01"
 _NO_DUTY = 0xFFFF_FFFF
 _TAIL = struct.Struct(">IIB").pack
 
-where_row = struct.Struct(">QQ").pack
-"""Number and position of a row, 8 bytes each. Raises struct.error for what is neither."""
+where_row = struct.Struct(">QQc").pack
+"""Number and position of a row, 8 bytes each, and part. Raises struct.error for what is neither."""
 
 
 class VaultHeader(Wire, frozen=True, tag="privacy.vault_header"):
@@ -65,8 +65,11 @@ def bound_schema(columns: Sequence[StoredColumn], schema_hash: bytes) -> bytes:
 
 
 def load_place(header: VaultHeader, dataset: str, bound: bytes, suite: int, load: int) -> bytes:
-    """What all rows and keys of one load have in common: 32 bytes."""
-    numbers = suite.to_bytes(2, "big") + load.to_bytes(8, "big")
+    """What all rows and keys of one load have in common: 32 bytes. Raises VerificationError for a number of no load."""
+    try:
+        numbers = suite.to_bytes(2, "big") + load.to_bytes(8, "big")
+    except OverflowError:
+        raise VerificationError("privacy.vault_cell") from None
     return digest(ROW_PLACE, header.vault, header.organisation.encode(), dataset.encode(), bound, numbers)
 
 
@@ -76,4 +79,19 @@ def key_place(load: bytes, key: bytes, person: bytes | None, rows: int, retain_u
     try:
         return load + b"K" + key + (person or NOBODY) + _TAIL(rows, duty, state)
     except struct.error:
+        raise VerificationError("privacy.vault_cell") from None
+
+
+def key_places(loads: Callable[[int], bytes], keys: Sequence[tuple[Any, ...]]) -> list[bytes]:
+    """`key_place` of each of many keys. loads: `load_place` by load; keys: as `privacy.vault.data_keys.KeyRow`."""
+    try:
+        known = {load: loads(load) + b"K" for load in {key[4] for key in keys}}
+        return [
+            known[load]
+            + key
+            + (person or NOBODY)
+            + _TAIL(rows, _NO_DUTY if retain_until is None else retain_until, state)
+            for _, key, person, rows, load, retain_until, state, _, _ in keys
+        ]
+    except (struct.error, OverflowError, TypeError):
         raise VerificationError("privacy.vault_cell") from None

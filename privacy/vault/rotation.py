@@ -4,6 +4,9 @@ Data is not rewritten. Readers go on meanwhile, and whoever writes documents, no
 transaction that writes, and rotation looks for keys of older epochs once more, as a writer, before it destroys them.
 Tables are loaded before it or after. Cut short anywhere, the vault is readable; the next rotation makes another epoch
 and goes through all keys again, so that a copy of the vault made in between is of no use either once it has ended.
+
+A provider that wraps under another key than it says would take everything along with the older epochs: it is asked to
+open some of what it wrapped, of each batch, while those are still there.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from privacy.store import bulk
 from privacy.vault import tables
 from privacy.vault.data_keys import KeyRow, Loads
 from privacy.vault.descriptions import Descriptions
-from privacy.vault.opened import Opened, unwrap_all
+from privacy.vault.opened import Opened, check_wrap, unwrap_all
 from privacy.vault.tables import ROW_BITS
 from wire.canonical import encode
 from wire.errors import VerificationError
@@ -71,16 +74,21 @@ class Rotation:
         return epoch
 
     def _count(self) -> int:
-        """How many keys there are, about."""
+        """How many keys are unwrapped, about: all of them, and those that are tried."""
         with self._opened.database.reading() as connection:
-            every = (tables.keys, *(few.table for few in _FEW))
-            return sum(bulk.fetch(connection, sa.select(sa.func.count()).select_from(table))[0][0] for table in every)
+
+            def count(table: sa.Table) -> int:
+                return int(bulk.fetch(connection, sa.select(sa.func.count()).select_from(table))[0][0])
+
+            many = count(tables.keys)
+            return many + many // _BATCH + 1 + 2 * sum(count(few.table) for few in _FEW)
 
     def _index_key(self, epoch: int) -> None:
         opened, vault = self._opened, tables.vault
         place = encode(opened.place("index key", ""))
         with opened.database.transaction() as connection:
             wrapped = opened.provider.wrap(epoch, opened.index_key, place)
+            check_wrap(opened.provider, epoch, opened.index_key, wrapped, place)
             connection.execute(vault.update().values(epoch=epoch, wrapped=wrapped))
 
     def _left(self, epoch: int) -> int:
@@ -98,7 +106,9 @@ class Rotation:
             for row in connection.execute(sa.select(table).where(table.c.epoch < epoch)).mappings().all():
                 name, item = row[few.name], row[few.item] if few.item else b""
                 key = opened.own_key(row["epoch"], row["wrapped"], few.what, name, item)
-                wrapped = opened.provider.wrap(epoch, key, encode(opened.place(few.what, name, item=item)))
+                place = encode(opened.place(few.what, name, item=item))
+                wrapped = opened.provider.wrap(epoch, key, place)
+                check_wrap(opened.provider, epoch, key, wrapped, place)
                 mine = table.c[few.name] == name
                 if few.item:
                     mine &= table.c[few.item] == item
@@ -106,7 +116,7 @@ class Rotation:
         opened.fault("rotate:few")
 
     def _data_keys(self, epoch: int) -> None:
-        keys, after = tables.keys, -1
+        keys, after = tables.keys, -(2**63)
         statement = sa.select(keys).where((keys.c.epoch < epoch) & (keys.c.first > sa.bindparam("after")))
         statement = statement.order_by(keys.c.first).limit(_BATCH)
         change = (
@@ -130,7 +140,9 @@ class Rotation:
         return {info.number: (info.name, Loads(self._opened, info)) for info in infos}
 
     def _again(self, rows: Sequence[KeyRow], names: Mapping[int, tuple[str, Loads]], epoch: int) -> list[bytes]:
-        """The wraps of data keys under `epoch`. Raises VerificationError where one was altered."""
+        """The wraps of data keys under `epoch`. Raises VerificationError where one was altered or is nobody's."""
+        if any(row.first >> ROW_BITS not in names for row in rows):
+            raise VerificationError("privacy.vault_cell")
         places = [row.place(names[row.first >> ROW_BITS][1].of(row.load)) for row in rows]
         wraps = [(row.wrapped, place) for row, place in zip(rows, places, strict=True)]
         found = unwrap_all(self._opened.provider, [row.epoch for row in rows], wraps)
@@ -139,4 +151,6 @@ class Rotation:
             if key is None:
                 raise VerificationError("privacy.vault_dataset", dataset=names[row.first >> ROW_BITS][0])
             items.append((key, place))
-        return self._opened.provider.wrap_many(epoch, items)
+        again = self._opened.provider.wrap_many(epoch, items)
+        check_wrap(self._opened.provider, epoch, items[-1][0], again[-1], items[-1][1])
+        return again

@@ -80,7 +80,7 @@ class RowDecoder:
         self._apart = [index for index, column in enumerate(columns) if column.suite != suite]
         self._arrays: list[list[pa.Array]] = [[] for _ in columns]
         self._names: list[pa.Array] = []
-        self._decoder: msgspec.msgpack.Decoder[list[list[Any]]] = msgspec.msgpack.Decoder(list[list[Any]])
+        self._decode = msgspec.msgpack.Decoder(list).decode
 
     def take(self, main: Sequence[bytes], apart: Sequence[bytes]) -> None:
         """More rows: their padded parts (secret). apart: empty if all cells are under one suite.
@@ -92,13 +92,11 @@ class RowDecoder:
             self._cells(apart, self._apart)
 
     def _cells(self, parts: Sequence[bytes], at: Sequence[int]) -> pa.Array:
-        rows = [part.rstrip(b"\x00")[:-1] for part in parts]
+        decode = self._decode
         try:
-            # One array of rows, so that one call decodes them all.
-            decoded = self._decoder.decode(b"\xdd" + len(rows).to_bytes(4, "big") + b"".join(rows))
-            if len(decoded) != len(rows):
-                raise ValueError
-            found = list(zip(*decoded, strict=True)) or [()] * (len(at) + 1)
+            # The last 0x80 is where the padding begins: nothing but zeros follows it.
+            rows = [decode(part[: part.rindex(b"\x80")]) for part in parts]
+            found = list(zip(*rows, strict=True)) or [()] * (len(at) + 1)
             for index, values in zip(at, found[1:], strict=True):
                 self._arrays[index].append(_column(self._columns[index].kind, values))
             return pa.array(found[0], pa.string())

@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidTag
 
 from privacy.suites import AES_256_GCM, Aead, check_suite, data_cipher
 from privacy.vault.blobs import NAME_BYTES, Blobs
-from privacy.vault.opened import Opened, blob, number
+from privacy.vault.opened import Opened, blob, current_epoch, number
 from privacy.vault.places import ID_BYTES
 from privacy.vault.rows import pad, unpad
 from privacy.vault.sealed_stream import CHUNK, PREFIX_BYTES, Readable, SealedReader, sealed_chunks
@@ -111,6 +111,7 @@ class Streams:
         item = opened.document_id(kind, name)
         if person is not None and len(person) != ID_BYTES:
             raise ValueError("a keyed person id has 16 bytes")
+        self._blobs.check(opened.header.vault)
         master, key_id, lies = opened.rand(32), opened.rand(ID_BYTES), opened.rand(NAME_BYTES)
         with self._guard:
             self._under_way.add(lies)
@@ -140,7 +141,7 @@ class Streams:
         opened = self._opened
         with opened.database.transaction() as connection:
             # Wrapped here, as a writer: a rotation that ran while the text was read has ended, or has not begun.
-            epoch = opened.provider.epochs()[-1]
+            epoch = current_epoch(opened.provider)
             wrapped = opened.provider.wrap(epoch, master, encode(opened.place(KEY, kind, item=item)))
             found = connection.execute(
                 sa.select(streams.c.version, streams.c.blob).where(_mine(kind, item))
@@ -181,6 +182,7 @@ class Streams:
         row, master, info = self._opened.reading(read)
         source = self._blobs.read(info.blob)
         if source is None:
+            self._blobs.check(self._opened.header.vault)
             raise _altered(kind)
         place = self._place(kind, blob(row.document), info.suite, info.blob)
         cipher = _cipher(info.suite, master, info.blob)
@@ -231,6 +233,14 @@ class Streams:
         """The documents of a person (keyed id)."""
         statement = sa.select(*_ROW).where(streams.c.person == person).order_by(streams.c.kind, streams.c.document)
         return [StreamRow(*row) for row in connection.execute(statement)]
+
+    def check(self, connection: sa.Connection, rows: Sequence[StreamRow]) -> None:
+        """Hold documents against what is sealed of them: whose they are, how long kept, in which state.
+
+        Raises VerificationError.
+        """
+        for row in rows:
+            self._info(connection.execute(sa.select(streams).where(_mine(row.kind, row.document))).one())
 
     def every(self, connection: sa.Connection) -> Iterator[StreamRow]:
         """All documents."""

@@ -24,15 +24,17 @@ import io
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import sqlalchemy as sa
 from pyarrow.fs import FileSystem
 
 from privacy.keys import KEY_BYTES, KeyProvider
+from privacy.legal_holds import all_holds
 from privacy.store import Database
 from privacy.suites import AES_256_GCM
 from privacy.vault import backup, migration, tables
@@ -42,7 +44,7 @@ from privacy.vault.data_keys import DataKey, DataKeys
 from privacy.vault.descriptions import DatasetInfo, Descriptions
 from privacy.vault.documents import Documents
 from privacy.vault.loading import Loading, Source
-from privacy.vault.opened import Opened, blob, number
+from privacy.vault.opened import Opened, blob, current_epoch, number
 from privacy.vault.parts import Owners
 from privacy.vault.person_notes import PersonNotes
 from privacy.vault.places import ID_BYTES, VaultHeader
@@ -85,7 +87,7 @@ class Vault:
         self._blobs = Blobs(path / BLOBS, blobs)
         self._streams = Streams(opened, self._blobs)
         self._keys = DataKeys(opened, self._descriptions, register, self._streams)
-        self._loading = Loading(opened, self._descriptions)
+        self._loading = Loading(opened, self._descriptions, lambda: all_holds(self))
         self._reading = Reading(opened, self._descriptions)
         self._notes = PersonNotes(opened)
 
@@ -111,19 +113,24 @@ class Vault:
         """
         check_name(organisation, "organisation")
         store = _database(path, database, organisation, fault)
+        there, claimed = Blobs(path / BLOBS, blobs), False
         try:
             header = VaultHeader(tables.VERSION, rand(16), organisation)
+            claimed = there.claim(header.vault)
             opened = Opened(store, provider, header, rand(KEY_BYTES), rand, clock, fault)
             with store.transaction() as connection:
                 if connection.execute(sa.select(tables.vault.c.one)).first():  # without it: an interrupted creation
                     raise Refused("privacy.store_exists", path=store.place)
-                epoch = provider.epochs()[-1]
+                epoch = current_epoch(provider)
                 wrapped = provider.wrap(epoch, opened.index_key, encode(opened.place("index key", "")))
                 row = {"one": 1, "header": encode(header), "epoch": epoch, "wrapped": wrapped}
                 connection.execute(tables.vault.insert().values(**row))
             return cls(path, opened, Register(register or path.parent / REGISTER, opened.index_key), blobs)
         except BaseException:
             store.close()
+            if claimed:
+                with suppress(Unavailable):
+                    there.let_go()
             raise
 
     @classmethod
@@ -143,8 +150,8 @@ class Vault:
         """Open the vault that `create` made, to write: what interrupted calls left is put right first, and what the
         register of erasures names is gone.
 
-        A file of version 1 is brought to the present one; a copy stays beside it until the next rotation. Raises
-        Unavailable (not there, in use), VerificationError (another organisation's, or another provider's keys),
+        A file of version 1 is brought to the present one; a copy stays beside it until the next rotation or erasure.
+        Raises Unavailable (not there, in use), VerificationError (another organisation's, or another provider's keys),
         DecodeError (damaged, of a newer medveil).
         """
         _check_there(path, database)
@@ -153,8 +160,10 @@ class Vault:
         store = _database(path, database, organisation, fault)
         try:
             vault = cls._of(path, store, provider, organisation, rand, clock, register, blobs, fault)
-            vault._keys.settle()
-            vault._loading.clean_up()
+            if vault._keys.settle():
+                migration.remove_copy(path / FILE)
+            with suppress(Unavailable):  # a disk that is full: it is nobody's, and goes before the next load
+                vault._loading.clean_up()
         except BaseException:
             store.close()
             raise
@@ -215,6 +224,13 @@ class Vault:
             raise VerificationError("privacy.vault_keys", path=store.place) from None
         return cls(path, opened, Register(register or path.parent / REGISTER, opened.index_key), blobs)
 
+    def keep_held(self) -> None:
+        """See that no other process can write, and hold the tables again where the connection to their server broke.
+
+        To be called every few seconds. Synchronous. Raises Unavailable (``database.in_use``: another process writes).
+        """
+        self._opened.database.keep_held()
+
     def close(self) -> None:
         """Close the database and let others open it. Closing twice is harmless."""
         self._opened.database.close()
@@ -226,6 +242,11 @@ class Vault:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def place(self) -> str:
+        """Where its tables are: a file, or host, port and name of a database."""
+        return self._opened.database.place
 
     # ---- datasets
 
@@ -249,9 +270,10 @@ class Vault:
         record_ids, persons: one text per row. Without `persons` the record ids name the persons; without both each row
         is its own person. retain_until: civil day until which rows must be kept, for all or one per row; None without
         such a duty. schema_hash: of the declaration the table was checked against, bound to every row. suite: of rows;
-        suites: of single columns instead (`privacy.suites`). replace: load over an existing dataset of that name (its
-        rows and keys are overwritten). append: add to it; columns, suites and schema hash must be the same. Otherwise
-        Refused. Raises Refused for a column type that the vault does not keep, and for an unknown suite.
+        suites: of single columns instead (`privacy.suites`). replace: load over an existing dataset of that name: its
+        rows and keys are destroyed, and it is refused while a duty or a legal hold keeps any of them. append: add to
+        it; columns, suites and schema hash must be the same. Otherwise Refused. Raises Refused for a column type that
+        the vault does not keep, and for an unknown suite.
         """
         return self._loading.load(
             dataset,
@@ -283,16 +305,18 @@ class Vault:
         *,
         person_column: str | None = None,
         key_column: str | None = None,
+        position_column: str | None = None,
         since: int = 0,
     ) -> pa.Table:
         """The table (secret), decrypted in memory, rows in their order, columns and types as loaded.
 
         Rows under restricted keys are left out. record_id_column: append the record ids under this name (null where
         none were given); person_column: the keyed person ids, 16 bytes (the data key's id where a row is its own
-        person); key_column: the ids of the data keys. since: only loads after this version of the dataset. Raises
+        person); key_column: the ids of the data keys; position_column: each row's place in the dataset, counted from 0
+        over all loads, which no other row of it ever has. since: only loads after this version of the dataset. Raises
         VerificationError naming the dataset and the first row that was altered or is missing.
         """
-        return self._reading.table(dataset, (record_id_column, person_column, key_column), since)
+        return self._reading.table(dataset, (record_id_column, person_column, key_column, position_column), since)
 
     def record(self, dataset: str, record_id: str) -> pa.Table:
         """The rows (secret) of one record id, in order. Raises Refused where there is none that may be used."""
@@ -338,7 +362,30 @@ class Vault:
         tombstones and totals in one transaction. Unknown keys and those destroyed before are passed by. Raises
         Unavailable; once the register holds the keys, the next opening removes them.
         """
-        return self._keys.destroy(keys, receipt)
+        count = self._keys.destroy(keys, receipt)
+        migration.remove_copy(self.path / FILE)
+        return count
+
+    def registered(self, keys: Sequence[bytes]) -> frozenset[bytes]:
+        """Those of these data keys that the register of erasures names: gone, or gone when the vault is next opened."""
+        return frozenset(keys) & {erasure.key for erasure in self.register.entries()}
+
+    def copy_holds(self, path: Path, keys: Sequence[bytes]) -> bool:
+        """Whether a file is an older copy of this vault's tables that may have one of these data keys, under an epoch
+        that is still there. Raises OSError."""
+        live = self.path / FILE
+        if live.exists() and path.samefile(live):
+            return False
+        return backup.copy_holds(path, keys, self._opened.provider.epochs())
+
+    def copy_of_keys(self, path: Path) -> bool:
+        """Whether a file is an older copy of the provider's, with epochs that were destroyed. Raises OSError."""
+        return self._opened.provider.is_older(path)
+
+    @property
+    def engine(self) -> Literal["sqlite", "postgresql"]:
+        """What keeps the tables."""
+        return self._opened.database.engine_name
 
     def marks(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """By data key, of those that are there: the first 16 bytes of its wrap.
@@ -397,8 +444,16 @@ class Vault:
         key where that must not be. Raises Refused where there is none."""
         self._streams.remove(kind, name)
 
+    def check_blobs(self) -> None:
+        """Check that the store of large documents is there. Raises Unavailable, Refused where it is another vault's."""
+        self._blobs.check(self._opened.header.vault)
+
     def tidy_blobs(self) -> int:
-        """Remove what interrupted calls left in the blobs' store; returns how many. Raises Unavailable."""
+        """Remove what interrupted calls left in the blobs' store; returns how many.
+
+        Raises Unavailable, Refused where the store is another vault's.
+        """
+        self._blobs.check(self._opened.header.vault)
         return self._streams.remove_orphans()
 
     def back_up(self, folder: Path) -> backup.Copied:
@@ -454,9 +509,11 @@ class Vault:
     def rotate(self) -> int:
         """Wrap every key under a new epoch and destroy the older ones; returns the new epoch.
 
-        Readers go on meanwhile. Interrupted, it leaves a readable vault; rotate again to destroy what is left.
+        Readers go on meanwhile. Interrupted, it leaves a readable vault; rotate again to destroy what is left. Raises
+        Unavailable, VerificationError (a key was altered); then no epoch was destroyed.
         """
         with self._loading.alone:
+            self._loading.clean_up()  # what a load left that could not undo itself is nobody's, and is not wrapped
             epoch = Rotation(self._opened, self._descriptions).run()
         migration.remove_copy(self.path / FILE)
         return epoch

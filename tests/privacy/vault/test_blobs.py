@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyarrow import fs
 
+from privacy.keys import FileKeyProvider
+from privacy.vault import Vault
 from privacy.vault.blobs import Blobs
-from wire.errors import Unavailable
+from wire.errors import Refused, Unavailable
 
 ONE, TWO = b"1" * 16, b"\xff" * 16
 
@@ -31,7 +36,7 @@ def content(blobs: Blobs, name: bytes) -> bytes | None:
     if file is None:
         return None
     with file:
-        return bytes(file.read())
+        return bytes(file.read(1 << 20))
 
 
 def test_written_read_listed_removed(blobs: Blobs) -> None:
@@ -85,3 +90,66 @@ def test_a_store_that_does_not_work(tmp_path: Path, gone: str) -> None:
         blobs.write(ONE, [b"x" * 10_000_000])
     assert raised.value.code == "privacy.store_failed" and raised.value.retry_after > 0
     assert raised.value.facts["path"] == str(tmp_path / "blobs")
+
+
+class BreakingOff:
+    """A store whose files break off after 70,000 bytes, as one over a network may."""
+
+    def __init__(self, store: fs.FileSystem) -> None:
+        self._store = store
+
+    def open_input_stream(self, path: str, **more: Any) -> Any:
+        with self._store.open_input_stream(path, **more) as file:
+            data = file.read()
+
+        class Breaking(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                if self.tell() >= 70_000:
+                    raise OSError(5, "Input/output error")
+                return super().read(min(size or 0, 10_000))
+
+        return pa.PythonFile(Breaking(data), "r")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_a_store_that_breaks_off_while_a_document_is_read(tmp_path: Path, provider: FileKeyProvider) -> None:
+    with Vault.create(tmp_path / "vault", provider, "hospital-1") as vault:
+        vault.put_stream("scan", "s", io.BytesIO(bytes(200_000)))
+        vault._blobs._filesystem = BreakingOff(vault._blobs._filesystem)
+        with pytest.raises(Unavailable) as raised, vault.open_stream("scan", "s") as opened:
+            opened.read()
+        assert raised.value.code == "privacy.store_failed"
+        with pytest.raises(Unavailable):
+            vault.back_up(tmp_path / "copy")
+        assert not (tmp_path / "copy").exists()
+
+
+def test_a_store_is_one_vaults(blobs: Blobs) -> None:
+    if blobs._folder is not None and not blobs._named:
+        assert not blobs.claim(ONE) and not blobs.claim(TWO), "its own folder needs no mark"
+        return
+    assert blobs.claim(ONE) and not blobs.claim(ONE)
+    with pytest.raises(Refused) as raised:
+        blobs.claim(TWO)
+    assert raised.value.code == "privacy.blobs_of_other" and blobs.place in raised.value.text()
+    assert list(blobs.names()) == []
+    blobs.let_go()
+    blobs.let_go()
+    assert blobs.claim(TWO)
+
+
+def test_another_vaults_blobs_are_not_tidied(tmp_path: Path, provider: FileKeyProvider) -> None:
+    store = fs.SubTreeFileSystem(str(tmp_path / "store"), fs.LocalFileSystem())
+    with Vault.create(tmp_path / "one" / "vault", provider, "hospital-1", blobs=store) as first:
+        first.put_stream("scan", "scan-1", io.BytesIO(b"text"))
+        with pytest.raises(Refused):
+            Vault.create(tmp_path / "two" / "vault", provider, "hospital-1", blobs=store)
+        Vault.create(tmp_path / "three" / "vault", provider, "hospital-1").close()
+        other = Vault.open(tmp_path / "three" / "vault", provider, "hospital-1", blobs=store)
+        with other, pytest.raises(Refused):
+            other.tidy_blobs()
+        assert first.tidy_blobs() == 0
+        with first.open_stream("scan", "scan-1") as file:
+            assert file.read() == b"text"

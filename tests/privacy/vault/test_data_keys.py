@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -168,15 +170,16 @@ def test_unknown_keys_are_passed_by(either: Vault, table: pa.Table) -> None:
 
 
 def test_the_register_ends_what_an_interrupted_erasure_began(
-    either: Vault, table: pa.Table, again: Callable[[], Vault], monkeypatch: pytest.MonkeyPatch
+    either: Vault, table: pa.Table, again: Callable[[], Vault]
 ) -> None:
     either.ingest("d", table, PEOPLE)
     keys = ids(either.keys_of("wang-wu"))
 
-    def stop(_erasures: object) -> int:
-        raise RuntimeError("power cut")
+    def stop(place: str) -> None:
+        if place == "destroy:registered":
+            raise RuntimeError("power cut")
 
-    monkeypatch.setattr(either._keys, "_remove", stop)
+    either._opened.fault = stop
     with pytest.raises(RuntimeError):
         either.destroy(keys, RECEIPT)
     assert either.read("d").num_rows == 6
@@ -252,6 +255,14 @@ def test_registers_can_be_joined(vault: Vault, table: pa.Table, tmp_path: Path) 
     shutil.move(tmp_path / "erased", tmp_path / "newer")
     shutil.copy(tmp_path / "older", tmp_path / "erased")
     assert vault.register.join(tmp_path / "newer") == 2
+    for missing in (tmp_path / "mistyped", tmp_path):
+        with pytest.raises(Unavailable) as raised:
+            vault.register.join(missing)
+        assert (raised.value.code, raised.value.facts["path"]) == ("privacy.no_register", str(missing))
+    (tmp_path / "rubbish").write_bytes(b"rubbish" * 20)
+    with pytest.raises(DecodeError) as damaged:
+        vault.register.join(tmp_path / "rubbish")
+    assert damaged.value.facts["path"] == str(tmp_path / "rubbish"), "the one that was named, not the vault's own"
     assert [entry.key for entry in vault.register.entries()] == keys[:3]
 
 
@@ -342,3 +353,17 @@ def test_one_writes_and_others_read(either: Vault, provider: FileKeyProvider, ta
         with pytest.raises(Unavailable) as raised:
             Vault.open(either.path, provider, "hospital-1", database=vault_url)
         assert raised.value.code == "database.in_use"
+
+
+def test_an_erasure_waits_for_a_reader_that_is_about_to_end(vault: Vault, provider: FileKeyProvider) -> None:
+    """Else the journal keeps the wraps until somebody tidies it."""
+    vault.ingest("d", pa.table({"n": [1, 2]}), persons=["wang-wu", "li-si"])
+    (key,) = [key.key for key in vault.keys_of("wang-wu")]
+    mark = vault.marks([key])[key]
+    journal = vault.path / "vault.sqlite-wal"
+    with closing(sqlite3.connect(vault.path / "vault.sqlite", check_same_thread=False)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM keys").fetchone()
+        threading.Timer(0.5, reader.rollback).start()
+        assert vault.destroy([key], RECEIPT) == 1
+    assert mark not in journal.read_bytes() and mark not in (vault.path / "vault.sqlite").read_bytes()

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from privacy.keys import FileKeyProvider
-from privacy.vault import Vault
+from privacy.vault import Erasure, Vault
 from wire.errors import Refused, VerificationError
 
 OLD = Path(__file__).resolve().parents[2] / "vectors" / "vault" / "version-1"
@@ -39,6 +39,23 @@ def old(tmp_path: Path) -> Path:
 
 def opened(home: Path) -> Vault:
     return Vault.open(home / "vault", FileKeyProvider(home / "keys", "correct horse"), "hospital-1")
+
+
+@pytest.mark.parametrize("how", ["now", "by the register"])
+def test_an_erasure_leaves_no_copy_of_version_1(old: Path, how: str) -> None:
+    """It holds the person's rows and keys, wrapped under the epoch that is in use."""
+    copy = old / "vault" / "vault.sqlite.version-1"
+    with opened(old) as vault:
+        keys = [key.key for key in vault.keys_of("wang-wu")]
+        assert copy.exists() and vault.copy_holds(copy, keys) and not vault.copy_holds(old / "keys", keys)
+        assert not vault.copy_holds(old / "vault" / "vault.sqlite", keys), "that is the vault"
+        if how == "now":
+            vault.destroy(keys, b"r" * 32)
+        else:
+            vault.register.append(Erasure(key, b"r" * 32, 1) for key in keys)
+    if how == "by the register":
+        opened(old).close()
+    assert not copy.exists()
 
 
 def test_all_of_it_is_there_and_salts_are_what_they_were(old: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import random
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 
@@ -232,6 +234,40 @@ def test_a_single_record_is_whole_or_an_error(
         again.record("d", "wang-wu")
 
 
+def test_a_key_passes_for_nobody_elses(
+    vault: Vault, provider: FileKeyProvider, table: pa.Table, people: list[str]
+) -> None:
+    """Somebody with the disk gives wang-wu's keys to li-si: no salt, record or row of one comes out as the other's."""
+    vault.ingest("d", table, people)
+    wang, li = vault.person_id("wang-wu"), vault.person_id("li-si")
+    alter(
+        vault,
+        "UPDATE keys SET person = CASE person WHEN ? THEN ? ELSE ? END WHERE person IN (?, ?)",
+        wang,
+        li,
+        wang,
+        wang,
+        li,
+    )
+    with reopened(vault, provider) as again:
+        for ask in (again.salt_key, again.record, again.person):
+            for name in ("wang-wu", "li-si"):
+                with pytest.raises(VerificationError):
+                    ask("d", name)
+
+
+def test_who_is_restricted_cannot_be_exchanged(vault: Vault, provider: FileKeyProvider, table: pa.Table) -> None:
+    """One restricted, another let go instead: as many rows as the sealed totals say, and still not believed."""
+    vault.ingest("d", table, ["a", "a", "b", "b", "c", "c"])
+    vault.restrict([key.key for key in vault.keys_of("a")])
+    a, b = vault.person_id("a"), vault.person_id("b")
+    alter(vault, "UPDATE keys SET state = 1 - state WHERE person IN (?, ?)", a, b)
+    with reopened(vault, provider) as again:
+        for ask in (lambda: again.read("d"), lambda: again.record("d", "a"), lambda: again.salt_key("d", "a")):
+            with pytest.raises(VerificationError):
+                ask()
+
+
 def test_a_dataset_cannot_pass_for_another(vault: Vault, provider: FileKeyProvider, table: pa.Table) -> None:
     vault.ingest("a", table)
     vault.ingest("b", table)
@@ -248,7 +284,7 @@ def test_an_older_row_does_not_come_back(vault: Vault, provider: FileKeyProvider
         key = database.execute("SELECT person, epoch, wrapped FROM keys ORDER BY first LIMIT 1").fetchone()
     database.close()
     vault.ingest("d", table, replace=True)
-    alter(vault, "UPDATE rows SET sealed = ? WHERE position = 0", *old)
+    alter(vault, "UPDATE rows SET sealed = ? WHERE position = 6", *old)
     alter(vault, "UPDATE keys SET person = ?, epoch = ?, wrapped = ? WHERE first = (SELECT min(first) FROM keys)", *key)
     with reopened(vault, provider) as again, pytest.raises(VerificationError):
         again.read("d")
@@ -354,6 +390,33 @@ def test_rotation_reads_the_same_and_kills_old_copies(
     reopened(vault, FileKeyProvider(provider.path, "correct horse")).close()
     with pytest.raises(VerificationError):
         Vault.open(stolen, provider, "hospital-1")
+
+
+def test_rotation_rewrites_no_data(vault: Vault, provider: FileKeyProvider, table: pa.Table, people: list[str]) -> None:
+    """Every wrap is another one, and not a byte of what they wrap."""
+    vault.ingest("named", table, people, suites={"health": 2})
+    vault.put_document("wallet", "a", b"one")
+    vault.put_person_note("hold", "li-si", b"case")
+    vault.put_stream("scan", "s", io.BytesIO(b"x" * 200_000))
+
+    def stored() -> tuple[dict[str, list[tuple[bytes, ...]]], dict[str, tuple[bytes, int]]]:
+        with closing(sqlite3.connect(vault.path / "vault.sqlite")) as database:
+            rows = {
+                name: database.execute(f"SELECT {what} FROM {name} ORDER BY rowid").fetchall()
+                for name, what in (("rows", "sealed, apart"), ("documents", "sealed"), ("person_notes", "sealed"))
+            }
+            wraps = "SELECT wrapped FROM keys UNION ALL SELECT wrapped FROM documents"
+            rows["wraps"] = database.execute(wraps).fetchall()
+        blobs = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in vault.path.rglob("*.blob")}
+        return rows, blobs
+
+    before, blobs = stored()
+    vault.rotate()
+    after, same_blobs = stored()
+    wraps, new_wraps = before.pop("wraps"), after.pop("wraps")
+    assert len(wraps) == 4 and not set(wraps) & set(new_wraps)
+    assert all(before.values()) and after == before
+    assert len(blobs) == 1 and same_blobs == blobs
 
 
 def test_an_interrupted_rotation_leaves_a_readable_vault(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import shutil
 import stat
 import subprocess
 import sys
@@ -267,3 +268,19 @@ def test_a_vault_that_is_there_is_not_overwritten(
         put_back(tmp_path / "copy", vault.path, provider)
     assert raised.value.code == "privacy.store_exists"
     assert vault.read("claims-1").equals(table)
+
+
+@pytest.mark.postgres
+def test_a_copy_of_version_1_goes_back_onto_sqlite_alone(tmp_path: Path, postgres_url: str) -> None:
+    old = Path(__file__).resolve().parents[2] / "vectors" / "vault" / "version-1"
+    shutil.copytree(old, tmp_path / "old")
+    old = tmp_path / "old"
+    keys = FileKeyProvider(old / "keys", "correct horse")
+    with pytest.raises(Refused) as raised:
+        put_back(old, tmp_path / "home" / "vault", keys, database=postgres_url)
+    assert raised.value.code == "privacy.backup_older" and raised.value.facts["version"] == 1
+    put_back(old, tmp_path / "home" / "vault", keys)
+    with Vault.open(tmp_path / "home" / "vault", keys, "hospital-1") as vault:
+        assert vault.count("named") == 4
+    with Vault.create(tmp_path / "new" / "vault", keys, "hospital-1", database=postgres_url) as vault:
+        assert vault.datasets() == (), "nothing of it was put there"
