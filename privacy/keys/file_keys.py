@@ -28,9 +28,11 @@ from filelock import FileLock, Timeout
 from privacy.keys.provider import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Epoch, KeyProvider
 from wire.canonical import Wire, decode, encode
 from wire.domains import EPOCH_KEY, framed, keyed
-from wire.errors import Refused, Unavailable, VerificationError
+from wire.errors import DecodeError, Refused, Unavailable, VerificationError
 
 VERSION = 1
+_LONGEST = 1 << 20
+"""Bytes of a key file; each epoch takes about a hundred."""
 
 
 class Argon2Cost(Wire, frozen=True, tag="privacy.argon2_cost"):
@@ -166,6 +168,16 @@ class FileKeyProvider(KeyProvider):
         """Forget the epoch: gone from the file when this returns. Unknown epochs are forgotten already."""
         self._write(tuple(entry for entry in self._file.epochs if entry.epoch != epoch), self._file.next_epoch)
         self._keys.pop(epoch, None)
+
+    def is_older(self, path: Path) -> bool:
+        """Whether a file is an older copy of this one, with epochs that were destroyed since. Raises OSError."""
+        if path.stat().st_size > _LONGEST:
+            return False
+        try:
+            file = decode(KeyFile, path.read_bytes())
+        except DecodeError:
+            return False
+        return file.salt == self._file.salt and any(entry.epoch not in self._keys for entry in file.epochs)
 
     def _of(self, epoch: int) -> AESGCM:
         key = self._keys.get(epoch)

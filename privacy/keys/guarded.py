@@ -7,8 +7,8 @@ through `rate` keys a second and `burst` at once. A job that needs more declares
         vault.read("claims-1")
 
 which is told to `alert` before the first key comes out and again, with what was used, after the last.
-Keys beyond the declared number fall under the limit again. A batch belongs to the code in its block:
-other threads and tasks get nothing of it.
+Keys beyond the declared number fall under the limit again. A batch belongs to the code in its block, and to threads and
+tasks that are started in it, until it ends: others get nothing of it.
 
 It slows down and makes visible what goes through this program. It does not stop somebody who runs
 code in this process: a token's own limits do that.
@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -103,6 +104,8 @@ class Guarded(KeyProvider):
             yield
         finally:
             _batches.reset(token)
+            with self._guard:
+                declared.left = 0  # what was started in the block and goes on has nothing of it any more
             with contextlib.suppress(Exception):
                 self.alert(KeyEvent("batch_done", declared.used, reason, who))
 
@@ -141,6 +144,10 @@ class Guarded(KeyProvider):
         """As the provider's."""
         with self._watched():
             self.provider.destroy(epoch)
+
+    def is_older(self, path: Path) -> bool:
+        """As the provider's."""
+        return self.provider.is_older(path)
 
     def close(self) -> None:
         """Close the provider."""

@@ -7,7 +7,9 @@ token for as long as he does, and cannot take its keys along.
 The module is loaded by a process of its own (`privacy.keys.token_process`): one that hangs is ended
 after `patience` seconds, one that crashes takes nothing else along, and whatever happened is an
 Unavailable. The next call connects anew; after a failure to connect, calls are refused at once for a
-while that grows to half a minute. A refused PIN is not tried again: tokens lock after a few.
+while that grows to half a minute. A refused PIN is not tried again: tokens lock after a few. Whoever
+connects again looks whether these are the keys of before, by something that they wrapped then: another
+token of the same label would wrap, and nobody could unwrap it later.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 import msgspec
 
-from privacy.keys.provider import NONCE_BYTES, KeyProvider
+from privacy.keys.provider import KEY_BYTES, NONCE_BYTES, KeyProvider
 from privacy.keys.token_line import (
     Answers,
     Connect,
@@ -45,6 +47,8 @@ from wire.errors import MedveilError, Refused, Unavailable, VerificationError
 from wire.identifiers import check_name
 
 _AT_ONCE = 512
+_PROBED = b"known again"
+"""What a probe is bound to; nothing of the vault's is."""
 _GRACE = 2
 _STARTING = 5.0
 """Seconds more than its patience that the other process may take to start, load the module and log in."""
@@ -82,6 +86,8 @@ class Pkcs11KeyProvider(KeyProvider):
         self._process: subprocess.Popen[bytes] | None = None
         self._line: socket.socket
         self._epochs: tuple[int, ...] = ()
+        self._probe = rand(KEY_BYTES)
+        self._probes: dict[int, bytes] = {}
         self._failure: MedveilError | None = None
         self._pause, self._resume = _FIRST_PAUSE, 0.0
         self._closed = False
@@ -109,7 +115,10 @@ class Pkcs11KeyProvider(KeyProvider):
 
     def new_epoch(self) -> int:
         """A new epoch, on the token when this returns."""
-        return self._listed(NewEpoch(self._alarm)).made
+        made = self._listed(NewEpoch(self._alarm)).made
+        with suppress(Unavailable), self._taken():  # it is made all the same
+            self._know()
+        return made
 
     def destroy(self, epoch: int) -> None:
         """Forget the epoch: the token has looked and has it no more when this returns."""
@@ -217,11 +226,30 @@ class Pkcs11KeyProvider(KeyProvider):
             self._exchange(
                 Connect(self._alarm + math.ceil(_STARTING), self.module, self.token, self.name, self._pin, create)
             )
+            self._know()
         except MedveilError as error:
             self._end()
             raise self._held_off(error) from None
         own.settimeout(self._patience)
         self._failure, self._pause = None, _FIRST_PAUSE
+
+    def _know(self) -> None:
+        """See that the keys are those of before, and have each new one wrap what it is known by later.
+
+        Raises Unavailable where they are others.
+        """
+        for epoch in self._epochs:
+            if epoch not in self._probes:
+                said = self._exchange(Wrap(self._alarm, epoch, [(self._rand(NONCE_BYTES), self._probe, _PROBED)]))
+                self._probes[epoch] = self._whole(epoch, said, 1)[0]
+                continue
+            try:
+                said = self._exchange(Unwrap(self._alarm, epoch, [(self._probes[epoch], _PROBED)]))
+                same = self._whole(epoch, said, 1) == [self._probe]
+            except VerificationError:
+                same = False
+            if not same:
+                raise Unavailable("privacy.token_other", retry_after=60, token=self.token, name=self.name)
 
     def _held_off(self, error: MedveilError) -> MedveilError:
         """Note a failure to connect: for a while it is the answer to whoever asks; a refused PIN is it for good."""

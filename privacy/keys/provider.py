@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Annotated, Protocol
 
 import msgspec
@@ -70,6 +71,13 @@ class KeyProvider(Protocol):
         A provider without a limit takes note of nothing.
         """
         return nullcontext()
+
+    def is_older(self, path: Path) -> bool:
+        """Whether a file is an older copy of what the provider keeps, with epochs that were destroyed since.
+
+        A token keeps no files. Raises OSError.
+        """
+        return False
 
     def close(self) -> None:
         """Let go of whatever the provider holds open. Closing twice is harmless."""

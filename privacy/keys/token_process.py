@@ -14,7 +14,6 @@ when the other side is gone, and by itself when the token keeps a request for lo
 from __future__ import annotations
 
 import contextlib
-import resource
 import signal
 import socket
 import sys
@@ -24,6 +23,7 @@ import msgspec
 import pkcs11
 from pkcs11 import Attribute, GCMParams, KeyType, Mechanism, ObjectClass, PKCS11Error
 
+from privacy.keys.own_memory import keep_own_memory
 from privacy.keys.provider import NONCE_BYTES, TAG_BYTES
 from privacy.keys.token_line import (
     Answers,
@@ -240,7 +240,7 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash of the module writes no PIN to the disk
+    keep_own_memory()  # a crash of the module writes no PIN to the disk, and none of the user's processes reads it here
     keys: TokenKeys | None = None
     with socket.socket(fileno=descriptor) as line, contextlib.suppress(EOFError, OSError, msgspec.MsgspecError):
         while True:

@@ -148,6 +148,30 @@ def test_a_batch_is_for_its_own_block(desk: Desk) -> None:
     asyncio.run(tasks())
 
 
+def test_a_batch_ends_with_its_block_for_what_was_started_in_it(desk: Desk) -> None:
+    """A task takes along what was declared around it: not beyond the end."""
+
+    async def tasks() -> None:
+        ended = asyncio.Event()
+
+        async def left_behind() -> None:
+            desk.many(50)
+            await ended.wait()
+            desk.unwrap(20)  # as anybody may
+            refused(desk.unwrap)
+            with pytest.raises(Refused):
+                await asyncio.to_thread(desk.many, 500)
+
+        with desk.keys.batch("job", 1000):
+            task = asyncio.create_task(left_behind())
+            await asyncio.sleep(0)
+        ended.set()
+        await task
+
+    asyncio.run(tasks())
+    assert desk.told[1] == KeyEvent("batch_done", 50, "job")
+
+
 def test_a_batch_is_of_one_provider(tmp_path: Path, desk: Desk) -> None:
     (tmp_path / "other").mkdir()
     other = Desk(tmp_path / "other")

@@ -366,3 +366,60 @@ def test_a_refusal_is_no_fault_of_the_connection(keys: Pkcs11KeyProvider) -> Non
     with pytest.raises(VerificationError):
         keys.unwrap(1, bytes(60), b"")
     assert process(keys) == first
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a process's memory from its own user")
+def test_the_process_keeps_its_memory_to_itself() -> None:
+    own, other = socket.socketpair()
+    own.close()  # it looks at what it may dump, finds nobody there, and ends
+    code = "import ctypes, sys; from privacy.keys.token_process import main; libc = ctypes.CDLL(None); "
+    code += "was = libc.prctl(3, 0, 0, 0, 0); main(int(sys.argv[1])); print(was, libc.prctl(3, 0, 0, 0, 0))"
+    with other:
+        found = subprocess.run(
+            [sys.executable, "-c", code, str(other.fileno())], pass_fds=(other.fileno(),), capture_output=True
+        )
+    assert found.stdout.split() == [b"1", b"0"], found.stderr
+
+
+def test_another_token_of_the_same_label_is_not_written_under(
+    token: Any, keys: Pkcs11KeyProvider, clock: Clock, tmp_path: Path
+) -> None:
+    """What is wrapped by it while nobody notices could not be opened once the right one is back."""
+    with Vault.create(tmp_path / "vault", keys, "hospital-1") as vault:
+        vault.put_document("grant", "g", b"terms")
+        own, other = token.folder.with_name("own"), token.folder.with_name("other")
+        token.folder.rename(own)
+        token.folder.mkdir()
+        command = ["softhsm2-util", "--init-token", "--free", "--label", token.label]
+        subprocess.run([*command, "--so-pin", "12345678", "--pin", "a pin of tests"], check=True, capture_output=True)
+        token.create().close()  # a set of the same name, with an epoch of the same number
+        end(keys)
+        try:
+            for _ in range(2):
+                assert code(lambda: vault.put_document("grant", "h", b"other terms")) == "privacy.token_other"
+            clock.now += 60
+            assert code(lambda: keys.wrap(1, KEY, b"")) == "privacy.token_other"
+        finally:
+            token.folder.rename(other)
+            own.rename(token.folder)
+        clock.now += 60
+        vault.put_document("grant", "h", b"other terms")
+        assert vault.documents("grant") == ("g", "h") and vault.document("grant", "g") == b"terms"
+        assert vault.rotate() == 2
+        end(keys)
+        assert vault.document("grant", "h") == b"other terms"
+
+
+def test_keys_that_were_taken_off_the_token(token: Any, keys: Pkcs11KeyProvider, tmp_path: Path) -> None:
+    with Vault.create(tmp_path / "vault", keys, "hospital-1") as vault:
+        other = token.open()
+        other.destroy(1)
+        other.close()
+        end(keys)
+        assert code(lambda: keys.wrap(1, KEY, b"")) == "privacy.epoch_gone"
+        assert keys.epochs() == ()
+        for call in (
+            lambda: vault.put_document("grant", "g", b"terms"),
+            lambda: vault.ingest("d", pa.table({"n": [1]})),
+        ):
+            assert code(call) == "privacy.no_epoch"
