@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from privacy.grant_book import BookEntry, GrantBook, StateBook, entry_of, parties_of
-from privacy.grants import DAY, CheckedGrant
-from privacy.levels import Level
-from privacy.masking import Mask, MaskPlan
-from privacy.opt_outs import ScopeId
+from privacy.grants.book import BookEntry, GrantBook, StateBook, entry_of, parties_of
+from privacy.grants.levels import Level
+from privacy.grants.opt_outs import ScopeId
+from privacy.grants.terms import DAY, CheckedGrant
+from privacy.masking.masks import Mask, MaskPlan
 from privacy.predicate import Predicate
 from privacy.rules import RULES, Case, left_out, masks_of
 from privacy.uses import AnchoredGrant, GrantState, Review, UseRequest, UseState
@@ -64,7 +64,7 @@ class Decision(Wire, frozen=True, tag="privacy.decision"):
     the condition that is not met, "" when allowed. rows: the grant's row filter, to be joined with
     the request's own by `privacy.local.bind`.
 
-    Of an allowed use: excluded: opt-out scopes whose persons it must leave out (`privacy.opt_outs`); columns: the
+    Of an allowed use: excluded: opt-out scopes whose persons it must leave out (`grants.opt_outs`); columns: the
     request's fields, in order, with level and mask; min_group: fewest persons that share their quasi-identifiers
     in an extract; delete_by: when the recipient must have deleted this copy. None of these is told to anybody
     who is denied.
@@ -83,7 +83,7 @@ class Decision(Wire, frozen=True, tag="privacy.decision"):
     delete_by: Instant = 0
 
     def mask_plan(self, on: int) -> MaskPlan:
-        """How `privacy.masking` masks a copy under this decision. on: the civil day on which ages are taken."""
+        """How `privacy.masking.masks` masks a copy under this decision. on: the civil day on which ages are taken."""
         return MaskPlan(tuple(column.mask for column in self.columns), on)
 
     @property
@@ -135,7 +135,9 @@ _CODES = {
     "impact-assessment": "privacy.deny_impact_assessment",
     "commercial": "privacy.deny_commercial",
     "jurisdiction": "privacy.deny_jurisdiction",
+    "classified": "privacy.deny_unclassified",
     "masks": "privacy.deny_masks",
+    "filter": "privacy.deny_filter",
     "sharing-record": "privacy.deny_sharing_record",
     "opt-out": "privacy.deny_opt_out",
     "error": "privacy.deny_error",
@@ -193,11 +195,22 @@ def _judged(
     grant = entry.terms.grant
     try:
         anchor = state.of(grant)
-        case = Case(request, asked, entry.terms, entry.commitment, entry.fields, entry.fault, anchor, state, at)
+        case = Case(
+            request,
+            asked,
+            entry.terms,
+            entry.commitment,
+            entry.fields,
+            entry.filtered,
+            entry.fault,
+            anchor,
+            state,
+            at,
+        )
         for name, rule in RULES:
             missing = rule(case)
-            if missing:
-                return Decision(False, name, grant, missing[:200], request.recipient, request.dataset), passed
+            if missing is not None:
+                return Decision(False, name, grant, missing[:200] or "-", request.recipient, request.dataset), passed
             passed += 1
         name = "terms"
         return _allowed(case), passed

@@ -17,12 +17,12 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from privacy.decide import ColumnUse, Decision, GrantBook, decide
-from privacy.grant_book import BookEntry
-from privacy.grants import RECORD_KINDS, CheckedGrant, GrantTerms, UseKind
-from privacy.masking import MaskKind
-from privacy.opt_outs import ScopeId, matching
+from privacy.grants.book import BookEntry
+from privacy.grants.opt_outs import ScopeId, matching
+from privacy.grants.purposes import covered, purpose
+from privacy.grants.terms import RECORD_KINDS, CheckedGrant, GrantTerms, UseKind
+from privacy.masking.masks import MaskKind
 from privacy.predicate import And, Between, Compare, Fixed, In, IsNull, Not, Or, Predicate, to_arrow
-from privacy.purposes import covered, purpose
 from privacy.rules import RULES, Case
 from privacy.uses import UseRequest, UseState
 from wire import messages
@@ -96,8 +96,8 @@ class GrantedUse(NamedTuple):
     """One way in which a grant can be used, or cannot, at the instant that was asked about.
 
     fields: those that can be used so; columns: the same with level and mask; excluded: opt-out scopes left out;
-    verdicts: of a use of all granted fields; until: when it ends or rests, ms UTC. purpose: as granted; what is
-    below it is covered too (`narrower`).
+    verdicts: of a use of all granted fields; until: when it ends or rests, ms UTC. purpose: as granted; narrower: the
+    purposes below it for which it can be used so, too. commercial: whether also for somebody's sales.
     """
 
     terms: GrantTerms
@@ -108,16 +108,13 @@ class GrantedUse(NamedTuple):
     excluded: tuple[ScopeId, ...]
     verdicts: GrantVerdicts
     until: int
+    narrower: tuple[str, ...] = ()
+    commercial: bool = False
 
     @property
     def allowed(self) -> bool:
         """Whether any field can be used so."""
         return bool(self.fields)
-
-    @property
-    def narrower(self) -> tuple[str, ...]:
-        """The purposes below the granted one, which it covers."""
-        return tuple(code for code in covered(self.purpose) if code != self.purpose)
 
     def text(self, language: str = "en") -> str:
         """In words, "en" or "zh"."""
@@ -138,11 +135,17 @@ class GrantedUse(NamedTuple):
         facts["excluded"] = ", ".join(self.excluded) or _in(_NONE, language)
         facts["until"] = format_instant(self.until)
         said = messages.text("privacy.explain_may", facts, language)
+        if self.commercial:
+            said += gap + messages.sentence("privacy.explain_commercially", {"grant": terms.grant}, language)
         return said if len(self.fields) == len(terms.fields) else said + gap + why  # why not all granted fields
 
 
 class Sight(NamedTuple):
-    """A way in which somebody gets at one field of one person. mask: "keep" where only results leave, not cells."""
+    """A way in which somebody gets at one field of one person.
+
+    mask: "keep" where only results leave, not cells; "drop" where the cell does not leave, and the grant's row filter
+    tells something of it all the same.
+    """
 
     recipient: str
     grant: str
@@ -155,7 +158,7 @@ class Sight(NamedTuple):
     @property
     def cell(self) -> bool:
         """Whether the recipient gets the person's own cell, masked or not; otherwise it only counts in a result."""
-        return self.kind in RECORD_KINDS
+        return self.kind in RECORD_KINDS and self.mask != "drop"
 
     def text(self, language: str = "en") -> str:
         """In words, "en" or "zh"."""
@@ -194,12 +197,14 @@ def _verdicts(request: UseRequest, entry: BookEntry, state: UseState, at: int) -
                 entry.terms,
                 entry.commitment,
                 entry.fields,
+                entry.filtered,
                 entry.fault,
                 anchor,
                 state,
                 at,
             )
-            found.append(Verdict(name, rule(case)))
+            missing = rule(case)
+            found.append(Verdict(name, "" if missing is None else missing or "-"))
         except Exception:  # as `decide` takes it
             found.append(Verdict(name, "error"))
     return GrantVerdicts(entry.terms.grant, request, tuple(found))
@@ -222,19 +227,21 @@ def _granted(entry: BookEntry, kind: UseKind, code: str, state: UseState, at: in
     terms = entry.terms
     alone = [entry.checked]
 
-    def asked(fields: tuple[str, ...]) -> UseRequest:
+    def asked(fields: tuple[str, ...], purpose: str = code, commercial: bool = False) -> UseRequest:
         return UseRequest(
             holder=terms.issuer,
             recipient=terms.recipient,
             dataset=terms.dataset,
             fields=fields,
             kind=kind,
-            purpose=code,
+            purpose=purpose,
+            commercial=commercial,
             jurisdiction=terms.jurisdiction,
         )
 
     usable = tuple(name for name in terms.fields if decide(asked((name,)), alone, state, at).allowed)
     decision = decide(asked(usable), alone, state, at)
+    below = [narrower for narrower in covered(code) if narrower != code] if decision.allowed else []
     rest = max(terms.review, state.reviewed(terms.grant, entry.commitment, at))
     return GrantedUse(
         terms=terms,
@@ -245,6 +252,8 @@ def _granted(entry: BookEntry, kind: UseKind, code: str, state: UseState, at: in
         excluded=decision.excluded,
         verdicts=_verdicts(asked(terms.fields), entry, state, at),
         until=min(terms.expires, rest),
+        narrower=tuple(one for one in below if decide(asked(usable, one), alone, state, at).allowed),
+        commercial=decision.allowed and decide(asked(usable, commercial=True), alone, state, at).allowed,
     )
 
 
@@ -268,7 +277,8 @@ def who_sees(
     found = []
     for entry in book.entries():
         terms = entry.terms
-        if terms.dataset != dataset or field not in entry.fields or not _reaches(terms.predicate, rows):
+        named = field in entry.fields or field in entry.filtered
+        if terms.dataset != dataset or not named or not _reaches(terms.predicate, rows):
             continue
         for kind in terms.uses:
             for code in terms.purposes:
@@ -276,7 +286,10 @@ def who_sees(
                     continue
                 use = _granted(entry, kind, code, state, at)
                 mask: MaskKind = next((column.mask.kind for column in use.columns if column.field == field), "drop")
-                if field in use.fields and mask != "drop":
+                told = use.allowed and field in entry.filtered  # rows were chosen by it
+                if (field in use.fields and mask != "drop") or told:
+                    if field not in use.fields and kind not in RECORD_KINDS:
+                        mask = "keep"
                     found.append(Sight(terms.recipient, terms.grant, field, kind, code, mask, use.until))
     return tuple(found)
 
@@ -328,4 +341,8 @@ def in_words(predicate: Predicate | None, language: str = "en") -> str:
 
 
 def _value(value: int | Fixed | str) -> str:
+    """A number as it is, a text in quotation marks, so that no text reads as another filter."""
+    if isinstance(value, str):
+        plain = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in plain) + '"'
     return str(value.as_float()) if isinstance(value, Fixed) else str(value)

@@ -12,14 +12,16 @@ from typing import Annotated, Protocol
 
 import msgspec
 
-from privacy.grants import Reference
+from privacy.grants.terms import REFERENCE_LENGTH, Reference
 from wire.canonical import Wire, decode, encode
-from wire.dates import Day
+from wire.dates import NO_END, Day
 from wire.errors import Refused
 from wire.identifiers import Name, check_name
 
 KIND = "legal-hold"
 """The kind of document that keeps a hold, under its id."""
+DOCUMENTS = "document."
+"""How the names begin under which a vault has the large documents of a person, by their kind."""
 
 
 class LegalHold(Wire, frozen=True, tag="privacy.legal_hold"):
@@ -57,6 +59,23 @@ class HoldKeeper(Protocol):
         ...
 
 
+class HeldVault(HoldKeeper, Protocol):
+    """The same, with the datasets that a hold can name."""
+
+    def info(self, dataset: str) -> object:
+        """A dataset's description. Raises Refused where there is none."""
+        ...
+
+
+def fits(reference: str) -> bool:
+    """Whether a text is a `Reference`. What is not would be kept, and never read again."""
+    try:
+        reference.encode()
+    except UnicodeEncodeError:  # bytes of a terminal that are no text
+        return False
+    return len(reference) <= REFERENCE_LENGTH
+
+
 def check_hold(hold: LegalHold) -> None:
     """Check what the types cannot say. Raises Refused naming the field, DecodeError for a name that is none."""
     check_name(hold.hold, "legal hold")
@@ -64,20 +83,27 @@ def check_hold(hold: LegalHold) -> None:
         check_name(hold.dataset, "dataset")
     for field, wrong in (
         ("person", len(hold.person) not in (0, 16)),
-        ("reference", not hold.reference),
-        ("until", hold.until < hold.since),
+        ("reference", not fits(hold.reference) or not hold.reference),
+        ("since", not 0 <= hold.since <= NO_END),
+        ("until", not hold.since <= hold.until <= NO_END),
     ):
         if wrong:
             raise Refused("privacy.hold_form", hold=hold.hold, field=field)
 
 
-def place_hold(vault: HoldKeeper, hold: LegalHold) -> None:
-    """Keep a hold. Again with the same it changes nothing. Raises Refused: another of that id, or as `check_hold`."""
+def place_hold(vault: HeldVault, hold: LegalHold) -> None:
+    """Keep a hold. Again with the same it changes nothing.
+
+    Raises Refused: another of that id, a dataset that the vault does not have, or as `check_hold`. A name that was
+    mistyped would hold nothing, and what it was to keep could be erased.
+    """
     check_hold(hold)
     if hold.hold in vault.documents(KIND):
         if _hold(vault, hold.hold) != hold:
             raise Refused("privacy.hold_exists", hold=hold.hold)
         return
+    if hold.dataset and not hold.dataset.startswith(DOCUMENTS):
+        vault.info(hold.dataset)
     vault.put_document(KIND, hold.hold, encode(hold))
 
 

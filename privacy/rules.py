@@ -6,10 +6,22 @@ dataset and its people. It is pure, and it may raise: `privacy.decide` takes tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from privacy.grants import (
+from privacy.grants.levels import (
+    IDENTIFIED,
+    IDENTIFYING,
+    STATUTORY_CLASSES,
+    ColumnFacts,
+    adults_only,
+    default_mask,
+    fits,
+    unmasked,
+)
+from privacy.grants.opt_outs import ScopeId, matching
+from privacy.grants.purposes import PURPOSES, covering
+from privacy.grants.terms import (
     CONSENTS,
     DAY,
     HOME,
@@ -19,18 +31,8 @@ from privacy.grants import (
     USE_KINDS,
     GrantTerms,
 )
-from privacy.levels import (
-    IDENTIFIED,
-    IDENTIFYING,
-    STATUTORY_CLASSES,
-    ColumnFacts,
-    adults_only,
-    default_mask,
-    fits,
-)
-from privacy.masking import Mask
-from privacy.opt_outs import ScopeId, matching
-from privacy.purposes import PURPOSES, covering
+from privacy.masking.masks import Mask
+from privacy.predicate import columns
 from privacy.uses import NOBODY, AnchoredGrant, UseRequest, UseState
 from wire.dates import format_instant
 
@@ -41,40 +43,51 @@ _ORIGINS = frozenset(("POA", "POARCH"))
 
 
 class Case(NamedTuple):
-    """What rules look at. asked: every field of the request; fields: those of the grant; fault: see `BookEntry`."""
+    """What rules look at. asked: every field of the request; fields, filtered, fault: see `BookEntry`."""
 
     request: UseRequest
     asked: frozenset[str]
     terms: GrantTerms
     commitment: bytes
     fields: frozenset[str]
+    filtered: frozenset[str]
     fault: str
     anchor: AnchoredGrant | None
     state: UseState
     at: int
 
 
-Rule = Callable[[Case], str]
-"""What is missing, in words for both languages (names, codes, times), or "" where the rule is met."""
+Rule = Callable[[Case], str | None]
+"""What is missing, in words for both languages (names, codes, times), or None where the rule is met: never "",
+which a request could say of itself."""
 
 
-def _parties(case: Case) -> str:
+def _listed(names: Iterable[str]) -> str | None:
+    return ", ".join(sorted(names)) or None
+
+
+def _named(reference: str) -> bool:
+    """Whether a reference names anything: blanks, of whatever width, do not."""
+    return any(map(str.isalnum, reference))
+
+
+def _parties(case: Case) -> str | None:
     terms, request = case.terms, case.request
     same = (terms.issuer, terms.recipient, terms.dataset) == (request.holder, request.recipient, request.dataset)
-    return "" if same else f"{request.holder} / {request.recipient} / {request.dataset}"
+    return None if same else f"{request.holder} / {request.recipient} / {request.dataset}"
 
 
-def _known_use(case: Case) -> str:
+def _known_use(case: Case) -> str | None:
     if case.request.kind not in USE_KINDS:
         return str(case.request.kind)
-    return "" if case.request.purpose in PURPOSES else case.request.purpose
+    return None if case.request.purpose in PURPOSES else case.request.purpose
 
 
-def _form(case: Case) -> str:
-    return case.fault
+def _form(case: Case) -> str | None:
+    return case.fault or None
 
 
-def _anchor(case: Case) -> str:
+def _anchor(case: Case) -> str | None:
     terms, anchor = case.terms, case.anchor
     if anchor is None:
         return "AnchorGrant"
@@ -85,118 +98,117 @@ def _anchor(case: Case) -> str:
         terms.not_before,
         terms.expires,
     )
-    return "" if same else "AnchorGrant"
+    return None if same else "AnchorGrant"
 
 
-def _revocation(case: Case) -> str:
+def _revocation(case: Case) -> str | None:
     anchor = case.anchor
     standing = anchor is not None and not anchor.revoked and anchor.epoch == case.terms.epoch
-    return "" if standing else f"epoch {case.terms.epoch}"
+    return None if standing else f"epoch {case.terms.epoch}"
 
 
-def _period(case: Case) -> str:
+def _period(case: Case) -> str | None:
     if case.terms.not_before <= case.at < case.terms.expires:
-        return ""
+        return None
     return f"{format_instant(case.terms.not_before)} .. {format_instant(case.terms.expires)}"
 
 
-def _review(case: Case) -> str:
+def _review(case: Case) -> str | None:
     terms = case.terms
     if case.at < terms.review or case.at < case.state.reviewed(terms.grant, case.commitment, case.at):
-        return ""
+        return None
     return format_instant(terms.review)
 
 
-def _use_kind(case: Case) -> str:
-    return "" if case.request.kind in case.terms.uses else case.request.kind
+def _use_kind(case: Case) -> str | None:
+    return None if case.request.kind in case.terms.uses else case.request.kind
 
 
-def _purpose(case: Case) -> str:
+def _purpose(case: Case) -> str | None:
     asked = case.request.purpose
-    return asked if covering(asked).isdisjoint(case.terms.purposes) else ""
+    return asked if covering(asked).isdisjoint(case.terms.purposes) else None
 
 
 def _commercially(request: UseRequest) -> bool:
     return request.commercial or PURPOSES[request.purpose].commercial
 
 
-def _conditions(case: Case) -> str:
+def _conditions(case: Case) -> str | None:
     for condition in case.terms.conditions:
         if condition in _NON_COMMERCIAL and _commercially(case.request):
             return condition
         if condition == "NPOA" and case.request.purpose in _ORIGINS:
             return condition
-    return ""
+    return None
 
 
-def _fields(case: Case) -> str:
-    if not case.asked:
+def _fields(case: Case) -> str | None:
+    if not case.asked or "" in case.asked:
         return "-"
-    return ", ".join(sorted(case.asked - case.fields))
+    return _listed(case.asked - case.fields)
 
 
-def _level(case: Case) -> str:
+def _level(case: Case) -> str | None:
     ceiling, dataset, column = case.terms.level_ceiling, case.request.dataset, case.state.column
-    beyond = [name for name in case.asked if column(dataset, name).level > ceiling]
-    return ", ".join(sorted(beyond))
+    return _listed(name for name in case.asked | case.filtered if column(dataset, name).level > ceiling)
 
 
-def _statutory_class(case: Case) -> str:
+def _statutory_class(case: Case) -> str | None:
     found = case.state.facts(case.request.dataset).statutory_class
     if STATUTORY_CLASSES.index(found) > STATUTORY_CLASSES.index(case.terms.class_ceiling):
         return found
     abroad = case.request.jurisdiction != HOME or case.terms.jurisdiction != HOME
-    return found if found == "core" and (abroad or _commercially(case.request)) else ""
+    return found if found == "core" and (abroad or _commercially(case.request)) else None
 
 
-def _legal_basis(case: Case) -> str:
+def _legal_basis(case: Case) -> str | None:
     terms = case.terms
     if terms.legal_basis not in LEGAL_BASES:
         return "legal_basis"
-    return "consent_ref" if terms.legal_basis in CONSENTS and not terms.consent_ref else ""
+    return "consent_ref" if terms.legal_basis in CONSENTS and not _named(terms.consent_ref) else None
 
 
-def _guardian(case: Case) -> str:
+def _guardian(case: Case) -> str | None:
     terms = case.terms
-    if terms.guardian_ref or terms.legal_basis not in CONSENTS:
-        return ""
+    if _named(terms.guardian_ref) or terms.legal_basis not in CONSENTS:
+        return None
     facts = case.state.facts(case.request.dataset)
     if not facts.minors:
-        return ""
+        return None
     kept_out = facts.age_column and (
         adults_only(terms.predicate, facts.age_column) or adults_only(case.request.predicate, facts.age_column)
     )
-    return "" if kept_out else "guardian_ref"
+    return None if kept_out else "guardian_ref"
 
 
-def _assessment(case: Case) -> str:
-    return "" if case.terms.pia_ref else "pia_ref"
+def _assessment(case: Case) -> str | None:
+    return None if _named(case.terms.pia_ref) else "pia_ref"
 
 
-def _commercial(case: Case) -> str:
+def _commercial(case: Case) -> str | None:
     if not _commercially(case.request):
-        return ""
-    return "" if case.terms.commercial and case.terms.legal_basis == "separate-consent" else "separate-consent"
+        return None
+    return None if case.terms.commercial and case.terms.legal_basis == "separate-consent" else "separate-consent"
 
 
-def _jurisdiction(case: Case) -> str:
+def _jurisdiction(case: Case) -> str | None:
     request, terms = case.request, case.terms
     if request.jurisdiction != terms.jurisdiction:
         return request.jurisdiction
-    return "" if terms.jurisdiction == HOME or terms.transfer_ref else "transfer_ref"
+    return None if terms.jurisdiction == HOME or _named(terms.transfer_ref) else "transfer_ref"
 
 
-def _masks(case: Case) -> str:
+def _masks(case: Case) -> str | None:
     request, terms = case.request, case.terms
     if request.kind not in RECORD_KINDS:
-        return ""
+        return None
     wrong = []
     for chosen, column in _chosen(case):
         naming = column.level >= IDENTIFIED and column.content in IDENTIFYING
         bare = chosen.kind == "keep" and naming and default_mask(column, request.purpose) != "keep"
         if not fits(chosen.kind, column.content) or (bare and terms.legal_basis not in DISCLOSING):
             wrong.append(chosen.field)
-    return ", ".join(sorted(wrong))
+    return _listed(wrong)
 
 
 def _chosen(case: Case) -> Iterator[tuple[Mask, ColumnFacts]]:
@@ -205,18 +217,35 @@ def _chosen(case: Case) -> Iterator[tuple[Mask, ColumnFacts]]:
             yield chosen, case.state.column(case.request.dataset, chosen.field)
 
 
-def _sharing_record(case: Case) -> str:
+def _classified(case: Case) -> str | None:
+    """What cells hold must be known before they leave, unless none would be masked anyway."""
+    request = case.request
+    if request.kind not in RECORD_KINDS or unmasked(request.purpose):
+        return None
+    return None if case.state.facts(request.dataset).columns else request.dataset
+
+
+def _filter(case: Case) -> str | None:
+    """A filter that the recipient chooses tells the cells it looks at, one question a bit, whatever their mask."""
+    request = case.request
+    if request.kind not in RECORD_KINDS or request.predicate is None:
+        return None
+    chosen = {mask.field: mask for mask in case.terms.masks}
+    return _listed(name for name in columns(request.predicate) if _mask_of(case, name, chosen).kind != "keep")
+
+
+def _sharing_record(case: Case) -> str | None:
     kept = case.terms.records_until >= case.at + SHARING_RECORD_DAYS * DAY
-    return "" if kept else format_instant(case.terms.records_until)
+    return None if kept else format_instant(case.terms.records_until)
 
 
-def _opt_out(case: Case) -> str:
+def _opt_out(case: Case) -> str | None:
     person = case.request.person
     if person == NOBODY:
-        return ""
+        return None
     if len(person) != 16:
         return "person"
-    return ", ".join(_matching(case, case.state.scopes_of(person)))
+    return _listed(_matching(case, case.state.scopes_of(person)))
 
 
 def _matching(case: Case, scopes: tuple[ScopeId, ...]) -> tuple[ScopeId, ...]:
@@ -235,10 +264,15 @@ def masks_of(case: Case) -> Iterator[tuple[ColumnFacts, Mask]]:
     chosen = {mask.field: mask for mask in case.terms.masks}
     for name in dict.fromkeys(request.fields):
         column = case.state.column(request.dataset, name)
-        if request.kind not in RECORD_KINDS:
-            yield column, Mask(name, "keep")
-        else:
-            yield column, chosen.get(name) or Mask(name, default_mask(column, request.purpose))
+        yield column, _mask_of(case, name, chosen) if request.kind in RECORD_KINDS else Mask(name, "keep")
+
+
+def _mask_of(case: Case, name: str, chosen: Mapping[str, Mask]) -> Mask:
+    """What becomes of a column's cells in a copy of records. chosen: the grant's masks, by field."""
+    found = chosen.get(name)
+    if found is not None:
+        return found
+    return Mask(name, default_mask(case.state.column(case.request.dataset, name), case.request.purpose))
 
 
 RULES: tuple[tuple[str, Rule], ...] = (
@@ -260,7 +294,9 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("impact-assessment", _assessment),
     ("commercial", _commercial),
     ("jurisdiction", _jurisdiction),
+    ("classified", _classified),
     ("masks", _masks),
+    ("filter", _filter),
     ("sharing-record", _sharing_record),
     ("opt-out", _opt_out),
 )

@@ -1,6 +1,6 @@
 """A use that is asked for, and all that a decision about it reads besides grants: the ledger's state and home's.
 
-`UseState` is what rules ask; `GrantState` answers as plain data of one instant, `privacy.grant_book.StateBook`
+`UseState` is what rules ask; `GrantState` answers as plain data of one instant, `privacy.grants.book.StateBook`
 answers the same faster where there is much of it.
 """
 
@@ -10,9 +10,9 @@ from typing import Annotated, Protocol
 
 import msgspec
 
-from privacy.grants import HOME, UseKind
-from privacy.levels import ColumnFacts, DatasetFacts
-from privacy.opt_outs import OptOutState, ScopeId
+from privacy.grants.levels import ColumnFacts, DatasetFacts
+from privacy.grants.opt_outs import OptOutState, ScopeId
+from privacy.grants.terms import HOME, UseKind
 from privacy.predicate import Predicate, columns
 from wire.canonical import Wire
 from wire.dates import Instant
@@ -92,7 +92,7 @@ class UseState(Protocol):
         ...
 
     def scopes_of(self, person: bytes) -> tuple[ScopeId, ...]:
-        """Those of one person."""
+        """Those of one person. Raises LookupError for one whom nobody looked up."""
         ...
 
 

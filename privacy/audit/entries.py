@@ -9,8 +9,8 @@ form a hash chain; batches of them are anchored on the ledger by the root of an 
 
 An entry is made to be shown to outsiders: organisations, dataset, purpose, grant id, salted query
 hash, time; nothing about a person, no field, no row count. A random nonce keeps the ledger's root from
-confirming a guess at it. What the organisation does to its own data and trail (`erasure`, `pruning`) is
-an entry too, with itself as the recipient.
+confirming a guess at it. What the organisation does to its own data and trail (`erasure`, `pruning`), and
+that it opens an extract of another's data (`opening`), is an entry too, with itself as the recipient.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from privacy.decide import Decision, UseRequest
-from privacy.grants import Code, UseKind
-from privacy.purposes import PURPOSES
+from privacy.grants.purposes import PURPOSES
+from privacy.grants.terms import Code, UseKind
 from wire import evidence
 from wire.canonical import Wire, encode
 from wire.checkpoint import inclusion_proof, leaf_hash, tree_root, verify_inclusion
@@ -45,10 +45,12 @@ UNKNOWN = "UNKNOWN"
 EntryId = int
 """Sequence number of an intent: 1, 2, ..."""
 
-AccessKind = UseKind | Literal["evidence", "erasure", "pruning"]
-"""What was asked for: a use of data, this organisation's evidence; or what it did to its own data and trail."""
+OwnKind = Literal["erasure", "pruning", "opening"]
+AccessKind = UseKind | Literal["evidence"] | OwnKind
+"""What was asked for: a use of data, this organisation's evidence; or what it did at home: to its own data and trail,
+or to an extract that it holds."""
 
-OWN_KINDS = ("erasure", "pruning")
+OWN_KINDS: tuple[OwnKind, ...] = ("erasure", "pruning", "opening")
 """Kinds of what an organisation does at home: rule and kind are one, there is no grant, it is its own recipient."""
 
 Outcome = Literal["", "released", "denied", "aborted", "failed", "done"]
@@ -71,8 +73,11 @@ class Use(Wire, frozen=True, tag="privacy.use"):
     rule: Annotated[str, msgspec.Meta(max_length=32)]
 
 
-def own_use(organisation: str, dataset: str, kind: Literal["erasure", "pruning"], what: bytes = b"") -> Use:
-    """What `organisation` is about to do to its own data or trail. what: a salted hash (32 bytes), or empty."""
+def own_use(organisation: str, dataset: str, kind: OwnKind, what: bytes = b"") -> Use:
+    """What `organisation` is about to do to its own data or trail, or to an extract that it holds.
+
+    what: a salted hash (32 bytes), or empty.
+    """
     if len(what) not in (0, 32):
         raise ValueError("a salted hash has 32 bytes")
     return Use(organisation, dataset, kind, UNKNOWN, "", what, True, kind)

@@ -7,20 +7,23 @@ counted from how its use ended:
     released to others                        36 months (PIPL 56)
     denied, aborted, failed, done at home      6 months (Cybersecurity Law 21)
 
-A use without an outcome, or with one after the cut, holds the cut before it. Pruning is an entry of the chain itself,
-with the head at which it cut.
+A grant may say a later day until which the records of sharing under it are kept (`GrantTerms.records_until`): what was
+released under it stays until then. A use without an outcome, or with one after the cut, holds the cut before it.
+Pruning is an entry of the chain itself, with the head at which it cut.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 
 from privacy.audit.entries import Entry, own_use
 from privacy.audit.trail import AuditTrail
 from privacy.retention import LOG_MONTHS, SHARING_MONTHS, ZONE, kept_over, months_after
-from wire.dates import date_of, day_at
+from wire.dates import date_of, day_at, format_instant
 from wire.errors import Refused
 
 TRAIL = "audit"
@@ -46,8 +49,12 @@ class Periods(msgspec.Struct, frozen=True):
 
 LAW = Periods()
 
+Promised = Mapping[str, int]
+"""By grant: the instant until which records of sharing under it are kept, by its terms."""
+NOTHING: Promised = MappingProxyType({})
 
-def prunable(trail: AuditTrail, at: int, periods: Periods = LAW, zone: str = ZONE) -> int:
+
+def prunable(trail: AuditTrail, at: int, periods: Periods = LAW, zone: str = ZONE, promised: Promised = NOTHING) -> int:
     """The last entry up to which the trail may be pruned at instant `at`; 0 where nothing is old enough."""
     ends = [last for _, last in trail.anchored_batches()[:-1]]
     best, latest = 0, 0
@@ -55,7 +62,7 @@ def prunable(trail: AuditTrail, at: int, periods: Periods = LAW, zone: str = ZON
     for end in ends:
         while uses and uses[0][0] <= end:
             _, outcome = uses.popleft()
-            if outcome is None or not kept_over(at, outcome.time, periods.of(outcome), zone):
+            if outcome is None or _until(outcome, at, periods, zone, promised) is not None:
                 return best
             latest = max(latest, outcome.sequence)
         if latest <= end:
@@ -63,7 +70,9 @@ def prunable(trail: AuditTrail, at: int, periods: Periods = LAW, zone: str = ZON
     return best
 
 
-def prune(trail: AuditTrail, last: int, at: int, periods: Periods = LAW, zone: str = ZONE) -> int:
+def prune(
+    trail: AuditTrail, last: int, at: int, periods: Periods = LAW, zone: str = ZONE, promised: Promised = NOTHING
+) -> int:
     """Cut off entries up to `last` at instant `at`; returns how many went. Again, after a crash, it goes on.
 
     Raises Refused: no anchored batch ends there, or it is the newest; an entry must be kept, naming the first such and
@@ -75,7 +84,7 @@ def prune(trail: AuditTrail, last: int, at: int, periods: Periods = LAW, zone: s
     ends = [end for _, end in trail.anchored_batches()[:-1]]
     if last not in ends:
         raise Refused("privacy.audit_cut", last=last, nearest=max((end for end in ends if end < last), default=0))
-    held = _held(trail, last, at, periods, zone)
+    held = _held(trail, last, at, periods, zone, promised)
     if held is not None:
         sequence, until = held
         if until is None:
@@ -99,15 +108,28 @@ def _end(trail: AuditTrail, head: bytes) -> None:
                 trail.outcome(intent, "failed")
 
 
-def _held(trail: AuditTrail, last: int, at: int, periods: Periods, zone: str) -> tuple[int, str | None] | None:
+def _held(
+    trail: AuditTrail, last: int, at: int, periods: Periods, zone: str, promised: Promised
+) -> tuple[int, str | None] | None:
     """The first intent up to `last` that holds a cut there: until which day, or None for no outcome up to there."""
     for intent, outcome in _uses(trail, last):
         if outcome is None:
             return intent, None
-        months = periods.of(outcome)
-        if not kept_over(at, outcome.time, months, zone):
-            return intent, date_of(months_after(day_at(outcome.time, zone), months)).isoformat()
+        until = _until(outcome, at, periods, zone, promised)
+        if until is not None:
+            return intent, until
     return None
+
+
+def _until(outcome: Entry, at: int, periods: Periods, zone: str, promised: Promised) -> str | None:
+    """The day until which the use is kept that this outcome ended; None where instant `at` is past it."""
+    months = periods.of(outcome)
+    until = promised.get(outcome.use.grant, at) if outcome.outcome == "released" else at
+    if at < until:
+        return format_instant(until)[:10]
+    if kept_over(at, outcome.time, months, zone):
+        return None
+    return date_of(months_after(day_at(outcome.time, zone), months)).isoformat()
 
 
 def _uses(trail: AuditTrail, last: int) -> deque[tuple[int, Entry | None]]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from privacy.decide import AnchoredGrant, GrantState, UseRequest
-from privacy.grants import CheckedGrant, GrantTerms, check_grant, records_until, sign_grant
+from privacy.grants.terms import CheckedGrant, GrantTerms, check_grant, plain_terms, sign_grant
 from privacy.keys import Argon2Cost, FileKeyProvider
 from privacy.predicate import Compare
 from privacy.vault import Vault
@@ -73,36 +73,22 @@ def salt_key() -> bytes:
 
 @pytest.fixture
 def terms() -> GrantTerms:
-    return GrantTerms(
-        version=2,
-        grant="grant-1",
-        issuer="hospital-1",
-        recipient="university",
-        recipient_contact="data office",
-        dataset="claims-1",
-        fields=("visits", "health", "plan"),
-        predicate=Compare("visits", "ge", 0),
+    return plain_terms(
+        "grant-1",
+        "hospital-1",
+        "university",
+        "claims-1",
+        ("visits", "health", "plan"),
         purposes=("HRESCH",),
-        conditions=(),
         uses=("query",),
-        commercial=False,
         legal_basis="consent",
-        consent_ref="consents/2025-07",
-        guardian_ref="",
-        pia_ref="pia/12",
-        jurisdiction="CN",
-        transfer_ref="",
-        level_ceiling=4,
-        class_ceiling="general",
-        masks=(),
-        min_group=5,
-        keep_days=365,
         not_before=NOT_BEFORE,
-        review=EXPIRES,
         expires=EXPIRES,
+        recipient_contact="data office",
+        predicate=Compare("visits", "ge", 0),
+        consent_ref="consents/2025-07",
+        pia_ref="pia/12",
         delete_by=EXPIRES + 1000,
-        records_until=records_until(EXPIRES),
-        epoch=0,
     )
 
 

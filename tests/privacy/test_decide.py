@@ -22,10 +22,10 @@ from privacy.decide import (
     decide,
     require,
 )
-from privacy.grants import DAY, CheckedGrant, GrantTerms, check_grant, records_until, sign_grant
-from privacy.levels import ColumnFacts, DatasetFacts
-from privacy.masking import Mask
-from privacy.opt_outs import OptOutState, PersonScopes
+from privacy.grants.levels import ColumnFacts, DatasetFacts
+from privacy.grants.opt_outs import OptOutState, PersonScopes
+from privacy.grants.terms import DAY, CheckedGrant, GrantTerms, check_grant, plain_terms, records_until, sign_grant
+from privacy.masking.masks import Mask
 from privacy.predicate import Compare, IsNull
 from wire import messages
 from wire.errors import ConsentDenied, VerificationError
@@ -237,15 +237,12 @@ def _within(request: UseRequest, terms: GrantTerms, at: int, facts: DatasetFacts
 def test_no_combination_is_allowed_without_authority(data: st.DataObject) -> None:
     """Several fields of grant, request and ledger changed at once, judged against an independent reading."""
     pick = data.draw
-    terms = GrantTerms(
-        version=2,
+    terms = plain_terms(
         grant="grant-1",
         issuer=pick(st.sampled_from(["hospital-1"] * 9 + ["hospital-2"])),
         recipient=pick(st.sampled_from(["university"] * 9 + ["insurer"])),
-        recipient_contact="",
         dataset=pick(st.sampled_from(["claims-1"] * 9 + ["claims-2"])),
         fields=pick(st.sampled_from([("visits", "plan"), ("visits", "plan", "health"), ("visits",)])),
-        predicate=None,
         purposes=pick(st.sampled_from([("HRESCH",), ("GRU", "HMARKT"), ("HRESCH", "HMARKT"), ("DS",)])),
         conditions=pick(st.sampled_from([(), (), ("PUB",), ("NCU",)])),
         uses=pick(st.sampled_from([("query",), ("query", "score"), ("score",)])),
@@ -258,15 +255,12 @@ def test_no_combination_is_allowed_without_authority(data: st.DataObject) -> Non
         transfer_ref=pick(st.sampled_from(["", "filed"])),
         level_ceiling=pick(st.sampled_from([4, 4, 5, 3])),
         class_ceiling=pick(st.sampled_from(["general", "important"])),
-        masks=(),
-        min_group=5,
         keep_days=1,
         not_before=10,
         review=pick(st.sampled_from([20, 20, 15])),
         expires=20,
         delete_by=30,
         records_until=pick(st.sampled_from([records_until(20), records_until(20), 20])),
-        epoch=0,
     )
     asked = UseRequest(
         holder="hospital-1",
@@ -312,7 +306,7 @@ def test_no_combination_is_allowed_without_authority(data: st.DataObject) -> Non
 
 def test_several_grants_are_never_put_together(terms: GrantTerms, request_: UseRequest, issue: Issue) -> None:
     a, state_a = issue(msgspec.structs.replace(terms, grant="a", fields=("visits", "plan")))
-    b, state_b = issue(msgspec.structs.replace(terms, grant="b", fields=("health", "plan")))
+    b, state_b = issue(msgspec.structs.replace(terms, grant="b", fields=("health", "plan"), predicate=None))
     state = GrantState(state_a.anchored + state_b.anchored)
     assert decide(request_, [a, b], state, NOW).rule == "fields"
     c, state_c = issue(msgspec.structs.replace(terms, grant="c"))

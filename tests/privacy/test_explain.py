@@ -11,12 +11,12 @@ import pytest
 
 from privacy.decide import GrantState, UseRequest, decide
 from privacy.explain import MASK_TITLES, USE_TITLES, in_words, judged, uses, who_sees
-from privacy.grants import USE_KINDS, CheckedGrant, GrantTerms
-from privacy.levels import ColumnFacts, DatasetFacts
-from privacy.masking import MASK_KINDS, Mask
-from privacy.opt_outs import OptOutState
+from privacy.grants.levels import ColumnFacts, DatasetFacts
+from privacy.grants.opt_outs import OptOutState
+from privacy.grants.purposes import PURPOSES
+from privacy.grants.terms import USE_KINDS, CheckedGrant, GrantTerms
+from privacy.masking.masks import MASK_KINDS, Mask
 from privacy.predicate import And, Between, Compare, Fixed, In, IsNull, Not, Or
-from privacy.purposes import PURPOSES
 from privacy.rules import RULES
 
 Issue = Callable[..., tuple[CheckedGrant, GrantState]]
@@ -33,7 +33,7 @@ def world(terms: GrantTerms, issue: Issue) -> tuple[list[CheckedGrant], GrantSta
     made, anchors = [], []
     for name, changes, entry in (
         ("study", {"fields": ("visits", "name", "health", "plan"), "uses": ("query", "extract")}, {}),
-        ("care", {"recipient": "clinic", "fields": ("name",), "purposes": ("TREAT",), "uses": ("view",)}, {}),
+        ("care", {"recipient": "clinic", "fields": ("name", "visits"), "purposes": ("TREAT",), "uses": ("view",)}, {}),
         ("gone", {"fields": ("visits",)}, {"revoked": True}),
         ("rests", {"fields": ("visits",), "review": NOW - 1}, {}),
     ):
@@ -145,6 +145,7 @@ def test_who_sees_a_field_of_this_person(world: World) -> None:
 
 def test_a_column_that_a_mask_drops_is_not_seen(terms: GrantTerms, issue: Issue) -> None:
     grant, state = issue(msgspec.structs.replace(terms, uses=("extract",), masks=(Mask("plan", "drop"),)))
+    state = msgspec.structs.replace(state, datasets=(FACTS,))
     assert who_sees("plan", "claims-1", [grant], state, NOW) == ()
     assert len(who_sees("visits", "claims-1", [grant], state, NOW)) == 1
 
@@ -162,11 +163,64 @@ def test_titles_are_there_for_all() -> None:
         (Between("cost", 0, Fixed(995, 10)), "0 ≤ cost ≤ 99.5", "0 ≤ cost ≤ 99.5"),
         (
             And((In("sex", ("f", "m")), Not(Or((IsNull("age"), Compare("age", "lt", 3)))))),
-            "(sex in {f, m} and not (age is missing or age < 3))",
-            "(sex 属于 {f, m} 且 非 (age 缺失 或 age < 3))",
+            '(sex in {"f", "m"} and not (age is missing or age < 3))',
+            '(sex 属于 {"f", "m"} 且 非 (age 缺失 或 age < 3))',
         ),
     ],
 )
 def test_filters_in_words(predicate: Any, english: str, chinese: str) -> None:
     assert in_words(predicate) == english
     assert in_words(predicate, "zh") == chinese
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (In("sex", ("f", "m")), In("sex", ("f, m",))),
+        (In("sex", ("f", "m")), In("sex", ('f", "m',))),
+        (Compare("sex", "eq", "1"), Compare("sex", "eq", 1)),
+        (
+            Or((Compare("a", "eq", "x"), Compare("b", "eq", "y"))),
+            Or((Compare("a", "eq", "x or b = y"),)),
+        ),
+        (And((Compare("a", "eq", "x) and (b = 1"),)), And((Compare("a", "eq", "x"), Compare("b", "eq", 1)))),
+        (Compare("sex", "eq", "\\"), Compare("sex", "eq", "\\\\")),
+    ],
+)
+def test_no_text_reads_as_another_filter(one: Any, other: Any) -> None:
+    for language in ("en", "zh"):
+        assert in_words(one, language) != in_words(other, language)
+
+
+def test_a_text_that_turns_the_line_around_is_shown_as_what_it_is() -> None:
+    shown = in_words(Compare("sex", "eq", "f\u202em\u200b\x1b[2J"))
+    assert shown == 'sex = "f\\u{202e}m\\u{200b}\\u{1b}[2J"'
+
+
+def test_what_may_serve_sales_is_said_so(terms: GrantTerms, issue: Issue) -> None:
+    for commercial, basis in ((True, "separate-consent"), (True, "consent"), (False, "separate-consent")):
+        grant, state = issue(msgspec.structs.replace(terms, commercial=commercial, legal_basis=basis))
+        (use,) = uses("hospital-1", "university", "claims-1", [grant], state, NOW)
+        request = UseRequest("hospital-1", "university", "claims-1", ("visits",), "query", "HRESCH", commercial=True)
+        assert use.commercial == decide(request, [grant], state, NOW).allowed
+        assert ("sales" in use.text()) == use.commercial == ("商业" in use.text("zh"))
+
+
+def test_no_narrower_purpose_is_promised_that_a_condition_denies(terms: GrantTerms, issue: Issue) -> None:
+    grant, state = issue(msgspec.structs.replace(terms, conditions=("NPOA",)))
+    (use,) = uses("hospital-1", "university", "claims-1", [grant], state, NOW)
+    assert "DS" in use.narrower and not {"POA", "POARCH"} & set(use.narrower)
+
+
+def test_a_column_that_rows_are_chosen_by_is_seen(terms: GrantTerms, issue: Issue) -> None:
+    """All rows of the extract are of people with this illness: the column need not leave to be told."""
+    chosen = Compare("health", "eq", "hiv")
+    changes = {"uses": ("extract", "query"), "predicate": chosen, "level_ceiling": 5}
+    grant, state = issue(msgspec.structs.replace(terms, **changes))
+    state = msgspec.structs.replace(state, datasets=(FACTS,))
+    seen = who_sees("health", "claims-1", [grant], state, NOW)
+    assert [(one.kind, one.mask, one.cell) for one in seen] == [("extract", "drop", False), ("query", "keep", False)]
+    assert "counts in results" in seen[0].text()
+    below, state_below = issue(msgspec.structs.replace(terms, **(changes | {"level_ceiling": 4})))
+    state_below = msgspec.structs.replace(state_below, datasets=(FACTS,))
+    assert who_sees("health", "claims-1", [below], state_below, NOW) == ()

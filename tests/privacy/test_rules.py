@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from privacy.decide import Decision, GrantBook, GrantState, Review, StateBook, UseRequest, decide
-from privacy.grants import DAY, CheckedGrant, GrantTerms, records_until
-from privacy.levels import ColumnFacts, DatasetFacts
-from privacy.masking import Mask, MaskPlan
-from privacy.opt_outs import OptOutState, PersonScopes
-from privacy.predicate import Compare
+from privacy.grants.levels import ColumnFacts, DatasetFacts
+from privacy.grants.opt_outs import OptOutState, PersonScopes
+from privacy.grants.terms import DAY, CheckedGrant, GrantTerms, records_until
+from privacy.masking.masks import Mask, MaskPlan
+from privacy.predicate import And, Compare, In, IsNull, Not, Or, Predicate
 
 Issue = Callable[..., tuple[CheckedGrant, GrantState]]
 NOW, EXPIRES = 2_000_000, 3_000_000
@@ -229,7 +229,9 @@ def test_masks_that_the_grant_chose(ask: Ask, mask: Mask, basis: Any, rule: str)
     else:
         assert decision.missing == mask.field
         assert ask(whole(masks=(mask,), legal_basis=basis), {"fields": FIELDS}, facts=facts()).allowed  # sums
-        assert ask(whole(masks=(mask,), legal_basis=basis), {"fields": ("born",), "kind": "extract"}).allowed
+        assert ask(
+            whole(masks=(mask,), legal_basis=basis), {"fields": ("plan",), "kind": "extract"}, facts=facts()
+        ).allowed
 
 
 def test_a_copy_is_kept_so_long(ask: Ask) -> None:
@@ -254,9 +256,114 @@ def test_opt_outs_are_left_out_or_deny(ask: Ask) -> None:
     assert of_li.excluded == ()  # it is about nobody else
     assert ask({"legal_basis": "statutory-duty"}, {"person": WANG}, opt_outs=scopes).allowed
     assert ask(asked={"person": b"short"}, opt_outs=scopes).rule == "opt-out"
+    # Somebody whose opt-outs nobody looked up: not known is no.
+    assert ask(asked={"person": b"z" * 16}, opt_outs=scopes).missing == "opt-out"
+    assert ask(asked={"person": WANG}).rule == "error"
     assert "grant-1" in of_wang.text("zh")
 
 
 def test_a_denial_tells_nothing_of_what_an_allowed_use_gets(ask: Ask) -> None:
     denied = ask(asked={"purpose": "FRAUD"}, opt_outs=OptOutState(("all",)), facts=facts())
     assert (denied.rows, denied.excluded, denied.columns, denied.min_group, denied.delete_by) == (None, (), (), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "rule"),
+    [
+        ({"kind": ""}, "known-use"),
+        ({"purpose": ""}, "known-use"),
+        ({"kind": "", "purpose": ""}, "known-use"),
+        ({"jurisdiction": ""}, "jurisdiction"),
+        ({"fields": ("",)}, "fields"),
+        ({"fields": ("", "visits")}, "fields"),
+        ({"kind": "Query"}, "known-use"),
+        ({"purpose": "hresch"}, "known-use"),
+        ({"fields": ("visits ",)}, "fields"),
+    ],
+)
+def test_what_a_request_leaves_empty_or_spells_otherwise_is_no_yes(ask: Ask, asked: dict[str, Any], rule: str) -> None:
+    """An empty text would be what a rule says when it is met."""
+    denied = ask(asked=asked)
+    assert (denied.allowed, denied.rule) == (False, rule)
+    assert denied.missing.strip()
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\u3000", "\u200b", "-", "\u00a0\t"])
+@pytest.mark.parametrize(
+    ("reference", "change", "asked", "rule"),
+    [
+        ("consent_ref", {}, {}, "legal-basis"),
+        ("pia_ref", {}, {}, "impact-assessment"),
+        ("transfer_ref", {"jurisdiction": "US"}, {"jurisdiction": "US"}, "jurisdiction"),
+        ("guardian_ref", {"level_ceiling": 5}, {}, "guardian"),
+    ],
+)
+def test_a_blank_refers_to_nothing(
+    ask: Ask, reference: str, change: dict[str, Any], asked: dict[str, Any], rule: str, blank: str
+) -> None:
+    held = {"facts": facts(minors=True)} if reference == "guardian_ref" else {}
+    assert ask(change | {reference: "件 7"}, asked, **held).allowed
+    assert ask(change | {reference: blank}, asked, **held).rule == rule
+
+
+def test_nobody_copies_records_of_which_nobody_said_what_they_hold(ask: Ask) -> None:
+    """Unclassified cells count as level 4 and plain: a name in one of them would leave as it is."""
+    for kind in ("extract", "view", "export"):
+        change = whole(uses=("query", "extract", "view", "export"), purposes=("HRESCH", "TREAT"))
+        denied = ask(change, {"fields": ("name",), "kind": kind})
+        assert (denied.rule, denied.missing) == ("classified", "claims-1")
+        assert "datasets classify" in denied.fix
+        assert ask(change, {"fields": ("name",), "kind": kind}, facts=facts(columns=())).rule == "classified"
+        assert ask(change, {"fields": ("name",), "kind": kind}, facts=facts()).allowed
+        assert ask(change, {"fields": ("name",), "kind": kind, "purpose": "TREAT"}).allowed  # nothing is masked
+    assert ask(whole(), {"fields": ("name",)}).allowed  # sums show no cell
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        Compare("phone", "eq", "13812345678"),
+        Not(IsNull("phone")),
+        In("name", ("王五",)),
+        And((Compare("visits", "ge", 1), Or((Compare("born", "ge", 10_000), Compare("plan", "eq", "a"))))),
+        Compare("health", "eq", "hiv"),
+    ],
+)
+def test_a_recipient_does_not_ask_a_masked_cell_what_it_holds(ask: Ask, predicate: Predicate) -> None:
+    """Rows that pass a filter on a cell tell the cell, whatever its mask: one extract a bit."""
+    for kind in ("extract", "view"):
+        denied = ask(whole(), {"fields": ("visits",), "kind": kind, "predicate": predicate}, facts=facts())
+        assert denied.rule == "filter"
+        assert denied.missing in ("phone", "name", "born", "health")
+    # The issuer's own filter is its own choice, and so is a mask that leaves the cells as they are.
+    assert ask(whole(predicate=predicate), {"fields": ("visits",), "kind": "extract"}, facts=facts()).allowed
+    kept = tuple(Mask(name, "keep") for name in ("phone", "name", "born", "health"))
+    open_ = whole(masks=kept, legal_basis="separate-consent")
+    assert ask(open_, {"fields": ("visits",), "kind": "extract", "predicate": predicate}, facts=facts()).allowed
+
+
+def test_a_filter_of_open_cells_is_the_recipients_own(ask: Ask) -> None:
+    asked = {"fields": ("name",), "kind": "extract", "predicate": Compare("visits", "ge", 1)}
+    assert ask(whole(), asked, facts=facts()).allowed
+    banded = ask(whole(masks=(Mask("visits", "band", (0, 10)),)), asked, facts=facts())
+    assert (banded.rule, banded.missing) == ("filter", "visits")
+
+
+def test_the_ceiling_holds_for_the_grants_own_filter(ask: Ask) -> None:
+    """Rows chosen by a stigmatised illness tell it of everybody in them."""
+    ill = {"predicate": Compare("health", "eq", "hiv"), "fields": FIELDS}
+    denied = ask(ill, {"fields": ("visits",), "predicate": None}, facts=facts())
+    assert (denied.rule, denied.missing) == ("level", "health")
+    assert ask(ill | {"level_ceiling": 5}, {"fields": ("visits",), "predicate": None}, facts=facts()).allowed
+
+
+@pytest.mark.parametrize("other", [{"holder": "hospital-2"}, {"recipient": "insurer-1"}, {"dataset": "claims-2"}])
+def test_a_book_that_finds_the_wrong_grants_allows_nothing(
+    terms: GrantTerms, request_: UseRequest, issue: Issue, monkeypatch: pytest.MonkeyPatch, other: dict[str, str]
+) -> None:
+    """Grants are looked up by their parties, and judged by them again: a wrong index is no permission."""
+    grant, state = issue(terms)
+    book = GrantBook([grant])
+    monkeypatch.setattr(GrantBook, "of", lambda self, *_: self.entries())
+    assert decide(request_, book, state, NOW).allowed
+    assert decide(msgspec.structs.replace(request_, **other), book, state, NOW).rule == "parties"

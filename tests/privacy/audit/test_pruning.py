@@ -78,6 +78,22 @@ def test_what_was_released_stays_for_three_years(trail: AuditTrail, clock: Clock
             Periods(**shorter)
 
 
+def test_what_the_grants_terms_promise_is_kept(trail: AuditTrail, clock: Clock, use: Use) -> None:
+    """Three years are the least: the terms may say more, of what was released under them."""
+    trail.outcome(trail.intent(use), "released")
+    end = anchor(trail)
+    trail.intent(use)
+    anchor(trail)
+    promised = {use.grant: at(2025, 1, 1), "another": at(2099, 1, 1)}
+    assert prunable(trail, at(2024, 12, 31), promised=promised) == 0
+    with pytest.raises(Refused) as raised:
+        prune(trail, end, at(2024, 12, 31), promised=promised)
+    assert raised.value.facts == {"sequence": 1, "until": "2025-01-01"}
+    assert prunable(trail, at(2023, 1, 31), promised={use.grant: 0}) == 0  # and never less than the law
+    assert prunable(trail, at(2025, 1, 1), promised=promised) == end
+    assert prune(trail, end, at(2025, 1, 1), promised=promised) == 2
+
+
 def test_a_use_is_as_old_as_its_outcome(trail: AuditTrail, clock: Clock, use: Use) -> None:
     begun = trail.intent(use)
     first = anchor(trail)

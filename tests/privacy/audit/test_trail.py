@@ -27,7 +27,7 @@ from privacy.audit import (
     verify_entry,
 )
 from privacy.decide import UseRequest, decide
-from privacy.grants import GrantTerms
+from privacy.grants.terms import GrantTerms
 from wire import evidence
 from wire.canonical import decode, encode
 from wire.errors import DecodeError, MedveilError, Refused, Unavailable, VerificationError

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import pyarrow as pa
 import pytest
 
-from privacy import erasure
 from privacy.audit import AuditTrail, Use
-from privacy.erasure import Erasure, Given
-from privacy.erasure_plan import Ground, plan_erasure
+from privacy.erasure import steps as erasure
+from privacy.erasure.plan import Ground, plan_erasure
+from privacy.erasure.steps import Erasure, Given
 from privacy.keys import FileKeyProvider
 from privacy.legal_holds import all_holds
 from privacy.vault import Vault

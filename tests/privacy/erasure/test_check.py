@@ -12,9 +12,9 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from privacy import erasure
-from privacy.erasure_check import CheckReport, check_erasure, files_below
-from privacy.erasure_receipt import ErasureReceipt
+from privacy.erasure import steps as erasure
+from privacy.erasure.check import CheckReport, check_erasure, files_below
+from privacy.erasure.receipt import ErasureReceipt
 from privacy.keys import FileKeyProvider
 from privacy.vault import Vault
 from tests.privacy.erasure.conftest import MARKERS, WANG, Home, opened
@@ -58,9 +58,10 @@ def test_after_an_erasure_nothing_is_left(home: Home, receipt: ErasureReceipt) -
 
 
 def test_before_an_erasure_the_check_would_have_found_it(before: Path, home: Home, receipt: ErasureReceipt) -> None:
-    """The marks are those of the wraps: in the older file they stand."""
+    """The marks are those of the wraps: in the older file they stand, and so do the keys."""
     found = check_erasure(receipt, home.vault, files_below(before), root=before)
-    assert codes(found) == ["privacy.leftover_wrap"] and found.leftovers[0].facts == {"file": "vault/vault.sqlite"}
+    assert codes(found) == ["privacy.leftover_copy", "privacy.leftover_wrap"]
+    assert {one.facts["file"] for one in found.leftovers} == {"vault/vault.sqlite"}
 
 
 def test_a_wrap_that_survives_in_any_file(home: Home, receipt: ErasureReceipt) -> None:
@@ -92,6 +93,7 @@ def test_an_older_copy_that_was_put_back_without_its_register(
     try:
         found = codes(check(old, receipt, markers=()))
         assert found.count("privacy.leftover_key") == 2 and "privacy.leftover_wrap" in found
+        assert "privacy.leftover_rows" not in found, "all of these rows are in the receipt"
     finally:
         old.vault.close()
         old.trail.close()
@@ -105,6 +107,8 @@ def test_an_older_copy_with_its_register_brings_nothing_back(
     try:
         assert not {"privacy.leftover_key", "privacy.leftover_wrap"} & set(codes(check(old, receipt, markers=())))
         assert {key.key for key in receipt.keys} == {one.key for one in old.vault.erasures()}
+        # What was restricted since is in use again: the register knows of destroyed keys alone.
+        assert codes(check(old, receipt, markers=())) == ["privacy.leftover_restricted"] * len(receipt.restricted)
     finally:
         old.vault.close()
         old.trail.close()
@@ -151,7 +155,50 @@ def test_a_link_is_not_followed(home: Home, receipt: ErasureReceipt, tmp_path_fa
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "file"
     elsewhere.write_bytes(receipt.keys[0].mark)
     (home.folder / "link").symlink_to(elsewhere)
-    assert check(home, receipt).leftovers == ()
+    report = check(home, receipt)
+    assert (report.leftovers, report.links) == ((), ("link",)), "and that it was not is said"
+    (home.folder / "inside").symlink_to(home.folder / "vault")
+    assert check(home, receipt).links == ("link",), "what it leads to is read where it lies"
+
+
+def test_a_folder_that_cannot_be_listed_is_reported(home: Home, receipt: ErasureReceipt) -> None:
+    """As one that belongs to somebody else: a search that passes it by in silence would find nothing in it."""
+    assert list(files_below(home.folder / "nowhere")) == [home.folder / "nowhere"]
+    report = check_erasure(receipt, home.vault, files_below(home.folder / "nowhere"), root=home.folder)
+    assert report.unread == ("nowhere",)
+
+
+def test_an_older_copy_whose_wraps_are_others(home: Home, provider: FileKeyProvider) -> None:
+    """Restricting wraps a key again: the mark of its last wrap does not stand in a copy of before."""
+    home.vault.back_up(home.folder / "backup")
+    home.vault.restrict([key.key for key in home.vault.keys_of(WANG)])
+    made = receipt_of(home, home.apply(home.plan().name).name)
+    report = check(home, made)
+    assert [(one.code, one.facts) for one in report.leftovers] == [
+        ("privacy.leftover_copy", {"file": "backup/vault.sqlite"})
+    ]
+    home.vault.rotate()
+    assert check(home, made).leftovers == (), "its epoch is gone: it is noise"
+
+
+def test_a_copy_of_the_vault_that_is_damaged_is_not_taken_for_clean(home: Home, receipt: ErasureReceipt) -> None:
+    home.vault.back_up(home.folder / "backup")
+    copy = home.folder / "backup" / "vault.sqlite"
+    assert check(home, receipt).leftovers == (), "it was made after the erasure"
+    copy.write_bytes(copy.read_bytes()[:20_000])
+    assert codes(check(home, receipt)) == ["privacy.leftover_copy"]
+
+
+def test_an_older_key_file(home: Home, receipt: ErasureReceipt, provider: FileKeyProvider) -> None:
+    """With it a rotation ended nothing."""
+    shutil.copy(provider.path, home.folder / "keys.bak")
+    assert check(home, receipt).leftovers == (), "its epochs are all in use"
+    home.vault.rotate()
+    report = check(home, receipt)
+    assert [(one.code, one.facts) for one in report.leftovers] == [("privacy.leftover_epochs", {"file": "keys.bak"})]
+    FileKeyProvider.create(home.folder / "wallet-keys", "another", cost=provider._file.cost).destroy(1)
+    (home.folder / "keys.bak").unlink()
+    assert check(home, receipt).leftovers == (), "another set of keys is none of its copies"
 
 
 def test_the_tombstones_of_another_receipt_do_not_count(home: Home, receipt: ErasureReceipt) -> None:

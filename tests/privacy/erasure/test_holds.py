@@ -34,14 +34,25 @@ def test_one_placed_and_lifted_on_a_day_stood_on_none(home: Home) -> None:
     assert held_until((lifted,), HOLD.person, "visits", HOLD.since) is None
 
 
+def test_large_documents_are_held_by_their_kind(home: Home) -> None:
+    held = msgspec.structs.replace(HOLD, dataset="document.scan")
+    place_hold(home.vault, held)
+    assert all_holds(home.vault) == (held,)
+
+
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [
         ({"person": b"wang-wu"}, Refused),
         ({"reference": ""}, Refused),
+        ({"reference": "court " * 40}, Refused),
+        ({"reference": "court/\udcff"}, Refused),
+        ({"until": NO_END + 1}, Refused),
+        ({"since": -1}, Refused),
         ({"until": 45_999}, Refused),
         ({"hold": "Case 7"}, DecodeError),
         ({"dataset": "Visits!"}, DecodeError),
+        ({"dataset": "visit"}, Refused),  # mistyped, it would hold nothing
     ],
 )
 def test_what_is_no_hold(changes: dict[str, object], kind: type[Exception], home: Home) -> None:

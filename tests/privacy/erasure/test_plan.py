@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from privacy.erasure_plan import ErasurePlan, plan_erasure, still_erasable
+from privacy.erasure.plan import ErasurePlan, plan_erasure, still_erasable
 from privacy.legal_holds import LegalHold
 from wire.canonical import decode, encode
 from wire.dates import NO_END

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from privacy import erasure
-from privacy.erasure_check import check_erasure, files_below
+from privacy.erasure import steps as erasure
+from privacy.erasure.check import check_erasure, files_below
 from privacy.keys import FileKeyProvider
 from privacy.vault import Vault
 from tests.privacy.erasure.conftest import MARKERS, WANG, Home, fill, opened

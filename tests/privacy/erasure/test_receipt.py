@@ -1,20 +1,16 @@
-"""Receipts, notices and acknowledgements: signed, and nothing of them can change unseen."""
+"""Receipts: signed, and nothing of them can change unseen."""
 
 from __future__ import annotations
 
 import random
 
-import msgspec
 import pytest
 
-from privacy import erasure
-from privacy.erasure_receipt import (
+from privacy.erasure import steps as erasure
+from privacy.erasure.receipt import (
     BEYOND,
     ErasureReceipt,
-    acknowledge,
     beyond_text,
-    verify_deletion,
-    verify_notice,
     verify_receipt,
 )
 from tests.privacy.erasure.conftest import MARKERS, NOON, WANG, Home
@@ -35,7 +31,7 @@ def test_a_receipt_states_what_was_done(home: Home, receipt: ErasureReceipt) -> 
     verify_receipt(receipt, OURS.key)
     assert evidence.read(encode(receipt)) == receipt
     assert {(key.dataset, key.rows) for key in receipt.keys} == {("visits", 3), ("visits", 2)}
-    assert all(len(key.mark) == 16 for key in receipt.keys) and len({key.mark for key in receipt.keys}) == 2
+    assert len({mark for key in receipt.keys for mark in key.marks}) == 4
     assert {(key.dataset, key.rows, key.why) for key in receipt.restricted} == {
         ("visits", 1, ("retention",)),
         ("bills", 2, ("retention",)),
@@ -100,38 +96,16 @@ def test_every_byte_of_a_receipt_counts_long(receipt: ErasureReceipt) -> None:
     changed_is_found(receipt, 10_000)
 
 
-def test_recipients_are_told_and_answer(home: Home, receipt: ErasureReceipt) -> None:
-    (notice,) = erasure.notices(home.vault, OURS, NOON)
-    verify_notice(notice, OURS.key, "university")
-    assert evidence.read(encode(notice)) == notice
-    assert (notice.entry, notice.released, notice.delete_by) == (5, NOON - 1000, NOON + erasure.DELETE_WITHIN)
-    assert home.vault.person_id(WANG) not in encode(notice), "whom it is about is not told"
-    for key, recipient in ((THEIRS.key, "university"), (OURS.key, "insurer")):
-        with pytest.raises(VerificationError):
-            verify_notice(notice, key, recipient)
-    erasure.told(home.vault, notice, NOON + 5)
-    erasure.told(home.vault, notice, NOON + 9)
-    (again,) = erasure.notices(home.vault, OURS, NOON + 999)
-    assert again.delete_by == NOON + 5 + erasure.DELETE_WITHIN and again.id() == notice.id()
-
-    answer = acknowledge(notice, NOON + 50, THEIRS)
-    verify_deletion(answer, THEIRS.key)
-    assert evidence.read(encode(answer)) == answer
-    for wrong in ({"recipient": "insurer"}, {"notice": bytes(16)}, {"at": NOON}):
-        with pytest.raises(VerificationError):
-            verify_deletion(msgspec.structs.replace(answer, **wrong), THEIRS.key)
-    for stranger in ({"recipient": "insurer"}, {"notice": bytes(16)}):
-        with pytest.raises(Refused) as raised:
-            erasure.acknowledged(home.vault, msgspec.structs.replace(answer, **stranger))
-        assert raised.value.code == "privacy.no_notice"
-    erasure.acknowledged(home.vault, answer)
-    erasure.acknowledged(home.vault, msgspec.structs.replace(answer, at=NOON + 99))
-    assert erasure.notices(home.vault, OURS, NOON) == ()
-    (told,) = erasure.receipt(home.vault, receipt.erasure.hex(), OURS, home.clock()).recipients
+def test_the_receipt_says_who_was_told_and_has_deleted(home: Home, receipt: ErasureReceipt) -> None:
+    name = receipt.erasure.hex()
+    erasure.note_given(home.vault, 4, told=NOON, deleted=NOON)  # of another extract
+    erasure.note_given(home.vault, 5, told=NOON + 5)
+    erasure.note_given(home.vault, 5, told=NOON + 9, deleted=NOON + 50)
+    erasure.note_given(home.vault, 5, deleted=NOON + 99)
+    (told,) = erasure.receipt(home.vault, name, OURS, home.clock()).recipients
     assert (told.told, told.acknowledged) == (NOON + 5, NOON + 50)
-    lost = msgspec.structs.replace(notice, recipient="insurer")
-    with pytest.raises(Refused):
-        erasure.told(home.vault, lost, NOON)
+    erasure.drop_given(home.vault, 5)
+    assert len(erasure.receipt(home.vault, name, OURS, home.clock()).recipients) == 1, "it was released"
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

@@ -8,27 +8,31 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from privacy import erasure
 from privacy.audit.views import of_person
-from privacy.erasure import note_rotation, rotation_due, tombstone, unfinished
-from privacy.erasure_plan import plan_erasure
+from privacy.erasure import steps as erasure
+from privacy.erasure.check import check_erasure
+from privacy.erasure.plan import plan_erasure
+from privacy.erasure.steps import note_rotation, rotation_due, tombstone, unfinished
 from privacy.keys import FileKeyProvider
 from privacy.legal_holds import LegalHold, lift_hold, place_hold
 from tests.privacy.erasure.conftest import LI, SOON, TODAY, WANG, Home, opened
 from wire.dates import NO_END
 from wire.errors import MedveilError, Refused, Unavailable
+from wire.signing import Signer
 
 STEPS = [
     "intent",
     "intent",
     "traces",
     "marks",
-    "destroy",
-    "destroyed",
     "restrict",
     "restricted",
+    "marked",
+    "destroy",
+    "destroyed",
     "recut",
     "recut kept",
     "recut",
@@ -104,6 +108,69 @@ def test_a_hold_keeps_what_could_go_also_one_that_comes_after_the_plan(home: Hom
     assert len(home.vault.keys_of(WANG)) == 2
 
 
+def stopped_at(home: Home, name: str, step: str) -> None:
+    def fault(reached: str) -> None:
+        if reached == step:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        home.apply(name, fault)
+
+
+def test_a_hold_that_comes_between_two_attempts_keeps_what_is_still_there(home: Home) -> None:
+    planned = home.plan()
+    stopped_at(home, planned.name, "marks")
+    place_hold(home.vault, LegalHold("case-7", b"", "visits", "court/7", TODAY, NO_END))
+    done = home.apply(planned.name)
+    assert home.vault.erasures() == () and done.plan.erase == done.marks == ()
+    assert home.rows(WANG) == {"visits": 0, "bills": 0} and len(home.vault.keys_of(WANG)) == 4
+
+
+@pytest.mark.parametrize("where", ["vault", "steps"])
+def test_a_hold_that_comes_after_the_keys_went_keeps_nothing(home: Home, where: str) -> None:
+    """Nor what the register has been told: that goes at the latest when the vault is opened again."""
+    planned = home.plan()
+    if where == "steps":
+        stopped_at(home, planned.name, "destroy")
+    else:
+
+        def full(place: str) -> None:
+            if place == "destroy:begun":
+                raise Unavailable("database.full", place="disk", retry_after=60)
+
+        home.vault._opened.fault = full
+        with pytest.raises(Unavailable):
+            home.apply(planned.name)
+        home.vault._opened.fault = lambda _place: None
+        assert home.vault.erasures() == () and len(home.vault.register.entries()) == 2
+    place_hold(home.vault, LegalHold("case-7", b"", "visits", "court/7", TODAY, NO_END))
+    done = home.apply(planned.name)
+    assert len(home.vault.erasures()) == len(done.plan.erase) == 2 and all(done.marks)
+    assert {one.why for one in done.plan.restrict} == {("retention",)}
+
+
+def test_marks_are_of_the_wraps_that_are_destroyed(home: Home) -> None:
+    """A rotation between two attempts wraps them again: a check has to look for those."""
+    planned = home.plan()
+    stopped_at(home, planned.name, "marks")
+    home.vault.rotate()
+    last = home.vault.marks([one.key for one in planned.plan.erase])
+    done = home.apply(planned.name)
+    used = [mark[:16] for mark in done.marks]
+    assert dict(zip((one.key for one in done.plan.erase), used, strict=True)) == last
+    assert all(len(mark) == 32 for mark in done.marks), "and of the wraps as they were restricted, just before"
+
+
+@pytest.mark.parametrize("reference", ["r" * 201, "\udcff"])
+def test_a_reference_that_would_not_be_read_again_is_refused(home: Home, reference: str) -> None:
+    made = home.plan().plan
+    other = msgspec.structs.replace(made, erasure=b"o" * 16)
+    with pytest.raises(Refused) as raised:
+        erasure.begin(home.vault, other, home.clock(), reference)
+    assert raised.value.code == "privacy.erasure_form"
+    assert [one.plan for one in erasure.erasures(home.vault)] == [made]
+
+
 def test_nothing_is_held_of_a_stranger(home: Home) -> None:
     with pytest.raises(Refused) as raised:
         home.plan("nobody")
@@ -144,6 +211,45 @@ def test_stopped_after_any_step_it_goes_on(stop: int, home: Home) -> None:
     assert steps == STEPS[: stop + 1]
     assert [one.name for one in unfinished(home.vault)] == ([planned.name] if 2 <= stop < len(STEPS) - 1 else [])
     check_whole(home)
+
+
+def test_a_read_shows_all_of_the_person_or_nothing(home: Home) -> None:
+    """Whatever step it is at, and whatever it does in between: within a dataset never some of the rows."""
+    seen: list[tuple[str, dict[str, int]]] = []
+    write = home.vault._opened.fault
+
+    def look(step: str) -> None:
+        if not step.startswith("destroy:"):  # a writer that is inside its transaction
+            seen.append((step, home.rows(WANG)))
+
+    home.vault._opened.fault = look
+    home.apply(home.plan().name, look)
+    home.vault._opened.fault = write
+    whole, nothing = {"visits": 6, "bills": 2}, {"visits": 0, "bills": 0}
+    assert [rows for _, rows in seen if rows not in (whole, nothing)] == []
+    assert next(step for step, rows in seen if rows == nothing) == "restrict"
+    assert len(seen) > len(STEPS)
+
+
+def test_both_wraps_of_a_destroyed_key_are_looked_for(home: Home, tmp_path: Path) -> None:
+    keys = [one.key for one in home.vault.keys_of(WANG) if one.dataset == "visits"]
+    before = home.vault.marks(keys)
+    hidden: dict[bytes, bytes] = {}
+
+    def look(step: str) -> None:
+        if step == "restricted":
+            hidden.update(home.vault.marks(keys))
+
+    done = home.apply(home.plan().name, look)
+    made = erasure.receipt(home.vault, done.name, Signer(bytes(32)), home.clock())
+    for one in made.keys:
+        assert one.marks == (before[one.key], hidden[one.key]) and before[one.key] != hidden[one.key]
+        for mark in one.marks:
+            spilled = tmp_path / "spill"
+            spilled.write_bytes(b"..." + mark + b"...")
+            report = check_erasure(made, home.vault, [spilled])
+            assert [left.code for left in report.leftovers] == ["privacy.leftover_wrap"]
+    assert check_erasure(made, home.vault, [home.folder / "vault" / "vault.sqlite"]).leftovers == ()
 
 
 def check_whole(home: Home) -> None:

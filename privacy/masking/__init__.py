@@ -1,0 +1,1 @@
+"""What a copy shows of persons: masks of columns, and how far somebody could still be found in it."""

@@ -1,0 +1,136 @@
+"""Encrypted Parquet: one key over all of it, given directly: Arrow neither aborts on a column nor keeps the key.
+
+With a key for each column Arrow ended the process when a filter or the statistics of a denied one were asked for,
+and its key factory keeps what it unwrapped: neither is to come back unnoticed.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from pyarrow.parquet import encryption
+
+from privacy.copies.encrypted_parquet import (
+    KEY_BYTES,
+    parse_parquet,
+    read_checked,
+    stored_columns,
+    write_parquet,
+)
+from wire.errors import VerificationError
+
+ROOT = Path(__file__).resolve().parents[3]
+KEY, PLACE = bytes(range(KEY_BYTES)), b"extract 1"
+TABLE = pa.table({"cost": [1, 2, 3], "name": ["wang-wu", "li-si", None], "denied": ["a", "b", "c"]})
+COLUMNS = stored_columns(TABLE.schema, "d")
+
+
+def written(key: bytes = KEY, place: bytes = PLACE) -> bytes:
+    file = io.BytesIO()
+    write_parquet(file, COLUMNS, [TABLE], key, place)
+    return file.getvalue()
+
+
+def test_footer_schema_and_pages_are_encrypted() -> None:
+    data = written()
+    assert data[:4] == data[-4:] == b"PARE", "an encrypted footer, not a plain one with encrypted columns"
+    for planted in (b"cost", b"name", b"denied", b"wang-wu", PLACE, KEY):
+        assert planted not in data
+    assert parse_parquet(pa.py_buffer(data), COLUMNS, 3, KEY, PLACE, "f").equals(TABLE)
+
+
+def test_one_key_opens_every_column_and_no_other_any() -> None:
+    """Uniform: whoever has the key has all of the file, so what may not leave must not be in it."""
+    properties = encryption.create_decryption_properties(KEY, aad_prefix=PLACE)
+    with pq.ParquetFile(pa.BufferReader(written()), decryption_properties=properties) as file:
+        for name in TABLE.column_names:
+            assert file.read([name]).equals(TABLE.select([name]))
+    for key, place in ((bytes(KEY_BYTES), PLACE), (KEY, b"extract 2")):
+        with pytest.raises(VerificationError):
+            parse_parquet(pa.py_buffer(written()), COLUMNS, 3, key, place, "f")
+
+
+ASKED: dict[str, Callable[[ds.Dataset], object]] = {
+    "a column that is not in it": lambda found: found.to_table(columns=["nothing"]),
+    "a filter on it": lambda found: found.to_table(filter=pc.field("nothing") > 3),
+    "statistics": lambda found: [
+        group.statistics for fragment in found.get_fragments() for group in fragment.row_groups
+    ],
+    "a filter on one that is": lambda found: found.to_table(filter=pc.field("denied") == "b").num_rows,
+}
+ASKING = """
+import sys
+from pathlib import Path
+import pyarrow as pa, pyarrow.dataset as ds, pyarrow.fs as fs
+from pyarrow.parquet import encryption
+from tests.privacy.copies.test_encrypted_parquet import ASKED, KEY, PLACE
+
+properties = encryption.create_decryption_properties(KEY, aad_prefix=PLACE)
+options = ds.ParquetFragmentScanOptions(decryption_properties=properties)
+found = ds.dataset(sys.argv[1], format=ds.ParquetFileFormat(default_fragment_scan_options=options))
+for name, ask in ASKED.items():
+    try:
+        ask(found)
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        print(name, "|", type(error).__name__)
+    else:
+        print(name, "| answered")
+"""
+
+
+def test_no_question_about_a_column_ends_the_process(tmp_path: Path) -> None:
+    """In a process of its own: it is Arrow's C++ that aborted, or hung."""
+    path = tmp_path / "f.parquet"
+    path.write_bytes(written())
+    done = subprocess.run(
+        [sys.executable, "-c", ASKING, str(path)], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+    )
+    said = dict(line.split(" | ") for line in done.stdout.splitlines())
+    assert done.returncode == 0, done.stderr
+    assert said.keys() == ASKED.keys() and said["a filter on one that is"] == said["statistics"] == "answered"
+    assert "answered" not in (said["a column that is not in it"], said["a filter on it"])
+
+
+def test_no_code_of_the_product_uses_arrows_key_factory() -> None:
+    """It keeps unwrapped keys in a cache of the process, also after they were destroyed."""
+    asked = []
+    for part in ("privacy", "medveil", "mpc", "connectors", "ledger", "zkp", "wire"):
+        for path in sorted((ROOT / part).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+                if name in ("CryptoFactory", "KmsClient", "KmsConnectionConfig", "EncryptionConfiguration"):
+                    asked.append((str(path), name))
+    assert asked == []
+
+
+def test_two_files_of_one_key_are_not_alike() -> None:
+    """Each has a random id of its own, which its associated data bind, and its own nonces."""
+    assert written()[100:200] != written()[100:200]
+
+
+def test_what_was_altered_is_never_given_out_to_be_parsed(tmp_path: Path) -> None:
+    """Lengths and offsets stand outside of the encryption: the hash is compared first, over every byte."""
+    data = written()
+    path = tmp_path / "f"
+    path.write_bytes(data + b"an end that is not hashed")
+    length, digest = len(data), hashlib.sha256(data).digest()
+    assert read_checked(path, length, digest).to_pybytes() == data
+    for at in range(0, length, 7):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(VerificationError) as raised:
+            read_checked(path, length, digest)
+        assert raised.value.code == "parquet.altered"
+    path.write_bytes(data[:-1])
+    with pytest.raises(VerificationError):
+        read_checked(path, length, digest)
