@@ -16,6 +16,7 @@ from medveil.leak_test.flows import must
 from medveil.leak_test.scene import Scene
 
 _PROGRAM = "import sys; sys.argv[0] = 'medveil'; from medveil.cli import main; main()"
+_NUMBERS = count(1)
 
 
 class CommandLine:
@@ -23,12 +24,14 @@ class CommandLine:
 
     def __init__(self, scene: Scene) -> None:
         self._folder = scene.folder / "printed"
-        self._folder.mkdir(mode=0o700)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         self._environment = {**os.environ, **scene.environment, "MEDVEIL_CONFIG": str(scene.folder / "work" / "none")}
-        self._numbers = count(1)
 
-    async def run(self, *arguments: str | Path, typed: str = "", passphrase: Path | None = None) -> tuple[int, bytes]:
-        """Run a verb; returns exit code and standard output. typed: on standard input; passphrase: another file's."""
+    async def run(
+        self, *arguments: str | Path, typed: str = "", passphrase: Path | None = None, into: Path | None = None
+    ) -> tuple[int, bytes]:
+        """Run a verb; returns exit code and standard output. typed: on standard input; passphrase: another file's;
+        into: another folder for what it prints."""
         environment = dict(self._environment)
         if passphrase is not None:
             environment["MEDVEIL_PASSPHRASE_FILE"] = str(passphrase)
@@ -44,7 +47,7 @@ class CommandLine:
         )
         output, errors = await process.communicate(typed.encode())
         verb = "-".join(str(word) for word in arguments[:2] if str(word).isalpha())
-        (self._folder / f"{next(self._numbers):03}-{verb}").write_bytes(output + b"\n" + errors)
+        ((into or self._folder) / f"{next(_NUMBERS):03}-{verb}").write_bytes(output + b"\n" + errors)
         assert process.returncode is not None
         return process.returncode, output
 
@@ -64,12 +67,13 @@ async def at_the_command_line(scene: Scene) -> None:
     for path in sorted((evidence / "regulator").rglob("*.evidence"))[:3]:
         must((await line.run("show", path))[0] == 0, "show")
     other = scene.consortium / "passphrases" / scene.planted[0].hospital
+    elsewhere = f"{scene.planted[1].patients[0].identity}\n"
     wrong = [
         await line.run("backup", one, scene.folder / "restored" / "wrong", passphrase=other),
         await line.run("verify", one / "vault", "--trust", trust),
         await line.run("show", one / "vault" / "vault.sqlite"),
         await line.run("show", scene.folder / "tables" / "site-1.csv"),
-        await line.run("erasure", "plan", one, passphrase=other, typed=f"{scene.planted[1].patients[0].identity}\n"),
+        await line.run("erasure", "plan", "--home", one, passphrase=other, typed=elsewhere),
     ]
     must(all(code == 1 for code, _ in wrong), "commands that cannot work")
 
@@ -79,12 +83,12 @@ async def _erase(scene: Scene, line: CommandLine) -> None:
     hospital = scene.planted[0]
     home, receipt = scene.consortium / "homes" / hospital.hospital, scene.folder / "evidence" / "receipt.evidence"
     person = hospital.patients[2].identity
-    code, said = await line.run("erasure", "plan", home, "--json", typed=f"{person}\n")
+    code, said = await line.run("erasure", "plan", "--home", home, "--json", typed=f"{person}\n")
     must(code == 0, "plan of an erasure")
     (plan,) = json.loads(said)
     must(plan["erase"] or plan["restrict"], "plan of an erasure")
-    applied = await line.run("erasure", "apply", home, plan["erasure"], "--receipt", receipt, "--rotate")
+    applied = await line.run("erasure", "apply", plan["erasure"], "--home", home, "--receipt", receipt, "--rotate")
     must(applied[0] == 0 and receipt.is_file(), "erasure")
-    must((await line.run("erasure", "check", home, receipt))[0] == 0, "check of an erasure")
-    must((await line.run("erasure", "show", home))[0] == 0, "list of erasures")
-    await line.run("erasure", "plan", home, typed=f"{scene.planted[1].patients[0].identity}\n")
+    must((await line.run("erasure", "check", receipt, "--home", home))[0] == 0, "check of an erasure")
+    must((await line.run("erasure", "show", "--home", home))[0] == 0, "list of erasures")
+    await line.run("erasure", "plan", "--home", home, typed=f"{scene.planted[1].patients[0].identity}\n")

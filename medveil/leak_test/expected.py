@@ -10,7 +10,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from medveil.leak_test import places
-from medveil.leak_test.patients import PASSPHRASE, PASSWORD, SEED, SESSION, Marker
+from medveil.leak_test.patients import (
+    BILLED_FOR,
+    CLAIMED,
+    IDENTITY,
+    PASSPHRASE,
+    PASSWORD,
+    SEED,
+    SESSION,
+    Marker,
+)
 from medveil.leak_test.places import Place
 
 
@@ -52,6 +61,13 @@ TERMS = Rule(
     _named("/hospital-", "/researcher-"),
     "a grant's terms are known to its issuer and to its recipient",
 )
+OPENED = Rule(
+    places.ANSWERS,
+    frozenset(("cost",)),
+    False,
+    lambda name: "/researcher-" in name and name.endswith("-POST-extracts"),
+    "who opens a copy that was granted gets its rows",
+)
 TYPED = Rule(
     places.ERRORS,
     frozenset(("what a caller typed",)),
@@ -84,8 +100,24 @@ RECIPIENT = Rule(
     "a grant's terms are known to its recipient",
 )
 
-RULES = (INPUT, SCORED, TERMS, TYPED, KEPT, GIVEN, ENROLLED, RECIPIENT)
-SEEN = (INPUT, SCORED, TERMS, KEPT, GIVEN, ENROLLED)
+HELD = Rule(
+    places.MEMORY,
+    frozenset(("cost",)),
+    False,
+    _named("researcher-"),
+    "a copy that was granted is opened in its recipient's memory",
+)
+
+SIGNED = Rule(
+    places.OWN,
+    frozenset((IDENTITY, BILLED_FOR, CLAIMED)),
+    False,
+    _anywhere,
+    "issuers say to the insured person what they sign, and she opens an amount to its payer",
+)
+
+RULES = (INPUT, SIGNED, SCORED, TERMS, OPENED, TYPED, KEPT, GIVEN, ENROLLED, RECIPIENT, HELD)
+SEEN = (INPUT, SCORED, TERMS, OPENED, KEPT, GIVEN, ENROLLED)
 """What must be found, for the test to count."""
 
 

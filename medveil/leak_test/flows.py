@@ -21,7 +21,8 @@ from wire.errors import ConsentDenied, MedveilError, Refused
 from wire.money import LARGEST
 
 _DAY = 86_400_000
-_RESEARCH, _PROOF, _FRAUD = "HMB", "ELIGVER", "FRAUD"
+RESEARCH = "HMB"
+_PROOF, _FRAUD = "ELIGVER", "FRAUD"
 _BILLS = "bills"
 
 
@@ -43,7 +44,7 @@ async def seed(scene: Scene) -> None:
     await scene.seeding.seed()
     for hospital in scene.planted:
         async with scene.acting(hospital.hospital) as client:
-            loaded = await client.datasets.get(_dataset(hospital.hospital))
+            loaded = await client.datasets.get(dataset_of(hospital.hospital))
             quality = loaded.quality
             must(quality and quality.columns[-1].out_of_range == len(hospital.patients), "load")
 
@@ -53,7 +54,7 @@ async def load_with_a_fault(scene: Scene) -> None:
     for hospital in scene.planted:
         async with scene.acting(hospital.hospital) as client:
             await client.datasets.sources()
-            no = await _refused(client.datasets.load(BROKEN, "rows", f"{BROKEN}-{hospital.hospital}"))
+            no = await refused(client.datasets.load(BROKEN, "rows", f"{BROKEN}-{hospital.hospital}"))
             must(no and "cost" in no.text(), "load with a fault")
 
 
@@ -62,8 +63,8 @@ async def grant(scene: Scene) -> None:
     researcher = scene.with_role("researcher")
     for hospital in scene.planted:
         fields = ("cost", "identity", "sex")
-        terms = _terms(f"study-{hospital.hospital}", hospital.hospital, researcher, fields, _RESEARCH, "query")
-        other = _terms(
+        terms = terms_of(f"study-{hospital.hospital}", hospital.hospital, researcher, fields, RESEARCH, "query")
+        other = terms_of(
             f"filtered-{hospital.hospital}",
             hospital.hospital,
             researcher,
@@ -73,7 +74,7 @@ async def grant(scene: Scene) -> None:
             rows=column("cost") < hospital.filtered,
         )
         async with scene.acting(hospital.hospital) as client:
-            use = Use(fields=("age",), kind="query", purpose=_RESEARCH)
+            use = Use(fields=("age",), kind="query", purpose=RESEARCH)
             must(not (await client.grants.preview(terms, use)).allowed, "preview")
             for one in (terms, other):
                 issued = await client.grants.issue(one)
@@ -89,7 +90,7 @@ async def query(scene: Scene) -> None:
         high="5000",
         edges=("0", "1000", "5000"),
         by=("sex",),
-        purpose=_RESEARCH,
+        purpose=RESEARCH,
         rho="0.25",
         person="identity",
     )
@@ -99,14 +100,14 @@ async def query(scene: Scene) -> None:
         low="0",
         high="60",
         by=("sex",),
-        purpose=_RESEARCH,
+        purpose=RESEARCH,
         rho="0.125",
         person="identity",
     )
     async with scene.acting(scene.with_role("researcher")) as client:
         await _until(client, len(scene.planted))
         await client.queries.preview(allowed)
-        must(isinstance(await _refused(client.queries.ask(denied)), ConsentDenied), "denied query")
+        must(isinstance(await refused(client.queries.ask(denied)), ConsentDenied), "denied query")
         released = await client.queries.ask(allowed)
         must(released.release.groups, "query")
         await client.queries.receipts(released.query)
@@ -120,7 +121,7 @@ async def prove(scene: Scene) -> None:
     insurer = scene.with_role("insurer")
     for hospital in scene.planted[:2]:
         name = hospital.hospital
-        terms = _terms(f"claims-{name}", name, insurer, ("amount",), _PROOF, "proof", dataset=_BILLS)
+        terms = terms_of(f"claims-{name}", name, insurer, ("amount",), _PROOF, "proof", dataset=_BILLS)
         async with scene.acting(name) as client:
             bills = [await client.bills.issue(one.wallet, yuan(one.billed), "CNY") for one in hospital.patients[:2]]
             await client.bills.list()
@@ -131,14 +132,14 @@ async def prove(scene: Scene) -> None:
             asked |= {"handle": bills[0].handle}
             proof = await client.eligibility.ask(limit=yuan(LARGEST), **asked)
             await client.eligibility.evidence(proof.nonce)
-            must(await _refused(client.eligibility.ask(limit="100.00", **asked)), "proof over the limit")
+            must(await refused(client.eligibility.ask(limit="100.00", **asked)), "proof over the limit")
 
 
 async def score(scene: Scene) -> None:
     """A reviewed model over a hospital's records, planted ones among them."""
     bureau, regulator = scene.with_role("bureau"), scene.with_role("regulator")
     hospital = scene.planted[1]
-    terms = _terms(f"score-{hospital.hospital}", hospital.hospital, bureau, ("age", "days"), _FRAUD, "score")
+    terms = terms_of(f"score-{hospital.hospital}", hospital.hospital, bureau, ("age", "days"), _FRAUD, "score")
     features = (Feature("age", 0, 120, 1, 60), Feature("days", 0, 60, 1, 30))
     async with (
         scene.acting(bureau) as owner,
@@ -158,7 +159,7 @@ async def score(scene: Scene) -> None:
         await reviewer.models.review(shown[0].review, approve=True)
         await proposing
         scored = await owner.scores.ask(
-            hospital=hospital.hospital, model="over-use", dataset=_dataset(hospital.hospital), purpose=_FRAUD
+            hospital=hospital.hospital, model="over-use", dataset=dataset_of(hospital.hospital), purpose=_FRAUD
         )
         records = (await server.scores.records(scored.session)).records
         planted = {f"record/{one.visit}" for one in hospital.patients}
@@ -202,12 +203,21 @@ async def crash(scene: Scene) -> None:
             await client.datasets.list()
 
 
-async def _refused(asking: Awaitable[object]) -> MedveilError | None:
+async def refused(asking: Awaitable[object]) -> MedveilError | None:
+    """What a call is refused with; None where it is not."""
     try:
         await asking
     except MedveilError as no:
         return no
     return None
+
+
+async def until_held(recipient: AsyncClient, grant: str) -> None:
+    """Until the recipient has a grant."""
+    end = time.monotonic() + 60
+    while grant not in [one.terms.grant for one in (await recipient.grants.held()).grants]:
+        must(time.monotonic() < end, "grant")
+        await asyncio.sleep(0.1)
 
 
 async def _until(client: AsyncClient, grants: int) -> None:
@@ -218,11 +228,12 @@ async def _until(client: AsyncClient, grants: int) -> None:
         await asyncio.sleep(0.1)
 
 
-def _dataset(hospital: str) -> str:
+def dataset_of(hospital: str) -> str:
+    """The table of a hospital's patients."""
     return f"{NAME}-{hospital}"
 
 
-def _terms(
+def terms_of(
     name: str,
     issuer: str,
     recipient: str,
@@ -232,12 +243,14 @@ def _terms(
     *,
     dataset: str = "",
     rows: AnyFilter = None,
+    min_group: int = 5,
 ) -> Terms:
+    """Terms of a grant for thirty days. rows: its filter."""
     at = time.time_ns() // 1_000_000 - 1000
     return Terms(
         grant=name,
         recipient=recipient,
-        dataset=dataset or _dataset(issuer),
+        dataset=dataset or dataset_of(issuer),
         fields=fields,
         purposes=(purpose,),
         uses=(use,),
@@ -248,4 +261,5 @@ def _terms(
         filter=rows,
         consent_ref="consents/2026-11",
         pia_ref=f"assessments/{name}",
+        min_group=min_group,
     )

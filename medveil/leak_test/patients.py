@@ -24,6 +24,9 @@ BROKEN = "broken"
 
 PASSPHRASE, PASSWORD, SEED, SESSION = "passphrase", "password", "seed of codes", "session"
 """Kinds of an organisation's secrets."""
+IDENTITY, BILLED_FOR, CLAIMED = "identity number of an insured", "diagnosis of a bill", "total of a bill"
+"""What is in credentials."""
+INSURED = "an insured person"
 
 _SURNAMES = ("欧阳", "司马", "诸葛", "上官", "夏侯", "尉迟", "公孙", "令狐", "宇文", "慕容")
 _RARE = "曦翀昶翊珩琰璟瑾筠翾蘅婧嫣妤姝懿翙旻昱昕晔晟暄曜杼栩桓桢梓楠槿沅沄泓洛浔涵淏淳渊湛溪滢漪澄澜瀚灏炜烨焓煜熠"
@@ -103,6 +106,30 @@ class Planted:
             yield Marker("bill's amount", self.hospital, number, number=one.billed)
         yield Marker("faulty cell", self.hospital, 0, self.cell)
         yield Marker("filter of a grant", self.hospital, 0, number=self.filtered)
+
+
+@dataclass(frozen=True)
+class Insured:
+    """Whose credentials lie in files. classes: what a bill of hers says of each class, in fen."""
+
+    identity: str
+    diagnosis: str
+    classes: tuple[int, ...]
+
+    def markers(self) -> Iterator[Marker]:
+        """Everything of her that is searched for."""
+        yield Marker(IDENTITY, INSURED, 0, self.identity)
+        yield Marker(BILLED_FOR, INSURED, 0, self.diagnosis)
+        yield Marker(CLAIMED, INSURED, 0, number=sum(self.classes))
+
+    def __repr__(self) -> str:
+        return "Insured()"
+
+
+def insured(rand: Rand) -> Insured:
+    """Draw her."""
+    classes = tuple(2**31 + _below(rand, 2**31) for _ in range(8))
+    return Insured(identity_number(rand), f"I10.x{_digits(rand, 8)}", classes)
 
 
 def typed(organisation: str, rand: Rand) -> Marker:

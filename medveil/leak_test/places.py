@@ -30,6 +30,8 @@ LOGS = "logs"
 ANSWERS = "answers"
 ERRORS = "answers with an error"
 PRINTED = "what commands print"
+CREDENTIALS = "credentials and proofs on files"
+OWN = "what an insured person and her issuers see"
 TEMPORARY = "temporary files"
 CORES = "working folder, cores"
 PROCESS = "command lines, environments"
@@ -39,8 +41,8 @@ OTHER = "the consortium's own files"
 INPUT = "tables to load"
 """Where every marker of a table stands: a search that does not find them is no search."""
 
-PLACES = (LEDGER, VAULTS, HOMES, EVIDENCE, BACKUPS, LOGS, ANSWERS, ERRORS, PRINTED, TEMPORARY, CORES, PROCESS,
-          ELSEWHERE, MEMORY, OTHER, INPUT)  # fmt: skip
+PLACES = (LEDGER, VAULTS, HOMES, EVIDENCE, BACKUPS, LOGS, ANSWERS, ERRORS, PRINTED, CREDENTIALS, TEMPORARY, CORES,
+          PROCESS, ELSEWHERE, MEMORY, OTHER, OWN, INPUT)  # fmt: skip
 _LEDGER = ("ledger.sqlite", "blocks.sqlite", "cosigned.note", "consortium.json")
 _SQLITE = b"SQLite format 3\x00"
 _DEEPEST = 3
@@ -80,6 +82,8 @@ def place_of(folder: Path, path: Path) -> Place:
     if top == "answers":
         status = path.name.split("-")[1]
         return Place(ERRORS if status >= "400" else ANSWERS, rest[0], name, path)
+    if top == "credentials":
+        return Place(OWN if rest[0] == "own" else CREDENTIALS, "", name, path)
     if top == "restored":
         return Place(BACKUPS, "", name, path)
     places = {

@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from medveil.leak_test import callers, flows, places, processes
+from medveil.leak_test import callers, flows, home_flows, places, processes
 from medveil.leak_test.commands import at_the_command_line
+from medveil.leak_test.credential_flow import credentials
 from medveil.leak_test.flows import Flow
 from medveil.leak_test.places import Place
 from medveil.leak_test.scene import Scene, found, running, watching
@@ -30,6 +31,9 @@ FLOWS = (
     Flow("a denied and a released query", flows.query),
     Flow("bills, proofs", flows.prove),
     Flow("scores under encryption", flows.score),
+    Flow("a copy of rows", home_flows.extract),
+    Flow("opt-outs, questions about one person", home_flows.persons),
+    Flow("an erasure", home_flows.erase),
     Flow("audit, evidence", flows.evidence),
     Flow("backups", flows.backup),
     Flow("accounts of every role", callers.roles),
@@ -37,9 +41,9 @@ FLOWS = (
     Flow("bad input", callers.bad_input),
     Flow("crashes", flows.crash),
 )
-AFTERWARDS = Flow("at the command line", at_the_command_line)
+AFTERWARDS = (Flow("at the command line", at_the_command_line), Flow("credentials on files", credentials))
 """What is done while the gateways are stopped."""
-LONGER = (callers.roles,)
+LONGER = (callers.roles, credentials)
 """Left out by --quick: every address is then read by staff and admin alone."""
 
 
@@ -93,7 +97,9 @@ async def _run(folder: Path, quick: bool, say: Callable[[str], None]) -> Verdict
             count = Count(Search(markers), markers)
             await asyncio.to_thread(_search_processes, scene, count, quick)
             await asyncio.to_thread(count.folder, _live(folder))
-        await _timed(AFTERWARDS, scene, say)
+        for flow in AFTERWARDS:
+            if not quick or flow.run not in LONGER:
+                await _timed(flow, scene, say)
     say("Searching.")
     await asyncio.to_thread(count.folder, places.files(folder))
     _cores(folder, count)

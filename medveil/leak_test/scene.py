@@ -4,6 +4,7 @@
     answers/        what the gateways answered
     evidence/       evidence folders that were fetched, an erasure's receipt
     printed/        what commands printed
+    credentials/    credentials and proofs on files: `medveil.leak_test.credential_flow`
     restored/       a backup made by a command, and a home made of it
     temp/           the processes' folder for temporary files
     kept/           a link to each of those as it was made, so that one that is gone can still be read
@@ -36,6 +37,7 @@ from medveil.leak_test.patients import (
     SESSION,
     Marker,
     Planted,
+    insured,
     plant,
     typed,
     write_broken,
@@ -58,7 +60,7 @@ class RecordedSeeding(Seeding):
 
     recorder: Recorder
 
-    def client(self, member: LocalMember, session: str = "") -> AsyncClient:
+    def client(self, member: LocalMember, session: str = "", language: str = "en") -> AsyncClient:
         """See `Seeding.client`."""
         self.recorder.gateway(member.people, member.organisation)
         return recording(self.recorder)(
@@ -67,6 +69,7 @@ class RecordedSeeding(Seeding):
             trust=self.folder / CONSORTIUM,
             ca=self.folder / AUTHORITY,
             organisation=member.organisation,
+            language=language,
         )
 
     async def session(self, member: LocalMember, name: str) -> str:
@@ -88,6 +91,7 @@ class Scene:
         self.folder = folder
         self.consortium = folder / "consortium"
         self.planted = tuple(plant(f"hospital-{number}", secrets.token_bytes) for number in range(1, HOSPITALS + 1))
+        self.insured = insured(secrets.token_bytes)
         self.recorder = Recorder(folder / "answers")
         self.typed: dict[str, Marker] = {}
         self.ended: list[str] = []
@@ -97,7 +101,7 @@ class Scene:
     def markers(self) -> list[Marker]:
         """Everything that is searched for, once people are enrolled: what is planted, and secrets of organisations."""
         planted = [marker for one in self.planted for marker in one.markers()]
-        return [*planted, *self.typed.values(), *self._secrets()]
+        return [*planted, *self.insured.markers(), *self.typed.values(), *self._secrets()]
 
     def _secrets(self) -> Iterator[Marker]:
         for member in self.seeding.state.members:

@@ -1,9 +1,9 @@
 """In how many ways a planted text or number could stand in a file, an answer or a process.
 
 Characters as UTF-8, UTF-16, GB 18030; escaped for JSON, addresses, Python; as hex and base64 at each alignment; with
-its bytes turned round; and the bare hashes by which an enumerable text would be found again. Numbers as decimals in
-fen and yuan, as integers and doubles of either byte order (MessagePack, Arrow, protocol scalars), milli-fen, and as
-SQLite writes them. Nothing shorter than six bytes: that would be found by chance.
+its bytes turned round; and the bare hashes by which an enumerable text would be found again, written in these ways too.
+Numbers as decimals in fen and yuan, as integers and doubles of either byte order (MessagePack, Arrow, protocol
+scalars), milli-fen, and as SQLite writes them. Nothing shorter than six bytes: that would be found by chance.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def _of_text(text: str, hashed: bool) -> Iterator[tuple[str, bytes]]:
     yield from _of_bytes("UTF-8", raw)
     for code in ("utf-16-le", "utf-16-be", "gb18030"):
         yield code.upper(), text.encode(code)
+        yield from _of_bytes(code.upper(), text.encode(code))
     yield "JSON", json.dumps(text)[1:-1].encode()
     yield "address", quote(text, safe="").encode()
     yield "address", quote(text, safe="").lower().encode()
@@ -57,7 +58,7 @@ def _of_text(text: str, hashed: bool) -> Iterator[tuple[str, bytes]]:
             digest = _hash(name, raw)
             if digest:
                 yield f"bare {name}", digest[:_DIGEST_BYTES]
-                yield f"bare {name}, hex", digest[:_DIGEST_BYTES].hex().encode()
+                yield from _of_bytes(f"bare {name}", digest[:_DIGEST_BYTES])
 
 
 def _of_bytes(what: str, raw: bytes) -> Iterator[tuple[str, bytes]]:

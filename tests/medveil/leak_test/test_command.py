@@ -23,12 +23,19 @@ ROOT = Path(__file__).resolve().parents[3]
 COMMAND = "import sys; sys.argv[0] = 'medveil'; from medveil.cli import main; main()"
 
 
-def run(*arguments: str, changed: Path | None = None) -> tuple[int, dict[str, Any]]:
-    """Run it; the exit code and what it says as JSON. changed: a folder whose sitecustomize every process imports."""
+NOT_THERE = {places.TEMPORARY, places.CORES, places.ELSEWHERE}
+"""Of which nothing is left where all is well."""
+
+
+def run(
+    *arguments: str, changed: Path | None = None, before: tuple[str, ...] = (), **more: str
+) -> tuple[int, dict[str, Any]]:
+    """Run it; the exit code and what it says as JSON. changed: a folder whose sitecustomize every process imports;
+    before: a command that runs it; more: of the environment."""
     path = [str(changed)] if changed else []
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(ROOT)]), "MEDVEIL_LANGUAGE": "en"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(ROOT)]), "MEDVEIL_LANGUAGE": "en", **more}
     done = subprocess.run(
-        [sys.executable, "-c", COMMAND, "leak-test", "--json", *arguments],
+        [*before, sys.executable, "-c", COMMAND, "leak-test", "--json", *arguments],
         env=environment, capture_output=True, text=True, timeout=800, check=False,
     )  # fmt: skip
     assert done.stdout, done.stderr
@@ -40,10 +47,54 @@ def test_nothing_leaks(tmp_path: Path) -> None:
     verdict = said["verdict"]
     assert (code, said["good"], said["folder"]) == (0, True, None), verdict
     searched = {row["place"]: row for row in verdict["rows"]}
-    for place in set(places.PLACES) - {places.TEMPORARY, places.CORES, places.ELSEWHERE, places.MEMORY}:
+    for place in set(places.PLACES) - NOT_THERE - {places.MEMORY, places.CREDENTIALS, places.OWN}:
         closed = searched[place]["closed"]
         assert searched[place]["bytes"] > 0 or closed, place
     assert verdict["markers"] > 100 and not verdict["faults"] and not verdict["leaks"]
+
+
+def check_whole(code: int, said: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A whole run found nothing that must not be there, and all that must; what it says of each place."""
+    verdict = said["verdict"]
+    assert (code, said["good"], verdict["leaks"], verdict["faults"]) == (0, True, [], []), verdict
+    searched = {row["place"]: row for row in verdict["rows"]}
+    for place in set(places.PLACES) - NOT_THERE:
+        assert searched[place]["bytes"] > 0 or searched[place]["closed"], place
+    for place in (places.INPUT, places.OWN, places.ANSWERS):
+        assert searched[place]["expected"] > 0, place
+    return searched
+
+
+@pytest.mark.long
+def test_nothing_leaks_in_a_whole_run() -> None:
+    check_whole(*run())
+
+
+def as_another_user() -> tuple[str, ...]:
+    """What runs a command as somebody who may read files and look into no process. Skips where that cannot be."""
+    if os.geteuid() != 0:
+        return ()
+    nobody = ("--reuid", "65534", "--regid", "65534", "--clear-groups")
+    rights = [f"--{kind}=-all,+dac_read_search" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
+    command = ("setpriv", *nobody, *rights)
+    try:
+        subprocess.run([*command, sys.executable, "-c", ""], check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("another user cannot be played here: needs setpriv of util-linux, and the right to set users")
+    return command
+
+
+@pytest.mark.long
+def test_nothing_leaks_in_a_run_by_somebody_who_is_not_root(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    before = as_another_user()
+    if before:
+        os.chown(own, 65534, 65534)
+    searched = check_whole(*run(before=before, HOME=str(own), TMPDIR=str(own)))
+    for place in (places.PROCESS, places.ELSEWHERE, places.MEMORY):
+        assert searched[place]["closed"] == 7, "a gateway keeps its memory to itself"
+    assert not list(own.glob("medveil-leak-test-*"))
 
 
 _LEAKS = '''
@@ -121,12 +172,28 @@ def leaking_command(module):
 
     module.plan = leaking_plan
 
+def leaking_claim(module):
+    case, settle = module._case, module.settle
+    seen = []
+
+    def _case(held, encounter, own):
+        seen.append(encounter["diagnosis"])
+        return case(held, encounter, own)
+
+    def leaking_settle(wallet, *given, **named):
+        done = settle(wallet, *given, **named)
+        wallet.with_name("claims.log").write_text(seen[-1])
+        return done
+
+    module._case, module.settle = _case, leaking_settle
+
 PATCHES = {
+    "medveil.credentials.claiming": leaking_claim,
     "medveil.gateway.erasing": leaking_command,
     "medveil.gateway.loading": leaking_load,
     "starlette.responses": leaking_answers,
     "medveil.local.processes": leaking_start,
-    "medveil.service.own_memory": leaking_memory,
+    "privacy.keys.own_memory": leaking_memory,
 }
 LAST = []
 ELSEWHERE = %(elsewhere)r
@@ -163,7 +230,7 @@ def test_a_product_that_leaks(tmp_path: Path) -> None:
     assert code == 1 and not said["good"] and said["folder"] == str(out)
     leaks = said["verdict"]["leaks"]
     found = {row["place"]: row["leaks"] for row in said["verdict"]["rows"]}
-    assert [place for place in places.PLACES if not found[place]] == [places.INPUT]
+    assert [place for place in places.PLACES if not found[place]] == [places.OWN, places.INPUT]
     assert not said["verdict"]["faults"]
 
     def seen(place: str, kind: str, spelling: str = "") -> bool:
@@ -178,6 +245,7 @@ def test_a_product_that_leaks(tmp_path: Path) -> None:
     assert seen(places.PROCESS, "name of patient 1 of hospital-1") and seen(places.OTHER, "address of patient 1")
     for place in (places.LOGS, places.CORES, places.ELSEWHERE):
         assert seen(place, "record id of patient 1"), place
+    assert seen(places.CREDENTIALS, "diagnosis of a bill of an insured person", "UTF-8")
     assert seen(places.PRINTED, "identity number of patient 3 of hospital-1")
     assert seen(places.TEMPORARY, "identity number") and seen(places.CORES, "a core of")
     ledgers = {leak["file"].split("/")[2] for leak in leaks if leak["place"] == places.LEDGER}

@@ -24,7 +24,7 @@ _HOLDS = """
 import sys, resource, time
 resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
 if sys.argv[2] == "private":
-    from medveil.service.own_memory import keep_own_memory
+    from privacy.keys.own_memory import keep_own_memory
     keep_own_memory()
 word = "".join(map(chr, reversed([ord(one) for one in sys.argv[3]])))
 kept, read = open(sys.argv[1], "w"), open(__file__ if "__file__" in dir() else "/dev/null")
