@@ -1,4 +1,4 @@
-"""Step 9: the bureau exports evidence, the regulator checks it offline, and reads who used what."""
+"""Step 10: the bureau exports evidence, the regulator checks it offline, and reads who used what."""
 
 from __future__ import annotations
 

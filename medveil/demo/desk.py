@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from connectors.layout import Layout
 from ledger.contracts import RegisterPopulation, VoteBudget
+from medveil.demo.home_desk import HomeDesk, LocalHomeDesk
 from medveil.gateway import asking, eligibility, exporting, granting, loading, models, scoring
 from medveil.gateway.exporting import Exported
 from medveil.gateway.loading import TableQuality
@@ -27,7 +28,7 @@ from mpc.query import Query
 from mpc.release import Release
 from mpc.scoring import encrypt_weights, model_digest
 from privacy.decide import Decision, UseRequest
-from privacy.grants import GrantTerms
+from privacy.grants.terms import GrantTerms
 from wire.canonical import encode
 from wire.errors import Refused, Unavailable
 from wire.identifiers import new_handle
@@ -53,9 +54,13 @@ def in_words(refused: Refused) -> str:
 
 
 class Desk(Protocol):
-    """One organisation's desk. Each call returns when it is done, and raises what the gateway says no with."""
+    """One organisation's desk. Each call returns when it is done, and raises what the gateway says no with.
+
+    home: what its people do with what is at home.
+    """
 
     name: str
+    home: HomeDesk
 
     async def register_population(self, population: RegisterPopulation) -> None:
         """Register a population."""
@@ -121,6 +126,7 @@ class LocalDesk:
         self, organisation: Organisation, home: AtHome, clock: Callable[[], int], patience: float = 120.0
     ) -> None:
         self.name = organisation.name
+        self.home: HomeDesk = LocalHomeDesk(organisation, home, clock)
         self._organisation = organisation
         self._home = home
         self._clock = clock

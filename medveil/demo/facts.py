@@ -190,6 +190,64 @@ class ScoreFacts(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class OffendingFacts(msgspec.Struct, frozen=True):
+    """Step 9, a group of rows that may not leave. values: of the columns that others may know."""
+
+    values: list[str]
+    rows: int
+    persons: int
+
+
+class ExtractFacts(msgspec.Struct, frozen=True):
+    """Step 9, the extract. columns: what leaves, with its mask; persons: the fewest in a group, least: the limit.
+
+    rows: before anybody opted out, and after; withheld: of those, left out as too few alike. example: a row, as the
+    recipient has it. recalled: what the recipient says of it once the grant is revoked: "deleted", or "" for not yet.
+    """
+
+    grant: str
+    recipient: str
+    columns: dict[str, str]
+    known: list[str]
+    rows: int
+    rows_after: int
+    groups: int
+    persons: int
+    least: int
+    offending: list[OffendingFacts]
+    withheld: int
+    received: int
+    received_columns: list[str]
+    example: list[str]
+    recalled: str
+
+
+class ErasureFacts(msgspec.Struct, frozen=True):
+    """Step 9, the erasure. files: that the check read; found: what should be gone and is not; told: recipients of
+    copies; beyond: what it does not reach, in words."""
+
+    rows: int
+    keys: int
+    files: int
+    found: list[str]
+    told: list[str]
+    beyond: list[str]
+
+
+class AtHomeFacts(msgspec.Struct, frozen=True):
+    """Step 9. explained, explained_zh: what the recipient may do and why not more, in words."""
+
+    hospital: str
+    dataset: str
+    patients: int
+    explained: list[str]
+    explained_zh: list[str]
+    opted_out: str
+    extract: ExtractFacts
+    refusals: list[str]
+    erasure: ErasureFacts
+
+
 class FlowFacts(msgspec.Struct, frozen=True):
     """One row of the data-flow table."""
 
@@ -204,7 +262,7 @@ class FlowFacts(msgspec.Struct, frozen=True):
 
 
 class AuditFacts(msgspec.Struct, frozen=True):
-    """Step 9."""
+    """Step 10."""
 
     checks: list[str]
     flows: list[FlowFacts]
@@ -228,6 +286,7 @@ class DemoFacts(msgspec.Struct, frozen=True):
     eligibility: EligibilityFacts
     settle: SettleFacts
     score: ScoreFacts
+    at_home: AtHomeFacts
     audit: AuditFacts
     seconds: dict[str, float]
     elapsed: float

@@ -7,9 +7,8 @@ from medveil.demo.play import RESEARCHER, Play, now
 from medveil.demo.query import plan_query
 from medveil.gateway.serving import use_request
 from privacy.decide import Decision
-from privacy.grants import MIN_GROUP, VERSION, GrantTerms, UseKind, records_until
-from privacy.levels import IDENTIFIED
-from privacy.purposes import purpose
+from privacy.grants.purposes import purpose
+from privacy.grants.terms import GrantTerms, UseKind, plain_terms
 from wire.dates import format_instant
 from wire.errors import ConsentDenied, Refused
 
@@ -30,36 +29,22 @@ def terms(
     at: int,
 ) -> GrantTerms:
     """The terms of one of the demo's grants: one recipient, one way of use, ninety days."""
-    return GrantTerms(
-        version=VERSION,
-        grant=grant,
-        issuer=issuer,
-        recipient=recipient,
-        recipient_contact=f"data protection officer of {recipient}",
-        dataset=dataset,
-        fields=fields,
-        predicate=None,
+    expires = at + _DAYS * _DAY
+    return plain_terms(
+        grant,
+        issuer,
+        recipient,
+        dataset,
+        fields,
         purposes=(purpose_code,),
-        conditions=(),
         uses=(use,),
-        commercial=False,
         legal_basis="separate-consent",
-        consent_ref=f"{issuer}/consents/2026-11",
-        guardian_ref="",
-        pia_ref=f"{issuer}/impact-assessments/{grant}",
-        jurisdiction="CN",
-        transfer_ref="",
-        level_ceiling=IDENTIFIED,
-        class_ceiling="general",
-        masks=(),
-        min_group=MIN_GROUP,
-        keep_days=365,
         not_before=at,
-        review=at + _DAYS * _DAY,
-        expires=at + _DAYS * _DAY,
+        expires=expires,
+        recipient_contact=f"data protection officer of {recipient}",
+        consent_ref=f"{issuer}/consents/2026-11",
+        pia_ref=f"{issuer}/impact-assessments/{grant}",
         delete_by=at + 2 * _DAYS * _DAY,
-        records_until=records_until(at + _DAYS * _DAY),
-        epoch=0,
     )
 
 

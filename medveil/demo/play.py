@@ -29,6 +29,8 @@ REGULATOR = "regulator"
 CHAIN = "medveil-demo"
 PROOFS = "proofs"
 """Folder of what was proved over credentials, with keys, sets and question."""
+RECEIPTS = "receipts"
+"""Folder of what a patient is given: private."""
 ZONE = "Asia/Shanghai"
 
 
@@ -73,8 +75,9 @@ class Play:
     """A run under way.
 
     desks: of every organisation; trust: the consortium's founding; carried: messages, and their bytes, between the
-    organisations so far, where one process sees them all; homes: the folder of the organisations' folders; folder:
-    where it builds; layout: of the data; sites: by hospital, in order.
+    organisations so far, where one process sees them all; homes: the folder of the organisations' folders; data: the
+    folder of the hospitals' folders of tables to load; folder: where it builds; layout: of the data; sites: by
+    hospital, in order.
     """
 
     desks: Mapping[str, Desk]
@@ -83,6 +86,7 @@ class Play:
     narrator: Narrator
     folder: Path
     homes: Path
+    data: Path
     layout: Layout
     sites: dict[str, Site] = field(default_factory=dict)
 

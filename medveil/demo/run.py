@@ -18,6 +18,7 @@ from ledger.engines.clock import steady
 from medveil import __version__
 from medveil.consortium import local_consortium
 from medveil.demo import audit as auditing
+from medveil.demo.at_home import ERASURE, at_home
 from medveil.demo.desk import Desk, LocalDesk
 from medveil.demo.eligibility import ask_eligibility
 from medveil.demo.facts import DemoFacts
@@ -26,7 +27,7 @@ from medveil.demo.insured import sign_up
 from medveil.demo.join_and_load import founders, join, load
 from medveil.demo.limit import prove_limit
 from medveil.demo.narrator import Narrator
-from medveil.demo.play import BUREAU, CHAIN, PROOFS, ZONE, Play, now, rand
+from medveil.demo.play import BUREAU, CHAIN, PROOFS, RECEIPTS, ZONE, Play, now, rand
 from medveil.demo.query import check_question, query
 from medveil.demo.report import write_report
 from medveil.demo.score import score
@@ -70,6 +71,7 @@ def run(
     for proof in ("eligibility", *(f"settlement-{one.layer}" for one in facts.settle.payments)):
         shown = out / PROOFS / proof
         narrator.command(f"medveil zkp verify {shown}{SUFFIX} --question {shown}-question{SUFFIX}")
+    narrator.command(f"medveil verify {out / RECEIPTS / ERASURE} --trust {out / 'consortium.json'}")
     narrator.link(str(out / "report.html"))
 
 
@@ -80,6 +82,7 @@ class Stage(NamedTuple):
     trust: TrustFile
     carried: Callable[[], tuple[int, int]] | None
     homes: Path
+    data: Path
 
 
 def check_installed() -> None:
@@ -95,7 +98,7 @@ async def _one_process(folder: Path, sites: int) -> AsyncIterator[Stage]:
     async with local_consortium(folder, CHAIN, founders(sites), BUREAU, ZONE, rand, now, steady=steady) as consortium:
         members, homes = consortium.organisations, consortium.homes
         desks = {name: LocalDesk(member, homes[name], now) for name, member in members.items()}
-        yield Stage(desks, consortium.trust, consortium.post.carried, folder / "sites")
+        yield Stage(desks, consortium.trust, consortium.post.carried, folder / "sites", folder / "data")
 
 
 @asynccontextmanager
@@ -106,7 +109,7 @@ async def _processes(folder: Path, data: Path | None, sites: int, narrator: Narr
     place = folder / "sites"
     async with process_desks(place, founders(sites), BUREAU, CHAIN, ZONE, data, narrator.say) as (desks, trust):
         shutil.copy(place / "consortium.json", folder / "consortium.json")
-        yield Stage(desks, trust, None, place / "homes")
+        yield Stage(desks, trust, None, place / "homes", place / "data")
 
 
 async def _play(
@@ -119,7 +122,7 @@ async def _play(
         with narrator.step("Join"):
             chosen = _processes(folder, data, sites, narrator) if processes else _one_process(folder, sites)
             stage = await stack.enter_async_context(chosen)
-            play = Play(stage.desks, stage.trust, stage.carried, narrator, folder, stage.homes, layout)
+            play = Play(stage.desks, stage.trust, stage.carried, narrator, folder, stage.homes, stage.data, layout)
             joined = await join(play)
         with narrator.step("Load"):
             loaded = await load(play, sources)
@@ -136,6 +139,8 @@ async def _play(
             settled = await settle(play, insured)
         with narrator.step("Score"):
             scored = await score(play)
+        with narrator.step("At home"):
+            kept = await at_home(play)
         with narrator.step("Audit"):
             evidence = await auditing.export(play)
             audited = auditing.audit(play, evidence)
@@ -150,6 +155,7 @@ async def _play(
             eligibility=proven,
             settle=settled,
             score=scored,
+            at_home=kept,
             audit=audited,
             seconds=dict(narrator.seconds),
             elapsed=narrator.elapsed(),

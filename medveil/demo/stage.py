@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from wire.errors import Refused, Unavailable
 
-PARTS = ("consortium.json", "evidence", "proofs", "report.html", "sites")
+PARTS = ("consortium.json", "evidence", "proofs", "receipts", "report.html", "sites")
 _MARK = ".medveil-demo"
 _PARTIAL = ".partial"
 _COMPLETE = ".complete"

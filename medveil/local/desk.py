@@ -9,7 +9,7 @@ import asyncio
 import shutil
 import tempfile
 import zipfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -22,19 +22,21 @@ from medveil.client import AsyncClient, Feature, Question, Terms, Use
 from medveil.client.grants import Decision as Previewed
 from medveil.consortium import Founder
 from medveil.demo.desk import Desk, Registered
+from medveil.demo.home_desk import HomeDesk
 from medveil.gateway.exporting import Exported
 from medveil.gateway.loading import ColumnCounts, TableQuality
 from medveil.gateway.models import ModelPlan
 from medveil.gateway.scoring import FlagOf, ScoreFlags
 from medveil.local.founding import CONSORTIUM, found_local
+from medveil.local.home_desk import ClientHomeDesk
 from medveil.local.processes import Processes
 from medveil.local.seeding import Seeding
 from mpc.paillier_key import LENGTHS
 from mpc.query import Query
 from mpc.release import Release
 from privacy.decide import Decision, UseRequest
-from privacy.grants import GrantTerms
-from privacy.levels import mask_text
+from privacy.grants.levels import mask_text
+from privacy.grants.terms import GrantTerms
 from wire.canonical import decode
 from wire.checkpoint import TrustFile, read_trust
 from wire.errors import MedveilError, Refused, Unavailable
@@ -46,14 +48,15 @@ _LOOK = 0.1
 
 
 class ClientDesk:
-    """See `medveil.demo.desk.Desk`. client: of a person of the organisation who may do all of it.
+    """See `medveil.demo.desk.Desk`. clients: by language, of a person of the organisation who may do all of it.
 
     patience: seconds that `review` waits.
     """
 
-    def __init__(self, name: str, client: AsyncClient, patience: float = 120.0) -> None:
+    def __init__(self, name: str, clients: Mapping[str, AsyncClient], patience: float = 120.0) -> None:
         self.name = name
-        self._client = client
+        self.home: HomeDesk = ClientHomeDesk(clients)
+        self._client = clients["en"]
         self._patience = patience
         self._issued: dict[tuple[str, str], GrantTerms] = {}  # by recipient and dataset
 
@@ -201,7 +204,11 @@ async def process_desks(
         async with AsyncExitStack() as stack:
             desks: dict[str, Desk] = {
                 member.organisation: ClientDesk(
-                    member.organisation, await stack.enter_async_context(seeding.acting(member))
+                    member.organisation,
+                    {
+                        language: await stack.enter_async_context(seeding.acting(member, language=language))
+                        for language in ("en", "zh")
+                    },
                 )
                 for member in state.members
             }

@@ -114,23 +114,24 @@ class Seeding:
         await each(self._enrol(member) for member in self.state.members)
         self._say(f"people: {ADMIN} and {STAFF} at each organisation")
 
-    def client(self, member: LocalMember, session: str = "") -> AsyncClient:
-        """A client of an organisation's gateway."""
+    def client(self, member: LocalMember, session: str = "", language: str = "en") -> AsyncClient:
+        """A client of an organisation's gateway. language: of sentences."""
         return AsyncClient(
             member.people,
             Session(session) if session else None,
             trust=self.folder / CONSORTIUM,
             ca=self.folder / AUTHORITY,
             organisation=member.organisation,
+            language=language,
         )
 
     @contextlib.asynccontextmanager
-    async def acting(self, member: LocalMember, name: str = STAFF) -> AsyncIterator[AsyncClient]:
+    async def acting(self, member: LocalMember, name: str = STAFF, language: str = "en") -> AsyncIterator[AsyncClient]:
         """An organisation's gateway as somebody of ``people.json``, who signs in if need be."""
         person = self.people.get(member.organisation, name)
         if person is None:
             raise Refused("local.nobody", organisation=member.organisation, person=name)
-        async with self.client(member, await self._session(member, person)) as client:
+        async with self.client(member, await self._session(member, person), language) as client:
             yield client
 
     async def _session(self, member: LocalMember, person: LocalPerson) -> str:

@@ -21,7 +21,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def test_every_step_says_what_it_did(default_run: tuple[Path, str]) -> None:
     out, screen = default_run
     steps = re.findall(r"^(\d+)\. (.+)$", screen, flags=re.MULTILINE)
-    titles = ["Join", "Load", "Grant", "Query", "Limit", "Eligibility", "Settle", "Score", "Audit", "Report"]
+    titles = ["Join", "Load", "Grant", "Query", "Limit", "Eligibility", "Settle", "Score", "At home", "Audit", "Report"]
     assert steps == [(str(number), title) for number, title in enumerate(titles, start=1)]
     for said in (
         "20,190 person-years",
@@ -40,6 +40,14 @@ def test_every_step_says_what_it_did(default_run: tuple[Path, str]) -> None:
         "The first proof, with one fen more in its commitment: The proof does not hold",
         "the same as the plain computation",
         "places of a number system: one exact score would spell the whole record",
+        "Denied by rule level: grant copy-hospital-1 does not reach up to the level of these fields: diagnosis",
+        "按规则 level 拒绝",
+        "has 244 rows instead of 246",
+        "identity: age band, sex, county",
+        "cardiology, 80-89, female, 浙江省杭州市淳安县: 3 persons, 6 rows",
+        "opens 238 rows in memory",
+        "Denied by rule revocation: grant copy-hospital-1 was revoked",
+        "ok  no key to those rows and not the patient's number in",
         "One byte of a copy of evidence/ledger.evidence changed",
     ):
         assert said in screen
@@ -56,6 +64,7 @@ def test_what_a_run_leaves(default_run: tuple[Path, str]) -> None:
         "consortium.json",
         "evidence",
         "proofs",
+        "receipts",
         "report.html",
         "sites",
     }
@@ -79,9 +88,9 @@ def test_the_regulator_verifies(default_run: tuple[Path, str], medveil: Run) -> 
 def test_the_commands_at_the_end_work_as_printed(default_run: tuple[Path, str], medveil: Run) -> None:
     out, screen = default_run
     commands = [line.split()[1:] for line in screen.splitlines() if line.startswith("   medveil ")]
-    assert len(commands) == 4
+    assert len(commands) == 5
     done = [medveil(*command, cwd=out.parent) for command in commands]
-    assert [one.returncode for one in done] == [0, 0, 0, 0], [one.stderr for one in done]
+    assert [one.returncode for one in done] == [0, 0, 0, 0, 0], [one.stderr for one in done]
     assert all("verified" in one.stdout and "not pinned" not in one.stdout for one in done)
     assert re.search(r"^payer: +insurer-1$", done[3].stdout, flags=re.MULTILINE)
 
@@ -112,10 +121,23 @@ def test_json_for_programs(default_run: tuple[Path, str], medveil: Run) -> None:
     report = json.loads(done.stdout)
     assert report["verdict"] == "verified"
     assert report["pinned"] is True
-    assert len(report["flows"]) == 11
-    assert {flow["outcome"] for flow in report["flows"]} == {"denied (fields)", "released", "aborted"}
-    denied = [flow for flow in report["flows"] if flow["outcome"].startswith("denied")]
+    assert len(report["flows"]) == 15
+    denied = [flow for flow in report["flows"] if flow["outcome"] == "denied (fields)"]
     assert {flow["owner"] for flow in denied} == {f"hospital-{i}" for i in range(1, 5)}
+    assert {flow["outcome"] for flow in report["flows"]} == {
+        "denied (fields)",
+        "denied (revocation)",
+        "released",
+        "aborted",
+        "done",
+    }
+    at_home = [flow for flow in report["flows"] if flow["dataset"] == "synthetic-visits-hospital-1"]
+    assert [(flow["owner"], flow["kind"], flow["outcome"]) for flow in at_home] == [
+        ("hospital-1", "extract", "released"),
+        ("researcher-1", "opening", "done"),
+        ("hospital-1", "extract", "denied (revocation)"),
+        ("hospital-1", "erasure", "done"),
+    ]
 
 
 def test_the_independent_curve_library_agrees(default_run: tuple[Path, str]) -> None:
@@ -241,6 +263,7 @@ def test_the_report_stands_alone(default_run: tuple[Path, str]) -> None:
     assert "poor, deductible" in page
     assert "<td>insurer-1</td>" in page and "2145.26 CNY" in page and "supplementary-inpatient" in page
     assert "Denied by rule fields" in page
+    assert "淳安县" in page and "Denied by rule revocation" in page
 
 
 @pytest.mark.chromium
@@ -257,7 +280,7 @@ def test_a_browser_shows_the_report(default_run: tuple[Path, str], tmp_path: Pat
         "--disable-component-update",
         "--disable-sync",
         f"--user-data-dir={tmp_path / 'profile'}",
-        "--window-size=1200,6200",
+        "--window-size=1200,7200",
     ]
     page = (out / "report.html").resolve().as_uri()
     home = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
@@ -265,7 +288,7 @@ def test_a_browser_shows_the_report(default_run: tuple[Path, str], tmp_path: Pat
         [browser, *flags, "--dump-dom", page], capture_output=True, text=True, timeout=120, check=True, env=home
     ).stdout
     assert "Usable, never visible" in dumped
-    assert dumped.count("<section>") == 10
+    assert dumped.count("<section>") == 11
     picture = tmp_path / "report.png"
     shot = [browser, *flags, f"--screenshot={picture}", page]
     subprocess.run(shot, capture_output=True, timeout=120, check=True, env=home)

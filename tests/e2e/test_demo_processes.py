@@ -69,8 +69,14 @@ def test_a_process_for_each_organisation(medveil: Run, tmp_path: Path) -> None:
     assert facts["grant"]["rule"] == "purpose" and "over the limit" in facts["limit"]["refusal"]
     assert facts["settle"]["agree"] and [one["payer"] for one in facts["settle"]["payments"]] == ["bureau", "insurer-1"]
     assert facts["eligibility"]["members"] == 1000 and len(facts["settle"]["refusals"]) == 5
+    at_home = facts["at_home"]
+    assert (at_home["extract"]["rows_after"], at_home["extract"]["received"]) == (244, 238)
+    assert "按规则 level 拒绝" in at_home["explained_zh"][0] and len(at_home["refusals"]) == 3
+    assert at_home["erasure"]["found"] == [] and at_home["erasure"]["told"] == ["researcher-1"]
     outcomes = [flow["outcome"] for flow in facts["audit"]["flows"]]
-    assert outcomes.count("released") == 5 and outcomes.count("denied (purpose)") == 3
+    assert outcomes.count("released") == 6 and outcomes.count("denied (purpose)") == 3
+    receipt = medveil("verify", out / "receipts" / "erasure.evidence", "--trust", out / "consortium.json")
+    assert receipt.returncode == 0 and "verified" in receipt.stdout, receipt.stderr
     verified = medveil("verify", out / "evidence", "--trust", out / "consortium.json")
     assert verified.returncode == 0 and "verified: chain medveil-demo" in verified.stdout, verified.stderr
     homes = {path.name for path in (out / "sites" / "homes").iterdir()}

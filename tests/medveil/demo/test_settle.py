@@ -44,7 +44,8 @@ async def _play(folder: Path) -> tuple[Insured, EligibilityFacts, SettleFacts]:
         members, homes = consortium.organisations, consortium.homes
         desks = {name: LocalDesk(member, homes[name], now) for name, member in members.items()}
         layout = load_layout("randhie")
-        play = Play(desks, consortium.trust, consortium.post.carried, Narrator(), folder, folder / "sites", layout)
+        narrator, sites = Narrator(), folder / "sites"
+        play = Play(desks, consortium.trust, consortium.post.carried, narrator, folder, sites, folder / "data", layout)
         insured = sign_up(play)
         return insured, await ask_eligibility(play, insured), await settle(play, insured)
 
