@@ -94,7 +94,7 @@ async def local_consortium(
         zone=zone,
         time=clock(),
     )
-    homes = {name: AtHome(VaultTables(one.vault), Wallets(one)) for name, one in organisations.items()}
+    homes = {name: AtHome(VaultTables.of(one, clock), Wallets(one)) for name, one in organisations.items()}
     trust = trust_of(founding)
     write_trust(folder / "consortium.json", trust)
     post = InMemoryPost()
@@ -145,7 +145,7 @@ def _reception(organisation: Organisation, home: AtHome, tasks: asyncio.TaskGrou
             begun.add((kind, peer, session))
             tasks.create_task(flow(kind, Opened(peer, session)))
 
-    return Reception(organisation, begin)
+    return Reception(organisation, begin, clock=clock)
 
 
 def _keep(folder: Path) -> Callable[[SplitView], None]:

@@ -49,7 +49,7 @@ class Finding(msgspec.Struct, frozen=True):
 def run(json: bool = False, language: str | None = None, home: Path | None = None) -> int:
     """Print every finding; returns 0 when there is no problem, else 1. language: "en", "zh" or the reader's.
 
-    home: of an organisation whose keys are looked at as well.
+    home: of an organisation whose keys and vault are looked at as well.
     """
     if language is None:
         from medveil.cli import language as reader
@@ -58,6 +58,9 @@ def run(json: bool = False, language: str | None = None, home: Path | None = Non
     findings = list(examine(Path.cwd()))
     if home is not None:
         findings.append(_checked("keys", lambda: _keys(home)))
+        findings.append(_checked("vault", lambda: _vault(home)))
+        if findings[-1].state == "ok":  # else what is tried would be put into a store that is not there
+            findings.append(_checked("large documents", lambda: _blobs(home)))
     if json:
         rows = [
             {
@@ -201,6 +204,32 @@ def _keys(home: Path) -> str:
         guard.close()
     where = f"token {config.keys.token}" if config.keys.provider == "pkcs11" else "file"
     return f"{where}, epoch {epochs[-1]} of {len(epochs)}, wrapped and unwrapped in {took:.1f} ms"
+
+
+def _vault(home: Path) -> str:
+    """Whether the home's vault can be read, beside a gateway that runs or none; where it lies."""
+    from medveil.service.home.config import FILE, passphrase, read_config
+    from medveil.service.home.key_providers import open_keys
+    from medveil.service.home.vault_place import blob_store, database_url
+    from privacy.vault import Vault
+
+    config = read_config(home / FILE)
+    database, blobs = database_url(config.vault), blob_store(config.vault)
+    guard = open_keys(home, config.organisation, config.keys, passphrase(config), os.urandom)
+    try:
+        with Vault.reader(home / "vault", guard, config.organisation, database=database, blobs=blobs) as vault:
+            vault.check_blobs()
+            return f"{vault.place}, {len(vault.datasets())} datasets"
+    finally:
+        guard.close()
+
+
+def _blobs(home: Path) -> str:
+    """Whether the store of large documents takes, gives and removes what is put there."""
+    from medveil.service.home.config import FILE, read_config
+    from medveil.service.home.vault_place import try_blobs
+
+    return try_blobs(read_config(home / FILE).vault)
 
 
 def _hybrid_sealing() -> str:

@@ -97,6 +97,8 @@ ISSUER_KEY = b"medveil/v1/kdf/issuer-key"
 ISSUER_SHARE = b"medveil/v1/kdf/issuer-share"
 CREDENTIAL_FOLDER = b"medveil/v1/kdf/credential-folder"
 EXTRACT_FOLDER = b"medveil/v1/kdf/extract-folder"
+EXTRACT_MASK = b"medveil/v1/kdf/extract-mask"
+EXTRACT_OPENING = b"medveil/v1/kdf/extract-opening"
 
 # sealing (HPKE info)
 SEAL_MESSAGE = b"medveil/v1/seal/message"

@@ -15,7 +15,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 
@@ -72,16 +72,23 @@ def read_file(path: Path, limit: int = canonical.LARGEST) -> bytes:
     A pipe or a device, which may have no end or never begin, is refused before it is read. Raises OSError, Refused,
     DecodeError.
     """
-    with open(path, "rb", opener=_open_at_once) as file:
-        state = os.fstat(file.fileno())
-        if not stat.S_ISREG(state.st_mode):
-            raise Refused("wire.no_file", file=str(path))
-        if state.st_size > limit:
-            raise DecodeError("wire.too_long", kind="file", length=state.st_size, limit=limit)
-        data = file.read(state.st_size or limit + 1)
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise DecodeError("wire.too_long", kind="file", length=size, limit=limit)
+        data = file.read(size or limit + 1)
     if len(data) > limit:
         raise DecodeError("wire.too_long", kind="file", length=len(data), limit=limit)
     return data
+
+
+@contextlib.contextmanager
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, opened for reading; nothing else is waited for or read. Raises OSError, Refused."""
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise Refused("wire.no_file", file=str(path))
+        yield file
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -27,6 +27,7 @@ from medveil.cli import (
     leak_test,
     ledger,
     members,
+    opt_outs,
     people,
     queries,
     screen,
@@ -50,7 +51,7 @@ app = typer.Typer(
 
 OFFLINE = (demo, up, consortium, backup, erasure, trail, verify, show, ledger, trust, zkp, extracts, doctor, leak_test)
 """Parts that work on files, without a gateway to call."""
-CALLING = (sign_in, people, members, datasets, grants, queries, claims, audit, jobs)
+CALLING = (sign_in, people, members, datasets, grants, queries, claims, opt_outs, audit, jobs)
 """Parts whose verbs call the gateway that one is signed in to."""
 
 for part in (*OFFLINE, *CALLING):
@@ -131,8 +132,12 @@ def main() -> None:
         _print_error("medveil.usage", error.format_message())
         sys.exit(error.exit_code)
     except Exception as error:
+        from wire.errors import DecodeError
+
         if os.environ.get("MEDVEIL_TRACEBACK"):
             raise
+        if isinstance(error, UnicodeError):
+            error = DecodeError("medveil.not_text")
         if as_json:
             _say_json(error)
         else:

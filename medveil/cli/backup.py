@@ -62,6 +62,14 @@ def register(app: typer.Typer) -> None:
                 readable=False, help="The lost home's register of erasures: its file `erased`, if it is left."
             ),
         ] = None,
+        vault_database: Annotated[
+            str, typer.Option(help='Where records are to lie: "sqlite" or postgresql://user@host/name; else as before.')
+        ] = "",
+        vault_password_file: Annotated[str, typer.Option(help="File of mode 600 with that database's password.")] = "",
+        blobs: Annotated[
+            str,
+            typer.Option(help='Where large documents are to lie: "home", file:///path or s3://bucket/folder.'),
+        ] = "",
         json: Json = False,
     ) -> None:
         """Make a home of a backup. The original must never run again beside it.
@@ -73,7 +81,7 @@ def register(app: typer.Typer) -> None:
         import secrets
 
         from medveil.service.home.backup import FILES
-        from medveil.service.home.config import FILE, Config, passphrase, read_config
+        from medveil.service.home.config import FILE, Config, VaultPlace, passphrase, read_config
         from medveil.service.home.restore import restore as bring_back
         from wire.dates import format_instant
 
@@ -84,7 +92,13 @@ def register(app: typer.Typer) -> None:
             secret = passphrase(config)
         else:
             secret = screen.typed("PIN of its token" if by_token else "Passphrase of its keys", hidden=True)
-        body = bring_back(backup, home, secret, secrets.token_bytes, _now, moved=moved, erased=erased).body
+        vault = None
+        if vault_database or blobs:
+            before = config.vault
+            password_file = vault_password_file if vault_database else before.password_file
+            stored = "" if blobs == "home" else blobs or before.blobs
+            vault = VaultPlace(vault_database or before.database, password_file, stored)
+        body = bring_back(backup, home, secret, secrets.token_bytes, _now, moved=moved, erased=erased, vault=vault).body
         if json:
             _print_json({"home": str(home), "organisation": body.organisation, "backed_up": body.created})
             return
@@ -100,6 +114,11 @@ def register(app: typer.Typer) -> None:
         )
         typer.echo("ended after the backup: invite again who had not come, have tokens made anew.")
         typer.echo("People, passwords, records and grants are those of that day: go through what changed since.")
+        if erased is None:
+            typer.echo(
+                "What was erased since is there again: erase it again, or restore with --erased and the register"
+            )
+            typer.echo("of the lost home.")
 
     @app.command("restore-trail")
     def restore_trail(

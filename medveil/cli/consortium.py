@@ -38,6 +38,13 @@ def register(app: typer.Typer) -> None:
         token: Annotated[str, typer.Option(help="The token's label.")] = "",
         key_name: Annotated[str, typer.Option(help="Name of its keys on the token, if not the organisation's.")] = "",
         pin_file: Annotated[str, typer.Option(help="File of mode 600 with the token's PIN.")] = "",
+        vault_database: Annotated[
+            str, typer.Option(help="Where records lie: postgresql://user@host/name instead of a file in the home.")
+        ] = "sqlite",
+        vault_password_file: Annotated[str, typer.Option(help="File of mode 600 with that database's password.")] = "",
+        blobs: Annotated[
+            str, typer.Option(help="Where large documents lie: file:///path or s3://bucket/folder, not in the home.")
+        ] = "",
         observer: Annotated[bool, typer.Option("--observer", help="It will not re-execute blocks.")] = False,
         json: Json = False,
     ) -> None:
@@ -52,7 +59,7 @@ def register(app: typer.Typer) -> None:
 
         from medveil.cli.screen import print_json
         from medveil.service.home.cards import FOUNDING, fingerprint
-        from medveil.service.home.config import Config, Keys, check_config, passphrase
+        from medveil.service.home.config import Config, Keys, VaultPlace, check_config, passphrase
         from medveil.service.home.home import CARD_FILE, Home
         from wire.checkpoint import read_trust
         from wire.errors import Refused
@@ -67,7 +74,8 @@ def register(app: typer.Typer) -> None:
             keys = Keys(provider="pkcs11", module=module, token=token, name=key_name, pin_file=pin_file)
         else:
             keys = Keys()
-        config = check_config(Config(1, organisation, keys=keys))
+        vault = VaultPlace(vault_database, vault_password_file, blobs)
+        config = check_config(Config(1, organisation, keys=keys, vault=vault))
         if pin_file or os.environ.get("MEDVEIL_PIN_FILE" if module else "MEDVEIL_PASSPHRASE_FILE"):
             secret = passphrase(config)
         elif module:
@@ -86,6 +94,7 @@ def register(app: typer.Typer) -> None:
             hosts=tuple(host or ("localhost", "127.0.0.1")),
             chain=chain,
             keys=keys,
+            vault=vault,
         )
         if json:
             shown = {"home": str(home), "organisation": organisation, "card": str(home / CARD_FILE)}

@@ -196,7 +196,10 @@ def _datasets(app: typer.Typer) -> None:
         ] = "general",
         json: Json = False,
     ) -> None:
-        """Classify a dataset of yours, in place of what it was. Counts from the next decision on."""
+        """Classify a dataset of yours, in place of what it was. Counts from the next decision on.
+
+        Before the table is loaded it also says what is sealed under SM4: level 5, and identity numbers and addresses.
+        """
         from medveil.client import ColumnClass
 
         columns = []
@@ -228,6 +231,8 @@ def _show_classification(found: Classification, as_json: bool) -> None:
     if as_json:
         screen.print_json(found)
         return
+    if not found.loaded:
+        screen.say(f"No table {found.dataset} is loaded here by now.")
     if not found.classified:
         screen.say(f"Nobody has classified {found.dataset}: its columns count as level 4.")
         return
@@ -240,3 +245,4 @@ def _show_classification(found: Classification, as_json: bool) -> None:
         ]
     )
     screen.table(found.columns, (("column", "column"), ("level", "level"), ("content", "content")))
+    screen.say("Every other column counts as level 5.")

@@ -1,4 +1,4 @@
-"""`medveil erasure`: one person's data at home, from the plan to the receipt; the gateway is stopped meanwhile."""
+"""`medveil erasure`: one person's data, from the plan to the receipt, at a gateway or on a stopped one's home."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medveil.cli import screen
+from medveil.cli.calling import following, hex_digits
+from medveil.cli.on_files import PERSON, HomeOption, OnFiles, at
 
 if TYPE_CHECKING:
-    from medveil.service.home.home import Home
-    from privacy.erasure import Erasure
+    from medveil.client.erasures import Erasure, ErasureCheck, ErasureList, Hold
 
-HomeFolder = Annotated[Path, typer.Argument(readable=False, help="The organisation's home; its gateway is stopped.")]
-Id = Annotated[str, typer.Argument(help="The erasure's id, 32 hex digits.")]
+Id = Annotated[str, typer.Argument(callback=hex_digits(32), help="The erasure's id: 32 hex digits.")]
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+Within = Annotated[int, typer.Option(min=1, max=366, help="Days within which the key epoch is to be rotated.")]
 FOUND = 4
 """Exit code of a check that found something: as of medveil verify."""
 
@@ -23,7 +24,8 @@ FOUND = 4
 def register(app: typer.Typer) -> None:
     """Add the verbs to the tree."""
     erasure = typer.Typer(
-        help="Erase one person's data at home: plan, apply, check, show. On a home whose gateway is stopped.",
+        help="Erase one person's data: plan, apply, check, show; legal holds. At the gateway, or with --home on the"
+        " files of one that is stopped.",
         no_args_is_help=True,
     )
     app.add_typer(erasure, name="erasure")
@@ -35,7 +37,6 @@ def register(app: typer.Typer) -> None:
 def _doing(erasure: typer.Typer) -> None:
     @erasure.command("plan")
     def plan(
-        home: HomeFolder,
         due: Annotated[
             bool, typer.Option("--due", help="No person: what was restricted before and nothing keeps any more.")
         ] = False,
@@ -43,46 +44,34 @@ def _doing(erasure: typer.Typer) -> None:
             Literal["request", "consent-withdrawn"], typer.Option(help="Why it is asked for.")
         ] = "request",
         reference: Annotated[str, typer.Option(help="Where the request is filed.")] = "",
-        rotate_within: Annotated[
-            int, typer.Option(min=1, max=366, help="Days within which the key epoch is to be rotated.")
-        ] = 30,
+        rotate_within: Within = 30,
+        home: HomeOption = None,
         json: Json = False,
     ) -> None:
         """Say what would be erased now and what restricted until when, and keep that as a plan. Nothing is erased yet.
 
         The person's identifier, as the tables have it, is asked for, or read from standard input.
         """
-        from medveil.gateway import erasing
-        from privacy.erasure import DAY_MS
-
-        within = rotate_within * DAY_MS
-        with _opened(home) as opened:
+        person = "" if due else screen.typed(PERSON)
+        made: list[Erasure]
+        with at(home) as place:
             if due:
-                made = erasing.plan_due(opened.organisation, _now(), rotate_within=within)
+                made = [*place.erasures.plan_due(rotate_days=rotate_within).erasures]
             else:
-                person = screen.typed("Identifier of the person")
-                made = (
-                    erasing.plan(
-                        opened.organisation,
-                        person,
-                        _now(),
-                        ground=ground,
-                        reference=reference,
-                        rotate_within=within,
-                    ),
-                )
+                one = place.erasures.plan(person, ground=ground, reference=reference, rotate_days=rotate_within)
+                made = [one]
         if json:
-            screen.print_json([_told(one) for one in made])
+            screen.print_json(made)
             return
+        where = "" if home is None else f" --home {home}"
         for one in made:
             _show(one)
-            screen.say(f"Nothing is erased yet. Go on: medveil erasure apply {home} {one.name} --receipt FILE\n")
+            screen.say(f"Nothing is erased yet. Go on: medveil erasure apply {one.erasure} --receipt FILE{where}\n")
         if not made:
             screen.say("Nothing that was restricted may be erased by now.")
 
     @erasure.command("apply")
     def apply(
-        home: HomeFolder,
         name: Id,
         receipt: Annotated[
             Path, typer.Option(readable=False, help="Where to write the signed receipt; must not be there yet.")
@@ -90,274 +79,222 @@ def _doing(erasure: typer.Typer) -> None:
         rotate: Annotated[
             bool, typer.Option("--rotate", help="Rotate the key epoch at once: older copies become useless.")
         ] = False,
+        home: HomeOption = None,
         json: Json = False,
     ) -> None:
         """Carry out a plan: destroy keys, restrict what must be kept, and write a receipt. Interrupted, it goes on.
 
         For a plan that was carried out, it writes the receipt as of now.
         """
-        from medveil.gateway import erasing
-        from privacy.erasure import erasure as erasure_of
-        from wire.canonical import encode
+        import msgspec
+
         from wire.errors import Refused
         from wire.evidence import write_file
 
         if receipt.exists():
             raise Refused("client.file_exists", file=str(receipt))
-        with _opened(home) as opened:
-            erasing.apply(opened.organisation, name, _now)
+        with at(home) as place, following(json) as told:
+            done = place.erasures.apply(name, told=told)
             if rotate:
-                erasing.rotate(opened.organisation, _now)
-            made = erasing.receipt_of(opened.organisation, name, _now())
-            done = erasure_of(opened.organisation.vault, name)
-            write_file(receipt, encode(made))
+                every: ErasureList = place.erasures.rotate(told=told)
+                done = next((one for one in every.erasures if one.erasure == name), done)
+            write_file(receipt, place.erasures.receipt(name))
         if json:
-            screen.print_json({"receipt": str(receipt), **_told(done)})
+            screen.print_json({"receipt": str(receipt), **msgspec.to_builtins(done)})
             return
         _show(done)
-        screen.say(f"{receipt}: the receipt, signed by {made.organisation}. It is the person's; keep a copy.")
-        screen.say(f"Check it: medveil erasure check {home} {receipt}")
+        where = "" if home is None else f" --home {home}"
+        screen.say(f"{receipt}: the receipt, signed. It is the person's; keep a copy.")
+        screen.say(f"Check it: medveil erasure check {receipt}{where}")
+
+    @erasure.command("rotate")
+    def rotate(home: HomeOption = None, json: Json = False) -> None:
+        """Rotate the vault's key epoch: older copies of it become useless. A gateway does so by the stated date."""
+        with at(home) as place, following(json) as told:
+            found: ErasureList = place.erasures.rotate(told=told)
+        if json:
+            screen.print_json(found)
+        else:
+            screen.say("Every key is wrapped under a new epoch; the older ones are destroyed.")
 
 
 def _looking(erasure: typer.Typer) -> None:
     @erasure.command("check")
     def check(
-        home: HomeFolder,
         receipt: Annotated[Path, typer.Argument(readable=False, help="What erasure apply wrote.")],
         marker: Annotated[
             list[str] | None, typer.Option(help="Text of the person's that must stand in no file; once for each.")
         ] = None,
+        home: HomeOption = None,
         json: Json = False,
     ) -> None:
         """Look for what a receipt says is gone: in the vault, in every file of the home, write-ahead logs included.
 
-        Exits with 4 where something is left.
+        Exits with 4 where something is left, or a file cannot be read.
         """
-        from medveil.cli import language
-        from medveil.gateway import erasing
-        from medveil.verification.kinds import register_all
-        from privacy.erasure_receipt import ErasureReceipt, beyond_text
-        from wire import evidence
-        from wire.errors import DecodeError
+        from privacy.erasure.check import SHORTEST_MARKER
+        from wire.evidence import read_file
 
-        register_all()
-        read = evidence.read(evidence.read_file(receipt))
-        if not isinstance(read, ErasureReceipt):
-            raise DecodeError("privacy.no_receipt", file=str(receipt))
-        with _opened(home) as opened:
-            server = opened.config.database != "sqlite"
-            found = erasing.check(
-                opened.organisation, read, home, markers=marker or (), besides=[receipt], server=server
-            )
-        spoken = language()
+        markers = marker or []
+        if any(len(text) < SHORTEST_MARKER for text in markers):
+            raise typer.BadParameter(f"--marker has at least {SHORTEST_MARKER} characters: shorter ones stand anywhere")
+        data = read_file(receipt)
+        found: ErasureCheck
+        with at(home) as place, following(json) as told:
+            if isinstance(place, OnFiles):
+                found = place.erasures.check(data, markers, besides=receipt)
+            else:
+                found = place.erasures.check(data, markers, told=told)
         if json:
-            body = {"erasure": read.erasure.hex(), "keys": found.keys, "files": found.files, "bytes": found.bytes}
-            leftovers = [{"code": one.code, **one.facts} for one in found.leftovers]
-            screen.print_json({**body, "unread": found.unread, "leftovers": leftovers})
+            screen.print_json(found)
         else:
-            screen.say(
-                f"The receipt is of {read.organisation}, signed. {found.keys} destroyed keys were looked for in the"
-                f" vault and in {found.files} files ({found.bytes:,} bytes)."
-            )
-            for name in found.unread:
-                screen.say(f"  not readable: {name}")
-            for one in found.leftovers:
-                screen.say(f"  left: {one.text(spoken)}")
-            if not found.leftovers:
-                screen.say("Nothing of it is left here.")
-            screen.say("\nWhat an erasure at home does not reach:")
-            for what in read.beyond:
-                screen.say(f"  {beyond_text(what, spoken)}")
-        if found.leftovers:
+            _show_check(found)
+        if found.leftovers or found.unread:
             raise typer.Exit(FOUND)
 
     @erasure.command("show")
     def show(
-        home: HomeFolder,
         name: Annotated[str, typer.Argument(help="The erasure's id; without one, all are listed.")] = "",
+        home: HomeOption = None,
         json: Json = False,
     ) -> None:
         """Show one erasure, or list all of them with what waits: what is under way, when the epoch is to be rotated."""
-        from privacy import erasure as erasing
         from wire.dates import format_instant
 
-        with _opened(home) as opened:
-            vault = opened.organisation.vault
-            found = [erasing.erasure(vault, name)] if name else list(erasing.erasures(vault))
-            due = erasing.rotation_due(vault)
+        with at(home) as place:
+            if name:
+                one: Erasure = place.erasures.get(hex_digits(32)(name))
+                if json:
+                    screen.print_json(one)
+                else:
+                    _show(one)
+                return
+            found: ErasureList = place.erasures.list()
         if json:
-            screen.print_json({"erasures": [_told(one) for one in found], "rotate_by": due})
-            return
-        if name:
-            _show(found[0])
+            screen.print_json(found)
             return
         columns: tuple[tuple[str, Any], ...] = (
-            ("erasure", "name"),
+            ("erasure", "erasure"),
             ("requested", screen.instant("requested")),
-            ("ground", "plan.ground"),
-            ("keys", lambda one: len(one.plan.erase)),
-            ("restricted", lambda one: len(one.plan.restrict)),
-            ("state", _state),
+            ("ground", "ground"),
+            ("keys", lambda one: len(one.erase)),
+            ("restricted", lambda one: len(one.restrict)),
+            ("state", "state"),
         )
-        screen.table(found, columns)
-        if due:
-            screen.say(f"\nRotate the key epoch by {format_instant(due)}: medveil erasure apply ... --rotate")
+        screen.table(found.erasures, columns)
+        if found.rotate_by:
+            screen.say(f"\nThe key epoch is to be rotated by {format_instant(found.rotate_by)}: medveil erasure rotate")
 
 
 def _holds(erasure: typer.Typer) -> None:
     @erasure.command("hold")
     def hold(
-        home: HomeFolder,
         name: Annotated[str, typer.Argument(help="The hold's id.")],
         reference: Annotated[str, typer.Option(help="The order or file that demands it.")],
         dataset: Annotated[str, typer.Option(help="Of this dataset alone.")] = "",
         everybody: Annotated[bool, typer.Option("--everybody", help="Of all persons; else one is asked for.")] = False,
         until: Annotated[str, typer.Option(help="Last day, YYYY-MM-DD; else until it is lifted.")] = "",
+        home: HomeOption = None,
         json: Json = False,
     ) -> None:
         """Place a legal hold: what it names is not erased while it stands."""
-        from privacy.legal_holds import LegalHold, place_hold
-        from wire.dates import NO_END
-
-        last = _day(until) if until else NO_END
-        with _opened(home) as opened:
-            vault = opened.organisation.vault
-            person = b"" if everybody else vault.person_id(screen.typed("Identifier of the person"))
-            placed = LegalHold(name, person, dataset, reference, _today(), last)
-            place_hold(vault, placed)
+        last = _day(until) if until else None
+        person = None if everybody else screen.typed(PERSON)
+        with at(home) as place:
+            placed: Hold = place.holds.place(name, reference, person=person, dataset=dataset, until=last)
         _say_hold(placed, json)
 
     @erasure.command("lift")
-    def lift(home: HomeFolder, name: Annotated[str, typer.Argument(help="The hold's id.")], json: Json = False) -> None:
+    def lift(
+        name: Annotated[str, typer.Argument(help="The hold's id.")], home: HomeOption = None, json: Json = False
+    ) -> None:
         """Lift a legal hold, from today on. What it kept is erased by erasure plan --due, where that was asked for."""
-        from privacy.legal_holds import lift_hold
-
-        with _opened(home) as opened:
-            lifted = lift_hold(opened.organisation.vault, name, _today())
-        _say_hold(lifted, json)
+        with at(home) as place:
+            lifted: Hold = place.holds.lift(name)
+        if json:
+            screen.print_json(lifted)
+        elif lifted.until is not None and lifted.since is not None and lifted.until < lifted.since:
+            screen.say(f"{name}: lifted; it held nothing on any day.")
+        else:
+            held = f"{_until(lifted.since)} to {_until(lifted.until)}"
+            screen.say(f"{name}: lifted; it held {lifted.dataset or 'all datasets'} from {held}.")
 
     @erasure.command("holds")
-    def holds(home: HomeFolder, json: Json = False) -> None:
+    def holds(home: HomeOption = None, json: Json = False) -> None:
         """List the legal holds, those that have ended too."""
-        from privacy.legal_holds import all_holds
-
-        with _opened(home) as opened:
-            found = all_holds(opened.organisation.vault)
+        with at(home) as place:
+            found = place.holds.list()
         if json:
-            screen.print_json([_hold_told(one) for one in found])
+            screen.print_json(found)
             return
         columns: tuple[tuple[str, Any], ...] = (
             ("hold", "hold"),
-            ("of", lambda one: "one person" if one.person else "everybody"),
+            ("of", "of"),
             ("dataset", lambda one: one.dataset or "all"),
-            ("since", lambda one: _date(one.since)),
-            ("until", lambda one: _date(one.until)),
+            ("since", lambda one: _until(one.since)),
+            ("until", lambda one: _until(one.until)),
             ("reference", "reference"),
         )
-        screen.table(found, columns)
+        screen.table(found.holds, columns)
 
 
 # ---- what is shown
 
 
-def _told(one: Erasure) -> dict[str, Any]:
-    """An erasure for programs: counts and days; who it is about, only by the vault's keyed id."""
-    return {
-        "erasure": one.name,
-        "ground": one.plan.ground,
-        "state": _state(one),
-        "requested": one.requested,
-        "erase": [{"dataset": key.dataset, "rows": key.rows} for key in one.plan.erase],
-        "restrict": [
-            {"dataset": key.dataset, "rows": key.rows, "until": _date(key.until), "why": list(key.why)}
-            for key in one.plan.restrict
-        ],
-        "destroyed": one.destroyed,
-        "rotate_by": one.rotate_by,
-        "rotated": one.rotated,
-        "extracts": [
-            {"recipient": given.recipient, "grant": given.grant, "told": given.told, "deleted": given.deleted}
-            for given in one.given
-        ],
-    }
-
-
-def _state(one: Erasure) -> str:
-    if one.done:
-        return "done" if one.rotated or not one.plan.erase else "done, epoch not rotated"
-    return "under way" if one.traces else "planned"
-
-
 def _show(one: Erasure) -> None:
     from wire.dates import format_instant
 
-    screen.say(f"Erasure {one.name} ({one.plan.ground}): {_state(one)}")
-    for key in one.plan.erase:
+    screen.say(f"Erasure {one.erasure} ({one.ground}): {one.state}")
+    for key in one.erase:
         screen.say(f"  {'erased' if one.destroyed else 'erase'}: {key.rows} rows of {key.dataset}")
-    for key in one.plan.restrict:
-        screen.say(f"  restricted: {key.rows} rows of {key.dataset}, until {_date(key.until)} ({', '.join(key.why)})")
-    if one.plan.erase and one.done and not one.rotated:
+    for kept in one.restrict:
+        why = ", ".join(kept.why)
+        screen.say(f"  restricted: {kept.rows} rows of {kept.dataset}, until {_until(kept.until)} ({why})")
+    if one.erase and one.done and not one.rotated:
         screen.say(
             f"  Backups from before are useless once the key epoch is rotated, by {format_instant(one.rotate_by)}."
         )
-    for given in one.given:
+    for given in one.extracts:
         deleted = f"deleted {format_instant(given.deleted)}" if given.deleted else "not acknowledged as deleted"
         screen.say(f"  extract of {given.dataset} to {given.recipient} under {given.grant}: {deleted}")
 
 
-def _say_hold(hold: Any, json: bool) -> None:
+def _show_check(found: ErasureCheck) -> None:
+    screen.say(
+        f"The receipt is signed. {found.keys} destroyed keys were looked for in the vault and in {found.files} files"
+        f" ({found.bytes:,} bytes)."
+    )
+    for name in found.unread:
+        screen.say(f"  not readable: {name}")
+    for name in found.links:
+        screen.say(f"  a link to elsewhere, not followed: {name}")
+    for one in found.leftovers:
+        screen.say(f"  left: {one.words}")
+    if found.server:
+        screen.say("The vault is in a database server: of the server's own files nothing was seen.")
+    if not found.leftovers:
+        screen.say("Nothing of it is left here." if not found.unread else "Nothing of it was found elsewhere.")
+    screen.say("\nWhat an erasure at home does not reach:")
+    for what in found.beyond:
+        screen.say(f"  {what}")
+
+
+def _say_hold(hold: Hold, json: bool) -> None:
     if json:
-        screen.print_json(_hold_told(hold))
+        screen.print_json(hold)
     else:
-        screen.say(
-            f"{hold.hold}: holds {hold.dataset or 'all datasets'} from {_date(hold.since)} to {_date(hold.until)}."
-        )
+        of = hold.dataset or "all datasets"
+        screen.say(f"{hold.hold}: holds {of} from {_until(hold.since)} to {_until(hold.until)}.")
 
 
-def _hold_told(hold: Any) -> dict[str, Any]:
-    whom = "one person" if hold.person else "everybody"
-    days = {"since": _date(hold.since), "until": _date(hold.until)}
-    return {"hold": hold.hold, "of": whom, "dataset": hold.dataset, **days, "reference": hold.reference}
+def _until(day: str | None) -> str:
+    return "no end" if day is None else day
 
 
-def _date(day: int) -> str:
-    from wire.dates import NO_END, date_of
-
-    return "no end" if day == NO_END else date_of(day).isoformat()
-
-
-# ---- the home
-
-
-def _opened(home: Path) -> Home:
-    """The home, this process's alone. The passphrase comes from MEDVEIL_PASSPHRASE_FILE or gateway.toml."""
-    import secrets
-
-    from medveil.service.home.config import FILE, passphrase, read_config
-    from medveil.service.home.home import Home
-
-    return Home.open(home, passphrase(read_config(home / FILE)), secrets.token_bytes, _now)
-
-
-def _day(text: str) -> int:
+def _day(text: str) -> str:
     from datetime import date
 
-    from wire.dates import day_of
-
     try:
-        return day_of(date.fromisoformat(text))
+        return date.fromisoformat(text).isoformat()
     except ValueError:
         raise typer.BadParameter("--until is a day: YYYY-MM-DD") from None
-
-
-def _today() -> int:
-    from privacy.retention import ZONE
-    from wire.dates import day_at
-
-    return day_at(_now(), ZONE)
-
-
-def _now() -> int:
-    import time
-
-    return time.time_ns() // 1_000_000

@@ -1,4 +1,7 @@
-"""`medveil extract`: what a recipient does with an extract that a grant brought it; no gateway is called."""
+"""`medveil extract`: what a recipient does on its own machine with an extract that a grant brought it.
+
+What a gateway does with extracts is in `medveil.cli.extract_calls`.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medveil.cli import screen
+from medveil.cli import extract_calls, screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from medveil.extracts.opening import Recipient
-    from privacy.extract_file import ExtractFacts
+    from privacy.copies.extract_file import ExtractFacts
 
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 ExtractFile = Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="The extract.")]
@@ -31,12 +34,13 @@ KeyFolder = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the verbs to the tree."""
     extract = typer.Typer(
-        help="Extracts: encrypted copies of granted rows, for one recipient. No gateway is called.",
+        help="Extracts: encrypted copies of granted rows, for one recipient.",
         no_args_is_help=True,
     )
     app.add_typer(extract, name="extract")
     _keys(extract)
     _opening(extract)
+    extract_calls.register(extract)
 
 
 def _keys(extract: typer.Typer) -> None:
@@ -56,6 +60,7 @@ def _keys(extract: typer.Typer) -> None:
         The passphrase of the folder comes from MEDVEIL_PASSPHRASE_FILE, or is asked for.
         """
         import secrets
+        import shutil
 
         from medveil.client.credentials import write_private
         from medveil.extracts.key_folder import make_key
@@ -65,7 +70,11 @@ def _keys(extract: typer.Typer) -> None:
         if out.exists():
             raise Refused("client.file_exists", file=str(out))
         made = make_key(folder, _passphrase(folder, fresh=True), organisation, suite, secrets.token_bytes)
-        write_private(out, encode(made), new=True)
+        try:
+            write_private(out, encode(made), new=True)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # nobody has its public key, nor could get it
+            raise
         said = made.key.key_id().hex()
         if json:
             screen.print_json({"file": str(out), "organisation": organisation, "suite": suite, "key": said})

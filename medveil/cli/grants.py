@@ -10,10 +10,13 @@ import typer
 from medveil.cli import screen
 from medveil.cli.calling import Json, Key, calling, following
 from medveil.cli.members import show_written
+from medveil.cli.on_files import PERSON
 from medveil.cli.terms import BILLS, MEANINGS, made_terms, parse_json, read_terms
 
 if TYPE_CHECKING:
-    from medveil.client.grants import GrantList
+    from collections.abc import Sequence
+
+    from medveil.client.grants import GrantedUse, GrantList, Sight
 
 TermsFile = Annotated[
     Path,
@@ -146,30 +149,23 @@ def register(app: typer.Typer) -> None:
         """Explain what an organisation may do with a dataset of yours now, and why not: grant by grant."""
         with calling() as client:
             found = client.grants.explain(recipient, dataset)
-        if json:
-            screen.print_json(found)
-            return
-        for one in found.uses:
-            print(screen.shown(one.words))
-        if not found.uses:
-            print(screen.shown(f"No grant of yours lets {recipient} do anything with {dataset}."))
+        _say(found, found.uses, f"No grant of yours lets {recipient} do anything with {dataset}.", json)
 
     @grants.command("seen")
     def seen(
         dataset: Annotated[str, typer.Argument(help="A dataset of yours, or bills.")],
         column: Annotated[str, typer.Argument(help="A column of it.")],
+        person: Annotated[
+            bool, typer.Option("--person", help="Of one person's rows, who is asked for: opt-outs and filters count.")
+        ] = False,
         json: Json = False,
     ) -> None:
         """Explain who gets at a column of a dataset of yours now, how and for what."""
+        whom = screen.typed(PERSON) if person else ""
         with calling() as client:
-            found = client.grants.seen(dataset, column)
-        if json:
-            screen.print_json(found)
-            return
-        for one in found.sights:
-            print(screen.shown(one.words))
-        if not found.sights:
-            print(screen.shown(f"Nobody gets at {column} of {dataset}."))
+            found = client.persons.sights(whom, dataset, column) if person else client.grants.seen(dataset, column)
+        whose = " of this person" if person else ""
+        _say(found, found.sights, f"Nobody gets at {column} of {dataset}{whose}.", json)
 
     @grants.command("review")
     def review(
@@ -203,7 +199,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Hand out a grant of yours as a signed FHIR Consent (R4B). medveil verify checks it, show prints it."""
         from medveil.client.credentials import write_private
-        from privacy.consent_receipt import ConsentReceipt
+        from privacy.grants.consent_receipt import ConsentReceipt
         from wire.canonical import decode
 
         with calling() as client:
@@ -222,6 +218,15 @@ def register(app: typer.Typer) -> None:
         """Revoke a grant for good. Running uses stop at their next step."""
         with calling() as client:
             show_written(client.grants.revoke(grant), json)
+
+
+def _say(found: object, explained: Sequence[GrantedUse | Sight], nothing: str, as_json: bool) -> None:
+    """What is explained, a sentence for each; `nothing` where there is none."""
+    if as_json:
+        screen.print_json(found)
+        return
+    for sentence in [one.words for one in explained] or [nothing]:
+        print(screen.shown(sentence))
 
 
 def _show(found: GrantList, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from medveil.client.claims import Feature
 from medveil.client.client import AsyncClient, Client
 from medveil.client.credentials import Program, Session
 from medveil.client.datasets import ColumnClass
+from medveil.client.extracts import Risk
 from medveil.client.filters import column
 from medveil.client.grants import Terms, Use
 from medveil.client.queries import Question
@@ -18,6 +19,7 @@ __all__ = [
     "Program",
     "Question",
     "Released",
+    "Risk",
     "Session",
     "Terms",
     "Use",

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import msgspec
 
-from medveil.client.exchange import Broken, Exchange, M, Next, Part, Work, verb
+from medveil.client.downloads import download
+from medveil.client.exchange import Exchange, M, Part, verb
 from medveil.client.frames import Instant, Rows
 from medveil.client.jobs import Job, Progress, begin, wait
-from medveil.client.line import fetch, get, listen, out_of_reach, post
+from medveil.client.line import fetch, get, post
 from medveil.client.queries import UseView
-from medveil.client.told import error_of
-from wire.errors import DecodeError, Refused, Unavailable
-
-LARGEST_FOLDER = 8 * 1024**3
-"""Most bytes of an evidence folder that is fetched."""
 
 
 class AuditEntry(msgspec.Struct, frozen=True):
@@ -168,41 +161,8 @@ class Evidence(Part[M]):
 
         Only its owner may read it: it tells who used what, and why.
         """
-        return (yield from _download(self, folder, Path(out)))
-
-
-def _download(part: Evidence[Any], folder: str, out: Path) -> Exchange[Path]:
-    line, call = part._line, get("evidence", folder)._replace(accept="application/zip")
-    beside = out.with_name(f".{out.name}.{line.rand(8).hex()}")
-    try:
-        if out.exists():
-            raise Refused("client.file_exists", file=str(out))
-        answer = yield from listen(line, call)
-        if answer.status != 200:
-            raise error_of(answer)
-        with open(beside, "xb", opener=_private) as file:
-            taken = 0
-            while (chunk := (yield Next())) is not None:
-                taken += len(chunk)
-                if taken > LARGEST_FOLDER:
-                    raise DecodeError("client.too_large", limit=LARGEST_FOLDER)
-                yield Work(partial(_append, file, chunk))
-        beside.rename(out)
-    except Broken as broken:
-        raise out_of_reach(line, call, broken) from None
-    except OSError:
-        raise Unavailable("client.unwritable", file=str(out)) from None
-    finally:
-        beside.unlink(missing_ok=True)
-    return out
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _append(file: BinaryIO, chunk: bytes) -> None:
-    file.write(chunk)
+        call = get("evidence", folder)._replace(accept="application/zip")
+        return (yield from download(self._line, call, Path(out)))
 
 
 class ServicePart(Part[M]):

@@ -24,10 +24,13 @@ from medveil.client.claims import Bills, Eligibility, Models, ScoresPart
 from medveil.client.consortium import Ledger, Members, Receipts
 from medveil.client.credentials import Clock, Program, Rand, Session, read_program
 from medveil.client.datasets import Datasets, Populations
+from medveil.client.erasures import Erasures, Holds, Persons
 from medveil.client.exchange import Awaiting, Blocking, Carrier, M
+from medveil.client.extracts import Extracts
 from medveil.client.grants import Grants
 from medveil.client.jobs import Jobs
 from medveil.client.line import DEADLINE, Line
+from medveil.client.opt_outs import OptOuts
 from medveil.client.pinned import Pinned
 from medveil.client.queries import Queries
 from wire.errors import Unavailable
@@ -95,6 +98,11 @@ class _Gateway(Generic[M, C]):
         self.populations: Populations[M] = Populations(line, carrier)
         self.datasets: Datasets[M] = Datasets(line, carrier)
         self.grants: Grants[M] = Grants(line, carrier)
+        self.opt_outs: OptOuts[M] = OptOuts(line, carrier)
+        self.erasures: Erasures[M] = Erasures(line, carrier)
+        self.holds: Holds[M] = Holds(line, carrier)
+        self.persons: Persons[M] = Persons(line, carrier)
+        self.extracts: Extracts[M] = Extracts(line, carrier)
         self.queries: Queries[M] = Queries(line, carrier)
         self.bills: Bills[M] = Bills(line, carrier)
         self.eligibility: Eligibility[M] = Eligibility(line, carrier)

@@ -206,9 +206,11 @@ class ColumnClass(msgspec.Struct, frozen=True):
 
 
 class Classification(msgspec.Struct, frozen=True):
-    """How a dataset is classified. classified: whether anybody has; where not, every column counts as level 4."""
+    """How a dataset is classified. loaded: whether a table of that name is here; classified: whether anybody has; where
+    not, every column counts as level 4."""
 
     dataset: str
+    loaded: bool
     classified: bool
     columns: tuple[ColumnClass, ...]
     minors: bool

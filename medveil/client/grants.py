@@ -17,7 +17,7 @@ from medveil.client.written import Written, write
 from wire.errors import VerificationError
 
 if TYPE_CHECKING:
-    from privacy.consent_receipt import ConsentReceipt
+    from privacy.grants.consent_receipt import ConsentReceipt
     from wire.checkpoint import TrustFile
 
 
@@ -266,7 +266,7 @@ class Grants(Part[M]):
 
     @verb
     def receipt(self, grant: str) -> Exchange[bytes]:
-        """A grant of one's own as a signed FHIR Consent: the canonical receipt, checked (`privacy.consent_receipt`).
+        """A grant of one's own as a signed FHIR Consent: the canonical receipt, checked.
 
         Raises VerificationError for one that no key of its issuer in the pinned trust file signed.
         """
@@ -289,7 +289,7 @@ def check_handed(data: bytes, grant: str, trust: TrustFile) -> ConsentReceipt:
     grant: its id, or "" for whichever. Raises DecodeError, VerificationError.
     """
     from medveil.verification.consents import check_signed
-    from privacy.consent_receipt import ConsentReceipt
+    from privacy.grants.consent_receipt import ConsentReceipt
     from wire.canonical import decode
 
     receipt = decode(ConsentReceipt, data)

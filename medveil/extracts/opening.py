@@ -11,8 +11,8 @@ from typing import BinaryIO
 import msgspec
 import pyarrow as pa
 
-from privacy.extract_file import ExtractCover, ExtractFacts, check_cover, read_end
-from privacy.extracts import inspect_extract, open_extract
+from privacy.copies.extract_file import ExtractCover, ExtractFacts, check_cover, read_end
+from privacy.copies.extracts import inspect_extract, open_extract
 from wire.checkpoint import TrustFile
 from wire.errors import Refused, Unavailable, VerificationError
 from wire.sealing import OpenKey
@@ -34,12 +34,12 @@ class Recipient(msgspec.Struct, frozen=True):
         return tuple(dict.fromkeys(reversed(found)))
 
     def inspect(self, path: Path) -> ExtractFacts:
-        """What the issuer signed, without the rows. Raises as `privacy.extracts.inspect_extract`."""
+        """What the issuer signed, without the rows. Raises as `privacy.copies.extracts.inspect_extract`."""
         issuer = read_end(path).cover.issuer
         return inspect_extract(path, self.keys, self.issuer_keys(issuer), self.organisation).facts
 
     def open(self, path: Path, at: int) -> tuple[ExtractFacts, pa.Table]:
-        """What the issuer signed, and the rows (secret), in memory. Raises as `privacy.extracts.open_extract`."""
+        """What the issuer signed, and the rows (secret), in memory. Raises as `open_extract`."""
         issuer = read_end(path).cover.issuer
         return open_extract(path, self.keys, self.issuer_keys(issuer), self.organisation, at)
 
@@ -48,7 +48,7 @@ class Recipient(msgspec.Struct, frozen=True):
 
 
 def read_cover(path: Path) -> ExtractCover:
-    """What anybody may read of an extract; nothing of it is proved. Raises as `privacy.extract_file.read_end`."""
+    """What anybody may read of an extract; nothing of it is proved. Raises as `read_end`."""
     cover = read_end(path).cover
     check_cover(cover)
     return cover

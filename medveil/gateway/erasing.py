@@ -1,7 +1,9 @@
-"""Erasure at an organisation's home: its vault, trail, grants and keys put together for `privacy.erasure`.
+"""Erasure at an organisation's home: its vault, trail, grants and keys put together for `privacy.erasure.steps`.
 
 Whose extracts have to be deleted comes from the trail: what was released as an extract of a dataset that held rows of
 the person, under a grant that rests on consent.
+
+A gateway that runs does the same beside its queries, with the snapshots that they read: one erasure after the other.
 """
 
 from __future__ import annotations
@@ -9,32 +11,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 from medveil.gateway import granting
 from medveil.gateway.organisation import Organisation
-from medveil.gateway.tables import SNAPSHOTS
-from privacy import erasure as erasing
+from medveil.gateway.tables import SNAPSHOTS, snapshots_of
 from privacy.audit.views import UseSeen, of_dataset
-from privacy.erasure import Erasure, Given
-from privacy.erasure_check import CheckReport, check_erasure, files_below
-from privacy.erasure_plan import Ground, plan_erasure
-from privacy.erasure_receipt import ErasureReceipt, verify_receipt
-from privacy.grants import CONSENTS
+from privacy.copies.snapshots import Snapshots
+from privacy.erasure import steps as erasing
+from privacy.erasure.check import CheckReport, check_erasure, files_below
+from privacy.erasure.plan import Ground, PlannedKey, plan_erasure
+from privacy.erasure.recalls import recalls
+from privacy.erasure.receipt import ErasureReceipt, verify_receipt
+from privacy.erasure.steps import Erasure, Given
+from privacy.grants.terms import CONSENTS
 from privacy.legal_holds import all_holds
 from privacy.retention import ZONE
-from privacy.snapshots import Snapshots
 from privacy.vault import DataKey
 from wire.dates import day_at
-from wire.errors import VerificationError
+from wire.errors import Refused, VerificationError
 
 EXTRACT = "extract"
 
 _PIECE = 500
-
-
-def snapshots_of(organisation: Organisation) -> Snapshots:
-    """The snapshots beside its vault."""
-    return Snapshots(organisation.vault, organisation.vault.path.parent / SNAPSHOTS)
+_carrying_out = Lock()
+"""Held by the erasure that is carried out: two jobs for one plan, or a job and the upkeep, follow one another."""
 
 
 def plan(
@@ -64,20 +65,40 @@ def plan_due(
 
     One that is planned already and not carried out is planned again, with what is due by now.
     """
-    found = []
+    return tuple(
+        _planned(
+            organisation,
+            earlier.plan.person,
+            keys,
+            at,
+            "retention-over",
+            earlier.reference,
+            rotate_within,
+            zone,
+            earlier.plan.erasure,
+        )
+        for earlier, keys in _all_due(organisation, at, zone)
+    )
+
+
+def due(organisation: Organisation, at: int, *, zone: str = ZONE) -> tuple[tuple[Erasure, tuple[PlannedKey, ...]], ...]:
+    """What `plan_due` would plan at instant `at`, each with the erasure that restricted it. Nothing is kept of it."""
+    return tuple(
+        (earlier, tuple(PlannedKey(key.key, key.dataset, key.rows, (), 0) for key in keys))
+        for earlier, keys in _all_due(organisation, at, zone)
+    )
+
+
+def _all_due(organisation: Organisation, at: int, zone: str) -> Iterator[tuple[Erasure, list[DataKey]]]:
     for earlier in erasing.erasures(organisation.vault):
         restricted = {one.key for one in earlier.plan.restrict}
         if not restricted or not earlier.done:
             continue
         person = earlier.plan.person
         keys = [key for key in organisation.vault.keys_of(person) if key.key in restricted]
-        due = _due(organisation, person, keys, at, zone)
-        if due:
-            reference, follows = earlier.reference, earlier.plan.erasure
-            found.append(
-                _planned(organisation, person, due, at, "retention-over", reference, rotate_within, zone, follows)
-            )
-    return tuple(found)
+        found = _due(organisation, person, keys, at, zone)
+        if found:
+            yield earlier, found
 
 
 def apply(
@@ -101,14 +122,15 @@ def apply(
         try:
             if kept.info(dataset) is not None:
                 kept.refresh(dataset)
-        except VerificationError:
+        except (VerificationError, Refused):  # Refused: loaded over since, and to have no snapshot any more
             kept.drop(dataset)
         kept.clear_leftovers()
 
     def given(datasets: Sequence[str]) -> list[Given]:
         return list(_given(organisation, datasets))
 
-    return erasing.apply(vault, trail, name, clock, recut=recut, given=given, zone=zone, fault=fault)
+    with _carrying_out:
+        return erasing.apply(vault, trail, name, clock, recut=recut, given=given, zone=zone, fault=fault)
 
 
 def receipt_of(organisation: Organisation, name: str, at: int) -> ErasureReceipt:
@@ -122,6 +144,11 @@ def rotate(organisation: Organisation, clock: Callable[[], int]) -> int:
     epoch = organisation.vault.rotate()
     erasing.note_rotation(organisation.vault, began, clock())
     return epoch
+
+
+def rotation_due(organisation: Organisation) -> int:
+    """The instant by which the vault's key epoch has to be rotated for what was erased; 0 for no need."""
+    return erasing.rotation_due(organisation.vault)
 
 
 def check_signed(organisation: Organisation, receipt: ErasureReceipt) -> None:
@@ -141,19 +168,29 @@ def check(
     files: Iterable[Path] | None = None,
     markers: Sequence[str] = (),
     besides: Sequence[Path] = (),
-    server: bool = False,
+    snapshots: Snapshots | None = None,
 ) -> CheckReport:
     """Look through a home for what a receipt says is gone. besides: files not to read, such as the receipt itself.
 
+    snapshots: those of a gateway that runs.
     Raises VerificationError: not signed by this organisation.
     """
     check_signed(organisation, receipt)
     skipped = {path.resolve() for path in besides}
-    found = (path for path in (files_below(home) if files is None else files) if path.resolve() not in skipped)
-    kept = snapshots_of(organisation)
+    looked_into = files_below(home, *_elsewhere(organisation, home)) if files is None else files
+    found = (path for path in looked_into if path.is_symlink() or path.resolve() not in skipped)
+    kept = snapshots or snapshots_of(organisation)
     datasets = {one.dataset for one in receipt.keys} | {one.dataset for one in receipt.restricted}
     held = {name: partial(kept.data_keys, name) for name in sorted(datasets) if kept.info(name) is not None}
+    server = organisation.vault.engine == "postgresql"
     return check_erasure(receipt, organisation.vault, found, snapshots=held, markers=markers, server=server, root=home)
+
+
+def _elsewhere(organisation: Organisation, home: Path) -> list[Path]:
+    """The folders of vault and snapshots, where links lead to them out of the home."""
+    vault = organisation.vault.path
+    places = [place.resolve() for place in (vault, vault.parent / SNAPSHOTS)]
+    return [place for place in places if place.is_dir() and not place.is_relative_to(home.resolve())]
 
 
 def _planned(
@@ -183,12 +220,19 @@ def _due(organisation: Organisation, person: bytes, keys: Sequence[DataKey], at:
 
 
 def _given(organisation: Organisation, datasets: Sequence[str]) -> Iterator[Given]:
+    """Extracts that rest on consent, those that are being made too: whether they were released shows later."""
     consented = {terms.grant for terms in granting.issued_terms(organisation) if terms.legal_basis in CONSENTS}
+    recalled = {one.entry: one for one in recalls(organisation.vault)}
     for dataset in datasets:
         for seen in _all_of(organisation, dataset):
-            use = seen.intent.use
-            if use.kind == EXTRACT and seen.ended is not None and seen.outcome == "released" and use.grant in consented:
-                yield Given(use.recipient, dataset, use.grant, seen.intent.sequence, seen.ended.time)
+            use, entry = seen.intent.use, seen.intent.sequence
+            if use.kind != EXTRACT or use.grant not in consented or seen.outcome not in ("", "released"):
+                continue
+            known = recalled.get(entry)
+            told, deleted = (known.told, known.deleted) if known is not None else (0, 0)
+            released = seen.ended.time if seen.ended is not None else 0
+            if use.allowed:
+                yield Given(use.recipient, dataset, use.grant, entry, released, told, deleted)
 
 
 def _all_of(organisation: Organisation, dataset: str) -> Iterator[UseSeen]:

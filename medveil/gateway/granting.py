@@ -21,8 +21,16 @@ from medveil.gateway.steps import Steps
 from medveil.gateway.use_state import state_of
 from privacy.audit import UNKNOWN, AccessKind, EntryId, Outcome, Use, use_of
 from privacy.decide import Decision, GrantBook, UseRequest, decide, not_a_question
-from privacy.grants import AnyTerms, CheckedGrant, GrantTerms, SignedGrant, check_grant, grant_commitment, sign_grant
-from privacy.purposes import PURPOSES
+from privacy.grants.purposes import PURPOSES
+from privacy.grants.terms import (
+    AnyTerms,
+    CheckedGrant,
+    GrantTerms,
+    SignedGrant,
+    check_grant,
+    grant_commitment,
+    sign_grant,
+)
 from wire.canonical import Wire, decode, encode
 from wire.errors import MedveilError, ProtocolAbort, Refused
 from wire.identifiers import Handle
@@ -145,6 +153,12 @@ def issued_terms(officer: Organisation) -> list[AnyTerms]:
     ]
 
 
+def records_kept(officer: Organisation) -> dict[str, int]:
+    """By grant that this organisation issued: until when it keeps the records of sharing under it."""
+    every = (one if isinstance(one, GrantTerms) else one.in_version_2() for one in issued_terms(officer))
+    return {terms.grant: terms.records_until for terms in every}
+
+
 def signed_terms(officer: Organisation, grant: str) -> AnyTerms:
     """The terms of a grant that this organisation issued, in the version in which they were signed. Raises Refused."""
     return decode(SignedGrant, officer.vault.document(_ISSUED, grant)).terms
@@ -197,13 +211,16 @@ def held(recipient: Organisation) -> list[CheckedGrant]:
 # --- uses ---------------------------------------------------------------------------------------
 
 
-def judge(holder: Organisation, request: UseRequest, at: int) -> Decision:
-    """Whether a use of the holder's data is allowed at instant `at`. Writes nothing: see `decide_use`."""
+def judge(holder: Organisation, request: UseRequest, at: int, grant: str = "") -> Decision:
+    """Whether a use of the holder's data is allowed at instant `at`. Writes nothing: see `decide_use`.
+
+    grant: the id of the one grant that may allow it, or "" for any.
+    """
     book = _shelf(holder).book
     parties = (holder.name, request.recipient, request.dataset)
     named = (request.person,) if request.person else ()
-    state = state_of(holder, (entry.checked for entry in book.of(*parties)), at, named)
-    return decide(request, book, state, at)
+    between = [entry.checked for entry in book.of(*parties) if grant in ("", entry.terms.grant)]
+    return decide(request, between if grant else book, state_of(holder, between, at, named), at)
 
 
 async def decide_use(

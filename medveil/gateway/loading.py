@@ -25,10 +25,12 @@ from connectors.layout import Layout, row_class, schema_hash
 from connectors.quality import Prepared, QualityReport, prepare
 from connectors.sources import find_tables
 from ledger.contracts import Column, RegisterDataset, datasets
+from medveil.gateway import use_state
 from medveil.gateway.ledger_account import FinalState
 from medveil.gateway.organisation import Organisation
 from medveil.gateway.steps import Steps
 from medveil.gateway.tables import keep_layout
+from privacy.grants.levels import suite_of
 from privacy.retention import ZONE, retain_each, retain_until
 from wire.canonical import Wire, decode, encode
 from wire.commitment import Place, commit, salt
@@ -224,6 +226,7 @@ def _ingest(
             persons=prepared.table[layout.person].to_pylist() if layout.person else None,
             retain_until=_retain_until(prepared, layout),
             schema_hash=schema,
+            suites=_suites(organisation, dataset, prepared.table.column_names),
         )
     elif known.schema_hash != schema or not vault.read(dataset).equals(prepared.table):
         raise Refused("privacy.dataset_exists", dataset=dataset)
@@ -231,6 +234,17 @@ def _ingest(
     quality = _quality(dataset, source, table, prepared.report)
     vault.put_document(_QUALITY, dataset, encode(quality))
     return quality
+
+
+def _suites(organisation: Organisation, dataset: str, columns: Sequence[str]) -> dict[str, int]:
+    """The suite that seals each column, by how the data officer classified the dataset; nothing chosen where nobody
+    did. Raises Refused for a classified column that the table does not have: another would stay unclassified."""
+    facts = use_state.classified(organisation, dataset)
+    named = (*(column.name for column in facts.columns), *([facts.age_column] if facts.age_column else []))
+    for name in named:
+        if name not in columns:
+            raise Refused("gateway.no_column", dataset=dataset, column=name, columns=", ".join(columns))
+    return {name: suite_of(facts.column(name)) for name in columns} if facts.columns else {}
 
 
 def _retain_until(prepared: Prepared, layout: Layout) -> Sequence[int | None] | int | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
+from pyarrow.fs import FileSystem
 
 from ledger.contracts import Op
 from ledger.receipts import Receipt
@@ -26,6 +27,7 @@ from medveil.gateway.steps import FlowCancelled
 from privacy.audit import AuditTrail
 from privacy.keys import FileKeyProvider, Guarded
 from privacy.vault import Vault
+from privacy.vault.backup import take_away
 from wire import messages
 from wire.canonical import Wire, decode, encode
 from wire.checkpoint import TrustFile
@@ -159,27 +161,51 @@ class Organisation:
 
     @classmethod
     def create(
-        cls, name: str, roles: tuple[str, ...], folder: Path, passphrase: str | Guarded, rand: Rand, clock: Clock
+        cls,
+        name: str,
+        roles: tuple[str, ...],
+        folder: Path,
+        passphrase: str | Guarded,
+        rand: Rand,
+        clock: Clock,
+        *,
+        database: str = "",
+        blobs: FileSystem | None = None,
     ) -> Organisation:
         """A new organisation with fresh keys in `folder`, which must not exist. rand: fresh secret bytes.
 
         passphrase: of a new key file in `folder`, or who keeps its epochs' keys (closed with the organisation).
+        database (secret), blobs: where the vault lies, as in `Vault.create`.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=isinstance(passphrase, Guarded))
         if isinstance(passphrase, str):
             guard = _guarded(FileKeyProvider.create(folder / "keys", passphrase, rand=rand))
         else:
             guard = passphrase
-        vault = Vault.create(folder / "vault", guard, name, rand=rand)
-        keys = OwnKeys.create(vault, rand)
-        audit = AuditTrail(folder / "audit.sqlite", name, rand=rand, clock=clock)
+        vault = Vault.create(folder / "vault", guard, name, rand=rand, database=database, blobs=blobs)
+        try:
+            keys = OwnKeys.create(vault, rand)
+            audit = AuditTrail(folder / "audit.sqlite", name, rand=rand, clock=clock)
+        except BaseException:
+            vault.close()
+            take_away(database, blobs)
+            raise
         return cls(name, roles, folder, keys, vault, audit, rand, guard)
 
     @classmethod
     def open(
-        cls, name: str, roles: tuple[str, ...], folder: Path, passphrase: str | Guarded, rand: Rand, clock: Clock
+        cls,
+        name: str,
+        roles: tuple[str, ...],
+        folder: Path,
+        passphrase: str | Guarded,
+        rand: Rand,
+        clock: Clock,
+        *,
+        database: str = "",
+        blobs: FileSystem | None = None,
     ) -> Organisation:
-        """The organisation that `create` made in `folder`. passphrase: as there.
+        """The organisation that `create` made in `folder`. passphrase, database, blobs: as there.
 
         Raises what its parts raise: Unavailable (in use, disk), DecodeError (damaged), VerificationError (another
         passphrase, another organisation's vault).
@@ -188,7 +214,7 @@ class Organisation:
             guard = _guarded(FileKeyProvider(folder / "keys", passphrase, rand=rand))
         else:
             guard = passphrase
-        vault = Vault.open(folder / "vault", guard, name, rand=rand)
+        vault = Vault.open(folder / "vault", guard, name, rand=rand, database=database, blobs=blobs)
         try:
             keys = OwnKeys.open(vault, rand)
             audit = AuditTrail(folder / "audit.sqlite", name, rand=rand, clock=clock)
@@ -298,12 +324,12 @@ class Organisation:
     def _opened(self, kind: type[M], session: bytes, delivery: Delivery) -> M:
         try:
             address = Address(delivery.sender, self.name, session, delivery.sequence)
-            body = unpack(delivery.payload, address, self.keys.unseal, self._envelope_keys(delivery.sender))
+            body = unpack(delivery.payload, address, self.keys.unseal, self.envelope_keys(delivery.sender))
             return decode(kind, body)
         except (DecodeError, VerificationError):
             raise ProtocolAbort("channel.bad_message", round="receive", parties=(delivery.sender,)) from None
 
-    def _envelope_keys(self, member: str) -> tuple[VerifyKey, ...]:
+    def envelope_keys(self, member: str) -> tuple[VerifyKey, ...]:
         """A member's present envelope key and those before: what was sent under one may be read after it changed.
 
         Who sends is checked by the channel besides, under present keys.

@@ -18,10 +18,10 @@ from mpc.budget import Epsilon, epsilons, split
 from mpc.cells import most_cells, prove_no_wrap
 from mpc.query import NANO, VERSION, Measure, Query, check_query
 from mpc.release import NoiseStatement, noise_statements
+from privacy.grants.purposes import purpose
 from privacy.local import GroupColumn
 from privacy.predicate import Predicate
 from privacy.predicate import check as check_predicate
-from privacy.purposes import purpose
 from wire.errors import Refused
 
 

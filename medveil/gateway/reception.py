@@ -7,27 +7,38 @@ them (jobs in a gateway, tasks in one process); deliveries are taken at once.
     LimitRequest      eligibility.answer    a proof from a person's wallet
     ScoreRequest      score.serve           scores of own records, under encryption
     EvidenceRequest   evidence.answer       own access batches and receipts, to those who supervise
+    ExtractOffer      extract.take          an extract, made for this organisation
     SignedGrant       taken                 a grant for this organisation
+    ExtractRequest    kept                  an extract that is wanted, for the data officer
+    ExtractDeclined   kept                  a no to this organisation's own request
     ModelShown        kept                  a model for one of its people to review
+    DeleteNotice      done                  an extract of the sender's, which is deleted
+    Deletion          kept                  a recipient's word that it deleted an extract of this organisation
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple
 
-from medveil.gateway import collecting, eligibility, granting, scoring, serving
+from medveil.gateway import collecting, eligibility, extract_delivery, granting, scoring, serving
 from medveil.gateway.collecting import EvidenceRequest
+from medveil.gateway.extract_delivery import ExtractOffer
+from medveil.gateway.extract_wanted import ExtractDeclined, ExtractRequest, take_declined, take_request
 from medveil.gateway.models import ModelShown, keep_shown
 from medveil.gateway.organisation import Clock, Organisation
 from medveil.gateway.query_run import QueryRequest
+from medveil.gateway.recalled_extracts import ExtractsHere
+from medveil.gateway.recalling import take_deletion, take_notice
 from medveil.gateway.scoring import ScoreRequest
 from medveil.gateway.steps import Steps
 from medveil.gateway.tables import Tables
 from medveil.gateway.wallets import Wallets
-from privacy.grants import SignedGrant
+from privacy.erasure.deletion import DeleteNotice, Deletion
+from privacy.grants.terms import SignedGrant
 from wire.canonical import Wire
 from wire.errors import MedveilError, Unavailable
 from wire.identifiers import Name
@@ -45,10 +56,12 @@ ANSWERS: dict[type[Wire], str] = {
     LimitRequest: "eligibility.answer",
     ScoreRequest: "score.serve",
     EvidenceRequest: "evidence.answer",
+    ExtractOffer: "extract.take",
 }
 """The kind of flow that answers each opening."""
 
-_KINDS = QueryRequest | LimitRequest | ScoreRequest | EvidenceRequest | SignedGrant | ModelShown
+_TAKEN = SignedGrant | ModelShown | ExtractRequest | ExtractDeclined | DeleteNotice | Deletion
+_KINDS = QueryRequest | LimitRequest | ScoreRequest | EvidenceRequest | ExtractOffer | _TAKEN
 
 Begin = Callable[[str, str, bytes], Awaitable[object]]
 """Begin a flow: its kind, the peer, the session. Beginning again what was begun is harmless. Raises Unavailable
@@ -83,11 +96,13 @@ async def answer(
             await scoring.serve_scores(organisation, peer, session, home.tables, steps, clock)
         case "evidence.answer":
             await collecting.answer(organisation, peer, session, steps)
+        case "extract.take":
+            await extract_delivery.take_extract(organisation, peer, session, steps, clock)
         case _:
             raise ValueError(f"no flow answers as {kind!r}")
 
 
-_Wanted = str | SignedGrant | ModelShown
+_Wanted = str | _TAKEN
 """What an opening wants: a kind of flow, or to be taken as it is."""
 
 
@@ -95,17 +110,29 @@ def _raised(fault: Exception) -> None:
     raise fault
 
 
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
 class Reception:
     """One organisation's reception. begin: runs the flows that answer.
 
     fault: told of a fault of this program over one opening, which is let go: what one member sends must not keep
-    those of the others waiting, nor end the process. By default it is raised.
+    those of the others waiting, nor end the process. By default it is raised. clock: ms UTC.
     """
 
-    def __init__(self, organisation: Organisation, begin: Begin, fault: Callable[[Exception], None] = _raised) -> None:
+    def __init__(
+        self,
+        organisation: Organisation,
+        begin: Begin,
+        fault: Callable[[Exception], None] = _raised,
+        clock: Clock = _now,
+    ) -> None:
         self._organisation = organisation
         self._begin = begin
         self._fault = fault
+        self._clock = clock
+        self._extracts = ExtractsHere(organisation, clock)
         self._later: dict[str, list[tuple[bytes, _Wanted]]] = {}  # by peer
         self._taking: Counter[str] = Counter()  # by peer: grants that wait for the ledger
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,7 +147,7 @@ class Reception:
                         kind = ANSWERS.get(type(message))
                         if kind is not None:
                             await self._take(group, peer, session, kind)
-                        elif isinstance(message, SignedGrant | ModelShown):
+                        elif isinstance(message, _TAKEN):
                             await self._take(group, peer, session, message)
                 finally:
                     for task in self._tasks:
@@ -146,6 +173,17 @@ class Reception:
                     self._run(group, self._take_grant(peer, session, wanted))
                 case ModelShown():
                     await keep_shown(self._organisation, peer, wanted)
+                case ExtractRequest():
+                    await take_request(self._organisation, peer, session, wanted, self._clock)
+                case ExtractDeclined():
+                    await take_declined(self._organisation, peer, wanted)
+                    await self._organisation.forget(session, peer)
+                case DeleteNotice():
+                    await take_notice(self._organisation, self._extracts, peer, wanted, self._clock)
+                    await self._organisation.forget(session, peer)
+                case Deletion():
+                    await take_deletion(self._organisation, peer, wanted, self._clock())
+                    await self._organisation.forget(session, peer)
                 case kind:
                     await self._begin(kind, peer, session)
         except Unavailable:  # no room: others are received meanwhile
@@ -153,7 +191,7 @@ class Reception:
             return False
         except MedveilError:
             # It is not what it claims to be; the sender hears nothing, as from a flow that nobody runs.
-            if isinstance(wanted, SignedGrant):
+            if isinstance(wanted, SignedGrant | DeleteNotice | Deletion):
                 await self._organisation.forget(session, peer)  # it comes again in another session, if at all
         except Exception as error:
             self._fault(error)

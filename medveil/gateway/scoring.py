@@ -25,12 +25,11 @@ from medveil.gateway.models import key_of
 from medveil.gateway.organisation import Clock, Organisation, Refusal, refusal
 from medveil.gateway.steps import FlowCancelled, Steps
 from medveil.gateway.tables import Tables
-from medveil.gateway.use_state import left_out
 from medveil.gateway.waiting import answer_of
 from mpc import scoring
 from mpc.scoring import ScoreAnswers, ScoreModel, UseBook, integer_features, model_digest
 from privacy.decide import Decision, UseRequest
-from privacy.grants import Code
+from privacy.grants.terms import Code
 from privacy.local import bind
 from wire.canonical import Wire, decode, encode
 from wire.errors import ConsentDenied, MedveilError, ProtocolAbort, Refused
@@ -183,7 +182,7 @@ async def _serve(
         if registered is None or registered.digest != name or registered.owner != bureau:
             raise Refused("scoring.not_registered", model=model.model)
         async with hospital.scoring:
-            return await _scored(hospital, request, decision, tables, check_grant, progress, clock)
+            return await _scored(hospital, request, decision, tables, check_grant, progress)
 
     async def leaving() -> _Leaving:
         return _Leaving()
@@ -210,7 +209,6 @@ async def _scored(
     tables: Tables,
     check_grant: Callable[[], None],
     progress: Callable[[int], None],
-    clock: Clock,
 ) -> Scored:
     """The evaluation of a request, made once: what was scored is in the book before anybody has the answers."""
     model, session = request.model, request.session
@@ -226,8 +224,8 @@ async def _scored(
     for column in columns:
         if kinds.get(column) != "number":
             raise Refused("gateway.not_a_number", dataset=request.dataset, column=column)
-    without = left_out(hospital, decision, clock)
-    found = await asyncio.to_thread(tables.records, request.dataset, columns, bind(kinds, decision.rows), without)
+    rows_of = bind(kinds, decision.rows)
+    found = await asyncio.to_thread(tables.records, request.dataset, columns, rows_of, decision.excluded)
     rows = integer_features(model.features, [values for _, values in found])
     numbered = [(record, row) for (record, _), row in zip(found, rows, strict=True)]
     result = await asyncio.to_thread(

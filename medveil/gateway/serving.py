@@ -40,7 +40,6 @@ from medveil.gateway.query_board import (
 from medveil.gateway.query_run import MaskKeys, QueryAnswer, QueryRequest, Run, envelope_keys, request_session
 from medveil.gateway.steps import FlowCancelled, Steps
 from medveil.gateway.tables import Tables
-from medveil.gateway.use_state import left_out
 from mpc import cells, secure_aggregation
 from mpc.cells import Layout
 from mpc.query import COUNTS, SUMS, Query, check_proposal, check_query, local_plan
@@ -125,8 +124,7 @@ class _Part:
 
         async def draw() -> NoisedCells:
             if self.table is None:
-                without = left_out(self.site, self.decision, self.clock)
-                engine = self.tables.engine(self.use.dataset, without)
+                engine = await asyncio.to_thread(self.tables.engine, self.use.dataset, self.decision.excluded)
                 self.table = await asyncio.to_thread(engine.run, local_plan(query), self.rows)
             return NoisedCells(await asyncio.to_thread(cells.contribution, query, layout, self.table))
 

@@ -5,36 +5,41 @@ A table's layout is kept beside it as a document of the vault: what its columns 
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
-from typing import Any, Protocol
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol, Self
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from connectors.arrow_engine import ArrowEngine
 from connectors.layout import Layout, kept_layout
+from medveil.gateway import use_state
+from medveil.gateway.organisation import Clock, Organisation
 from mpc.scoring import RECORDS
+from privacy.copies.snapshots import Snapshots
+from privacy.grants.opt_outs import ScopeId
 from privacy.local import LocalEngine, RowFilter
 from privacy.predicate import to_arrow
-from privacy.snapshots import Snapshots
 from privacy.vault import Vault
 from wire.canonical import encode
 
 LAYOUT = "layout"
 """The kind of document that keeps a table's layout, under the table's name."""
 
-NOBODY: Set[bytes] = frozenset()
-_ID, _PERSON = "medveil_record", "medveil_person"
+PERSON = "medveil_person"
+"""The column with the keyed id of each row's person, where rows are given with it."""
+_ID, _POSITION = "medveil_record", "medveil_position"
 
 
 class Tables(Protocol):
-    """An organisation's way to its own tables. All of it is secret but the names."""
+    """An organisation's way to its own tables. All of it is secret but the names.
 
-    def engine(self, dataset: str, without: Set[bytes] = NOBODY) -> LocalEngine:
-        """The engine that runs local plans over a table. Raises Refused where there is none.
+    excluded: the scopes of opt-outs that the use has to leave out, as its decision says (`Decision.excluded`). Whose
+    rows these are is looked up here, as of now, and so is which copy may serve a use: nobody else chooses.
+    """
 
-        without: keyed ids of persons whose rows are left out.
-        """
+    def engine(self, dataset: str, excluded: Sequence[ScopeId]) -> LocalEngine:
+        """The engine that runs local plans over a table. Raises Refused where there is none."""
         ...
 
     def layout(self, dataset: str) -> Layout:
@@ -42,12 +47,21 @@ class Tables(Protocol):
         ...
 
     def records(
-        self, dataset: str, columns: tuple[str, ...], rows: RowFilter, without: Set[bytes] = NOBODY
+        self, dataset: str, columns: tuple[str, ...], rows: RowFilter, excluded: Sequence[ScopeId]
     ) -> Sequence[tuple[str, tuple[Any, ...]]]:
         """The first records of a table that `rows` lets pass, as many as one evaluation may score.
 
-        without: as for `engine`. Each is (own record id, its cells in `columns`). An id names one record over all
+        Each is (own record id, its cells in `columns`). An id names one record over all
         of the organisation's tables: a record is scored once under a model.
+        """
+        ...
+
+    def rows(self, dataset: str, excluded: Sequence[ScopeId]) -> pa.Table:
+        """The rows of a table as they are, with the column `PERSON`, by which whoever asks leaves out who must not be
+        in a copy.
+
+        excluded: the scopes of opt-outs that the use has to leave out, as its decision says. Raises Refused where
+        there is no such table.
         """
         ...
 
@@ -65,46 +79,67 @@ SNAPSHOTS = "snapshots"
 """The folder of the snapshots, beside the vault's."""
 
 
-class VaultTables:
-    """The tables of a vault, as their snapshots have them, decrypted in memory when they are used.
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
-    snapshots: of that vault; by default in a folder beside it.
+
+def snapshots_of(organisation: Organisation, clock: Clock = _now) -> Snapshots:
+    """The snapshots beside its vault, which leave out whoever objects to all secondary use.
+
+    Of a home whose gateway runs there is one alone: that gateway's.
     """
 
-    def __init__(self, vault: Vault, snapshots: Snapshots | None = None) -> None:
-        self._vault = vault
-        self.snapshots = snapshots if snapshots is not None else Snapshots(vault, vault.path.parent / SNAPSHOTS)
+    def opted_out(scopes: tuple[ScopeId, ...]) -> frozenset[bytes]:
+        return use_state.opt_outs(organisation).persons(scopes, clock())
 
-    def engine(self, dataset: str, without: Set[bytes] = NOBODY) -> LocalEngine:
+    folder = organisation.vault.path.parent / SNAPSHOTS
+    return Snapshots(organisation.vault, folder, opted_out=opted_out, clock=clock)
+
+
+class VaultTables:
+    """The tables of a vault, as their snapshots have them, decrypted in memory when they are used."""
+
+    def __init__(self, vault: Vault, snapshots: Snapshots) -> None:
+        self._vault = vault
+        self.snapshots = snapshots
+
+    @classmethod
+    def of(cls, organisation: Organisation, clock: Clock = _now) -> Self:
+        """An organisation's tables, with the opt-outs of its patients."""
+        return cls(organisation.vault, snapshots_of(organisation, clock))
+
+    def engine(self, dataset: str, excluded: Sequence[ScopeId]) -> LocalEngine:
         """See `Tables.engine`."""
-        return ArrowEngine(_left(self.snapshots.table(dataset, person_column=_PERSON), without))
+        return ArrowEngine(self.snapshots.table(dataset, excluded=excluded))
 
     def layout(self, dataset: str) -> Layout:
         """See `Tables.layout`."""
         return kept_layout(self._vault.document(LAYOUT, dataset))
 
     def records(
-        self, dataset: str, columns: tuple[str, ...], rows: RowFilter, without: Set[bytes] = NOBODY
+        self, dataset: str, columns: tuple[str, ...], rows: RowFilter, excluded: Sequence[ScopeId]
     ) -> Sequence[tuple[str, tuple[Any, ...]]]:
-        """See `Tables.records`. An id is the record's own, or else its table and the number of its row, from 1."""
-        table = self.snapshots.table(dataset, _ID, person_column=_PERSON)
-        own = table[_ID].to_pylist()
-        ids = [f"{dataset}/{number}" if name is None else f"record/{name}" for number, name in enumerate(own, start=1)]
-        table = _left(table.set_column(table.column_names.index(_ID), _ID, pa.array(ids, pa.string())), without)
+        """See `Tables.records`.
+
+        An id is the record's own, or else its table and the number under which its row was loaded, from 1: the same
+        whichever rows are erased or left out, and no other row's ever after.
+        """
+        table = self.snapshots.table(dataset, _ID, position_column=_POSITION, excluded=excluded)
         if rows.predicate is not None:
             table = table.filter(to_arrow(rows.predicate))
         table = table.slice(0, RECORDS)
+        own, places = table[_ID].to_pylist(), table[_POSITION].to_pylist()
+        ids = [
+            f"{dataset}/{place + 1}" if name is None else f"record/{name}"
+            for name, place in zip(own, places, strict=True)
+        ]
         cells = [table[name].to_pylist() for name in columns]
-        return list(zip(table[_ID].to_pylist(), zip(*cells, strict=True), strict=True))
+        return list(zip(ids, zip(*cells, strict=True), strict=True))
+
+    def rows(self, dataset: str, excluded: Sequence[ScopeId]) -> pa.Table:
+        """See `Tables.rows`."""
+        return self.snapshots.table(dataset, person_column=PERSON, excluded=excluded)
 
     def names(self) -> tuple[str, ...]:
         """See `Tables.names`."""
         return tuple(info.name for info in self._vault.datasets())
-
-
-def _left(table: pa.Table, without: Set[bytes]) -> pa.Table:
-    """The rows of all but some persons, without the column that names them. A row of nobody known stays."""
-    if without:
-        gone = pc.is_in(table[_PERSON], pa.array(sorted(without), table.schema.field(_PERSON).type))
-        table = table.filter(pc.invert(gone))
-    return table.drop_columns([_PERSON])

@@ -6,16 +6,19 @@ read when it has changed, and with the ledger's entries it is the state that `pr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from threading import Lock
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from ledger.contracts import grants as board
 from medveil.gateway.organisation import Clock, Organisation
 from privacy.decide import AnchoredGrant, Decision, GrantState, Review
-from privacy.grants import CheckedGrant
-from privacy.levels import DatasetFacts
-from privacy.opt_outs import NOTE, OptOut, OptOutRegister, note_of, withdrawn
+from privacy.grants.levels import DatasetFacts
+from privacy.grants.opt_outs import ALIKE, NOTE, OptOut, OptOutRegister, Scope, note_of, spellings, withdrawn
+from privacy.grants.terms import CheckedGrant
+from privacy.vault import Vault
 from wire.canonical import decode, encode
 from wire.errors import Refused
 
@@ -35,6 +38,8 @@ class _Kept(NamedTuple):
 _kept: WeakKeyDictionary[Organisation, _Kept] = WeakKeyDictionary()
 _noted: WeakKeyDictionary[Organisation, int] = WeakKeyDictionary()
 """How often an opt-out was written here: nobody else writes any."""
+_writing = Lock()
+"""Held while a person's opt-outs are read and written again: two at once would lose one."""
 
 
 def _home(organisation: Organisation) -> _Kept:
@@ -44,24 +49,39 @@ def _home(organisation: Organisation) -> _Kept:
         facts = tuple(decode(DatasetFacts, vault.document(_FACTS, name)) for name in vault.documents(_FACTS))
         reviews = [decode(Review, vault.document(_REVIEW, name)) for name in vault.documents(_REVIEW)]
         by_terms = {(one.grant, one.commitment): one for one in reviews}
-        found = _kept[organisation] = _Kept(revisions, facts, by_terms, OptOutRegister(vault.person_notes(NOTE)))
+        found = _kept[organisation] = _Kept(revisions, facts, by_terms, _register(vault))
     return found
+
+
+def _register(vault: Vault) -> OptOutRegister:
+    return OptOutRegister(vault.person_notes(NOTE), vault.person_notes(ALIKE))
 
 
 def classify(officer: Organisation, facts: DatasetFacts) -> None:
     """Data officer: say what the columns of a dataset are, whether children may be in it, and its class.
 
     Counts from the next decision on, also of uses that run. A dataset can be classified before it is loaded.
-    Raises Refused for a column that stands twice.
+    Raises Refused for a column that stands twice, or that a loaded table has not: mistyped, it would leave the one
+    that was meant unclassified.
     """
     names = [column.name for column in facts.columns]
     if len(set(names)) != len(names):
         raise Refused("privacy.column_twice", dataset=facts.dataset)
+    check_columns(officer, facts.dataset, (*names, *([facts.age_column] if facts.age_column else [])))
     officer.vault.put_document(_FACTS, facts.dataset, encode(facts))
 
 
+def check_columns(organisation: Organisation, dataset: str, columns: Iterable[str]) -> None:
+    """Raises Refused for a column that a loaded table of the organisation's does not have; another one may have any."""
+    info = next((info for info in organisation.vault.datasets() if info.name == dataset), None)
+    known = () if info is None else tuple(column.name for column in info.columns)
+    for name in columns:
+        if info is not None and name not in known:
+            raise Refused("gateway.no_column", dataset=dataset, column=name[:64], columns=", ".join(known))
+
+
 def classified(organisation: Organisation, dataset: str) -> DatasetFacts:
-    """How a dataset is classified; an unclassified one (`privacy.levels`) where nobody did."""
+    """How a dataset is classified; an unclassified one (`privacy.grants.levels`) where nobody did."""
     found = (facts for facts in _home(organisation).facts if facts.dataset == dataset)
     return next(found, DatasetFacts(dataset))
 
@@ -89,8 +109,10 @@ def opt_outs(organisation: Organisation) -> OptOutRegister:
 
 
 def opt_outs_of(organisation: Organisation, person: str) -> tuple[OptOut, ...]:
-    """The opt-outs of one patient, past ones too (secret). person: as the organisation's records name them."""
-    return opt_outs(organisation).opt_outs.get(organisation.vault.person_id(person), ())
+    """The opt-outs of one patient, past ones too (secret). person: in any spelling of the organisation's records."""
+    named = opt_outs(organisation).opt_outs
+    noted = (named.get(organisation.vault.person_id(way), ()) for way in spellings(person))
+    return tuple(dict.fromkeys(one for some in noted for one in some))
 
 
 def opt_out(organisation: Organisation, person: str, said: OptOut) -> tuple[OptOut, ...]:
@@ -98,22 +120,36 @@ def opt_out(organisation: Organisation, person: str, said: OptOut) -> tuple[OptO
 
     Counts from the next decision on. Raises Refused or DecodeError for what is no opt-out.
     """
-    before = opt_outs_of(organisation, person)
-    return _note(organisation, person, before if said in before else (*before, said))
+    with _writing:
+        before = opt_outs_of(organisation, person)
+        return _note(organisation, person, before if said in before else (*before, said))
 
 
 def withdraw(organisation: Organisation, person: str, scope_id: str, at: int) -> tuple[OptOut, ...]:
     """End a patient's opt-outs of one scope at instant `at`; returns all of the patient's. Raises Refused for none."""
-    before = opt_outs_of(organisation, person)
-    after = withdrawn(before, scope_id, at)
-    if after == before:
-        raise Refused("gateway.no_opt_out")
-    return _note(organisation, person, after)
+    with _writing:
+        before = opt_outs_of(organisation, person)
+        after = withdrawn(before, scope_id, at)
+        if after == before:
+            raise Refused("gateway.no_opt_out")
+        return _note(organisation, person, after)
+
+
+def opted_out(organisation: Organisation, at: int) -> dict[tuple[Scope, str], int]:
+    """How many persons have an opt-out in force at instant `at`, by scope and its value. Private."""
+    every = opt_outs(organisation).opt_outs.values()
+    return dict(Counter(pair for one in every for pair in {(o.scope, o.value) for o in one if o.in_force(at)}))
 
 
 def _note(organisation: Organisation, person: str, said: tuple[OptOut, ...]) -> tuple[OptOut, ...]:
+    vault, (first, *others), content = organisation.vault, spellings(person), note_of(said)
+    before = opt_outs(organisation).opt_outs
     try:
-        organisation.vault.put_person_note(NOTE, person, note_of(said))
+        vault.put_person_note(NOTE, first, content)
+        for other in others:  # whatever rows there are, or will be, under another spelling
+            vault.put_person_note(ALIKE, other, vault.person_id(first))
+            if vault.person_id(other) in before:
+                vault.remove_person_note(NOTE, other)
     finally:
         _noted[organisation] = _noted.get(organisation, 0) + 1  # whoever is reading them now reads them anew
     return opt_outs_of(organisation, person)

@@ -187,6 +187,7 @@ class Gateway:
             await asyncio.sleep(HOLD_SECONDS)
             try:
                 await asyncio.to_thread(self.database.keep_held)
+                await asyncio.to_thread(self.organisation.vault.keep_held)
                 without = 0.0
             except Unavailable as error:
                 without += HOLD_SECONDS if error.code == "database.in_use" else 0.0

@@ -47,6 +47,7 @@ EVENTS = frozenset(
         "job.failed",
         "job.cancelled",
         "jobs.forgotten",
+        "extracts.deleted",
         "stream.dropped",
         "denial_not_kept",
         "tls.refused",
@@ -56,6 +57,10 @@ EVENTS = frozenset(
         "keys.refused",
         "keys.altered",
         "keys.unavailable",
+        "keys.rotated",
+        "keys.overdue",
+        "erasure.done",
+        "erasure.due",
     }
 )
 """All events there are. A part that logs adds its own here, so that the list stays on one screen."""

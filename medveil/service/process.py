@@ -18,7 +18,9 @@ from pathlib import Path
 
 from ledger.engines.clock import steady
 from medveil import __version__
+from medveil.gateway import extracting
 from medveil.gateway.accounting import EVERY, keep_anchoring
+from medveil.gateway.held_extracts import forget_due
 from medveil.gateway.organisation import Organisation
 from medveil.gateway.reception import AtHome
 from medveil.gateway.tables import VaultTables
@@ -30,13 +32,14 @@ from medveil.service.api.backup_routes import backup_routes, register_backup
 from medveil.service.api.events import Streams
 from medveil.service.api.rates import Rates
 from medveil.service.api.workplace import Workplace
+from medveil.service.due_erasures import DueErasures
 from medveil.service.gateway import Gateway
 from medveil.service.health import Health, database_writable, disk_above_floor
 from medveil.service.home.config import FILE, address, origins, passphrase, read_config
 from medveil.service.home.home import Home
 from medveil.service.logs import Log, Vocabulary, about, make_log
 from medveil.service.metrics import Metrics
-from medveil.service.own_memory import keep_own_memory
+from medveil.service.recall_rounds import RecallRounds
 from medveil.service.security.key_alerts import KeyAlerts
 from medveil.service.serve import Closing, Followed, Listener, Service, bind, run, settle
 from medveil.service.traces import make_traces
@@ -47,6 +50,7 @@ from medveil.service.work.job_tables import JobStore
 from medveil.service.work.jobs import Jobs
 from medveil.service.work.receiving import receiving
 from medveil.service.work.record_sealer import RecordSealer
+from privacy.keys.own_memory import keep_own_memory
 from wire.errors import Refused
 
 _AGAIN = 60.0
@@ -103,20 +107,23 @@ def _service(gateway: Gateway, as_json: bool) -> Service:
     )
     organisation = gateway.organisation
     wallets = Wallets(organisation)
+    tables = VaultTables.of(organisation, now)
+    tables.snapshots.clear_leftovers()
     at = Workplace(
         organisation=organisation,
         engine=gateway.engine,
         jobs=jobs,
+        tables=tables,
         data=home.folder / config.data.folder if config.data.folder else None,
         clock=now,
         rand=secrets.token_bytes,
+        snapshots=tables.snapshots,
         catching_up=lambda: gateway.returning is not None,
     )
     backups = home.folder / config.backups if config.backups else None
     register_flows(at, wallets)
     register_backup(at, home, backups)
-    tables = VaultTables(organisation.vault)
-    tables.snapshots.clear_leftovers()
+    extracting.tidy(organisation)
     reception = receiving(organisation, AtHome(tables, wallets), jobs, now)
     anchoring = Anchoring(organisation, log)
     health.add("audit", anchoring.works)
@@ -152,8 +159,24 @@ def _service(gateway: Gateway, as_json: bool) -> Service:
         return {"peers": gateway.tls.listening.refusals, **own}
 
     metrics.watch(lambda: gateway.post.traffic, refusals)
-    vocabulary.add("peers", "people", "upkeep")
-    upkeep = Upkeep(jobs, refusals, gateway.post.prune, log=log, clock=now)
+    vocabulary.add("peers", "people", "upkeep", "recalls", "erasures")
+    recalls = RecallRounds(organisation, log=log, clock=now, waiting=lambda: gateway.returning is not None)
+
+    def tidy() -> None:
+        organisation.vault.tidy_blobs()
+        organisation.vault.tidy()
+
+    upkeep = Upkeep(
+        jobs,
+        refusals,
+        gateway.post.prune,
+        lambda: forget_due(organisation, now),
+        log=log,
+        clock=now,
+        tidy=tidy,
+    )
+    erasures = DueErasures(organisation, tables.snapshots, log=log, clock=now, waiting=at.catching_up)
+    health.add("erasures", erasures.punctual)
     people = Listener(
         name="people", app=make_app(parts), bound=bind(host, port), tls=tls, proxies=config.people.proxies
     )
@@ -169,6 +192,8 @@ def _service(gateway: Gateway, as_json: bool) -> Service:
             Followed("reception", reception.attend),
             Followed("anchoring", anchoring.run),
             Followed("upkeep", upkeep.run),
+            Followed("recalls", recalls.run),
+            Followed("erasures", erasures.run),
         ),
         close=(
             *closing,

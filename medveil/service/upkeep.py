@@ -1,5 +1,5 @@
-"""What a running gateway does now and then: forget jobs that ended long ago and messages that nobody asked for, and say
-how many were turned away.
+"""What a running gateway does now and then: forget jobs that ended long ago and messages that nobody asked for, delete
+extracts whose day has come, and say how many callers were turned away.
 
 A failed TLS handshake is counted where it happens (`network.certificates.ServerContext`) and never reaches a route.
 Here the log gets one line a minute at most for each listener, so that nobody fills the disk with it.
@@ -8,7 +8,7 @@ Here the log gets one line a minute at most for each listener, so that nobody fi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sized
 
 from medveil.service.logs import Log, about
 from medveil.service.work.jobs import Jobs
@@ -23,7 +23,9 @@ _FORGET_MS = 3600 * 1000
 class Upkeep:
     """The round of one process. refusals: failed handshakes by listener, by reason, counted since the start.
 
-    prune: throws away messages that are too old. clock: ms UTC. kept: ms for which a job is kept that has ended.
+    prune: throws away messages that are too old. due: deletes the extracts whose day has come; returns them. clock: ms
+    UTC. kept: ms for which a job is kept that has ended.
+    tidy: frees, once an hour, what interrupted calls and deleted rows have left in the vault; called in a thread.
     """
 
     def __init__(
@@ -31,17 +33,21 @@ class Upkeep:
         jobs: Jobs,
         refusals: Callable[[], Mapping[str, Mapping[str, int]]],
         prune: Callable[[], Awaitable[None]] | None = None,
+        due: Callable[[], Sized] = tuple,
         *,
         log: Log,
         clock: Callable[[], int],
         kept: int = KEPT_MS,
+        tidy: Callable[[], object] = lambda: None,
     ) -> None:
         self._jobs = jobs
         self._refusals = refusals
         self._prune = prune
+        self._due = due
         self._log = log
         self._clock = clock
         self._kept = kept
+        self._tidy = tidy
         self._said: dict[str, int] = {}
         self._forgot = 0
 
@@ -52,12 +58,19 @@ class Upkeep:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def round(self) -> None:
-        """Say what was refused since the last round; once an hour, forget old jobs and messages."""
+        """Say what was refused since the last round, delete what is due; once an hour, forget old jobs and messages."""
         for listener, reasons in self._refusals().items():
             count = sum(reasons.values())
             if count > self._said.get(listener, 0):
                 self._log.warning("tls.refused", part=listener, count=count - self._said.get(listener, 0))
                 self._said[listener] = count
+        try:
+            count = len(await asyncio.to_thread(self._due))
+        except MedveilError as error:  # the disk may be back at the next round
+            self._log.warning("part.failed", part="upkeep", **about(error))
+        else:
+            if count:
+                self._log.info("extracts.deleted", count=count)
         now = self._clock()
         if now - self._forgot < _FORGET_MS:
             return
@@ -65,6 +78,7 @@ class Upkeep:
             count = await asyncio.to_thread(self._jobs.store.forget, now - self._kept)
             if self._prune is not None:
                 await self._prune()
+            await asyncio.to_thread(self._tidy)
         except MedveilError as error:  # the store may be back at the next round
             self._log.warning("part.failed", part="upkeep", **about(error))
             return

@@ -15,7 +15,7 @@ from medveil.verification.uses import check_chains, check_queries, check_scores
 from mpc.release import Release, verify_release
 from mpc.scoring import check_model, model_digest
 from privacy.audit import AccessBatch, EntryProof
-from privacy.consent_receipt import ConsentReceipt
+from privacy.grants.consent_receipt import ConsentReceipt
 from wire.canonical import encode
 from wire.checkpoint import parse_note
 from wire.domains import PRESENTATION, digest

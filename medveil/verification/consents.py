@@ -5,19 +5,18 @@ from __future__ import annotations
 from ledger.contracts import grants
 from medveil.verification.case import Case
 from medveil.verification.evidence import Files, fails, of
-from privacy.consent_receipt import ConsentReceipt, check_receipt
+from medveil.verification.signed import envelope_key
+from privacy.grants.consent_receipt import ConsentReceipt, check_receipt
 from wire.checkpoint import TrustFile
 from wire.errors import MedveilError, VerificationError
 
 
 def check_signed(receipt: ConsentReceipt, trust: TrustFile) -> None:
     """Check that the issuer signed it, with an envelope key that it has or had. Raises VerificationError."""
-    for epoch in reversed(trust.epochs):
-        member = epoch.find(receipt.issuer)
-        if member is not None and member.keys.envelope.key.key_id() == receipt.signature.key_id:
-            check_receipt(receipt, member.keys.envelope.key)
-            return
-    raise VerificationError("privacy.consent_receipt", grant=receipt.grant)
+    key = envelope_key(trust, receipt.issuer, receipt.signature)
+    if key is None:
+        raise VerificationError("privacy.consent_receipt", grant=receipt.grant)
+    check_receipt(receipt, key)
 
 
 def check_consents(case: Case, files: Files) -> None:

@@ -19,7 +19,8 @@ from medveil.verification.consents import check_signed
 from medveil.verification.evidence import of
 from medveil.verification.kinds import register_all
 from medveil.verification.report import Check, Report
-from privacy.consent_receipt import ConsentReceipt
+from medveil.verification.signed import SIGNED, check_statement
+from privacy.grants.consent_receipt import ConsentReceipt
 from wire import evidence
 from wire.checkpoint import TrustFile, parse_note, read_trust, trust_of, verify_checkpoint
 from wire.errors import MedveilError, Refused, Unavailable, VerificationError
@@ -221,6 +222,8 @@ def _verify_file(path: Path, pinned: TrustFile | None, backend: str, newer_than:
     elif isinstance(struct, ConsentReceipt):
         check_signed(struct, trust)
         case.held(f"signed by {struct.issuer}; whether its grant stands is for the ledger to say", name)
+    elif isinstance(struct, SIGNED):
+        case.held(check_statement(struct, trust), name)
     else:
         raise Refused("verify.needs_folder", file=str(path), kind=struct.header.kind)
     return _report(str(path), pinned is not None, "", case)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medveil.verification.report import Report
+from privacy.grants.consent_receipt import ConsentReceipt
 from wire.dates import format_instant
 from wire.errors import Unavailable
 
@@ -89,12 +90,25 @@ def show_file(path: Path) -> None:
 
 
 def _readable(value: Any) -> Any:
-    """A Wire struct with its field names; bytes as lower-case hex."""
+    """A Wire struct with its field names; bytes as lower-case hex, those of a Consent as the JSON that they are."""
+    if isinstance(value, ConsentReceipt):
+        return _named(value) | {"consent": _json(value.consent)}
     if isinstance(value, msgspec.Struct):
-        named = {"type": type(value).__struct_config__.tag}
-        return named | {name: _readable(getattr(value, name)) for name in value.__struct_fields__}
+        return _named(value)
     if isinstance(value, tuple):
         return [_readable(item) for item in value]
     if isinstance(value, bytes):
         return value.hex()
     return value
+
+
+def _named(value: msgspec.Struct) -> dict[str, Any]:
+    named = {"type": type(value).__struct_config__.tag}
+    return named | {name: _readable(getattr(value, name)) for name in value.__struct_fields__}
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return data.hex()

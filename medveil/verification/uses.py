@@ -26,7 +26,7 @@ from privacy.audit import (
     verify_entry,
 )
 from privacy.decide import QUESTION, RULES
-from privacy.purposes import PURPOSES
+from privacy.grants.purposes import PURPOSES
 from privacy.retention import LOG_MONTHS, SHARING_MONTHS, kept_over
 from wire.errors import DecodeError, MedveilError, VerificationError
 from wire.identifiers import check_name

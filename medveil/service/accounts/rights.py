@@ -56,7 +56,11 @@ RIGHTS: dict[str, Right] = {
     "grants.review": _of("officer", programs=False),
     "grants.accept": _of("officer", "researcher", "clerk"),
     "grants.held": _of("officer", "researcher", "clerk", "auditor"),  # read what this organisation received
-    "records.erase": _of("officer", programs=False),
+    # single persons: who they are stands in bodies alone
+    "opt-outs.read": _of("officer"),
+    "opt-outs.manage": _of("officer"),
+    "persons.view": _of("officer", programs=False),  # who used one person's data, and who gets at it
+    "records.erase": _of("officer", programs=False),  # plans, erasures, receipts, legal holds, the key epoch
     # queries
     "queries.ask": _of("researcher"),
     "queries.read": _of("officer", "researcher", "auditor"),
@@ -70,6 +74,13 @@ RIGHTS: dict[str, Right] = {
     "scores.serve": _of("officer"),
     "models.propose": _of("officer"),
     "models.review": _of("officer", programs=False),
+    # extracts
+    "extracts.read": _of("officer", "researcher", "auditor"),  # what was asked for, made, and is held
+    "extracts.ask": _of("researcher"),
+    "extracts.preview": _of("officer"),  # what others want, and what would leave
+    "extracts.make": _of("officer", programs=False),  # make, deliver, withdraw, decline
+    "extracts.open": _of("researcher"),  # those that this organisation holds
+    "extracts.delete": _of("officer", "researcher"),
     # audit and evidence
     "audit.read": _of("officer", "auditor"),
     "audit.anchor": _of("officer"),

@@ -13,7 +13,7 @@ from medveil.service.api.callers import May
 from medveil.service.api.fields import COLUMN, WHOLE, Column, DatasetPath, Flag
 from medveil.service.api.path_router import PathRouter
 from medveil.service.api.workplace import WRITES, Workplace
-from privacy.levels import ColumnFacts, Content, DatasetFacts, StatutoryClass
+from privacy.grants.levels import ColumnFacts, Content, DatasetFacts, StatutoryClass
 
 Reader = Annotated[Principal, Depends(May("datasets.read"))]
 Classifier = Annotated[Principal, Depends(May("datasets.classify"))]
@@ -28,7 +28,7 @@ class ColumnClass(Sent):
 
 
 class Classification(Sent):
-    """A dataset of yours, as `privacy.levels` says. A column that is left out counts as level 5.
+    """A dataset of yours, as `privacy.grants.levels` says. A column that is left out counts as level 5.
 
     minors: whether children under 14 may be in it. age_column: the column with the age in years, or empty.
     """
@@ -48,9 +48,11 @@ class ColumnClassView(BaseModel):
 
 
 class ClassificationView(BaseModel):
-    """How a dataset is classified. classified: whether anybody has; where not, every column counts as level 4."""
+    """How a dataset is classified. loaded: whether a table of that name is here; classified: whether anybody has; where
+    not, every column counts as level 4."""
 
     dataset: str
+    loaded: bool
     classified: bool
     columns: list[ColumnClassView]
     minors: bool
@@ -58,9 +60,10 @@ class ClassificationView(BaseModel):
     statutory_class: str
 
 
-def _shown(facts: DatasetFacts) -> ClassificationView:
+def _shown(at: Workplace, facts: DatasetFacts) -> ClassificationView:
     return ClassificationView(
         dataset=facts.dataset,
+        loaded=any(info.name == facts.dataset for info in at.organisation.vault.datasets()),
         classified=bool(facts.columns),
         columns=[ColumnClassView(column=one.name, level=one.level, content=one.content) for one in facts.columns],
         minors=facts.minors,
@@ -76,7 +79,8 @@ def classification_routes(at: Workplace) -> APIRouter:
     @router.get("/v1/datasets/{dataset}/classification", summary="See how a dataset is classified")
     async def look(_who: Reader, dataset: DatasetPath) -> ClassificationView:
         """As your data officer classified it. It says nothing of any person."""
-        return _shown(await asyncio.to_thread(use_state.classified, at.organisation, dataset))
+        facts = await asyncio.to_thread(use_state.classified, at.organisation, dataset)
+        return await asyncio.to_thread(_shown, at, facts)
 
     @router.post("/v1/datasets/{dataset}/classification", summary="Classify a dataset", responses=WRITES)
     async def classify(_who: Classifier, dataset: DatasetPath, body: Classification) -> ClassificationView:
@@ -84,6 +88,6 @@ def classification_routes(at: Workplace) -> APIRouter:
         columns = tuple(ColumnFacts(one.column, one.level, one.content) for one in body.columns)
         facts = DatasetFacts(dataset, columns, body.minors, body.age_column, body.statutory_class)
         await asyncio.to_thread(use_state.classify, at.organisation, facts)
-        return _shown(facts)
+        return await asyncio.to_thread(_shown, at, facts)
 
     return router

@@ -40,6 +40,7 @@ Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Decimal = Annotated[str, Field(pattern=DECIMAL, examples=["0.25"])]
 Money = Annotated[str, Field(pattern="^[0-9]{1,14}(\\.[0-9]{1,2})?$", examples=["128.50"])]
 Reference = Annotated[str, Field(max_length=200)]
+Person = Annotated[str, Field(min_length=1, max_length=200, description="As your own tables name the person. Private.")]
 WHOLE = BeforeValidator(_whole)
 """Of an `int` that comes as a JSON number; after the field's bounds, which the description would lose otherwise."""
 Nano = Annotated[int, Field(ge=1, le=2**53 - 1, description="10^-9 rho."), WHOLE]
@@ -82,6 +83,7 @@ register_url_convertor("handle", _HandleConvertor())
 PopulationPath = Annotated[str, Path(max_length=64, pattern=NAME, description="Name of the population.")]
 DatasetPath = Annotated[str, Path(max_length=64, pattern=NAME, description="Name of the dataset.")]
 GrantPath = Annotated[str, Path(max_length=64, pattern=NAME, description="Id of the grant.")]
+HoldPath = Annotated[str, Path(max_length=64, pattern=NAME, description="Id of the legal hold.")]
 HandlePath = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="32 hex digits.")]
 NoncePath = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="64 hex digits.")]
 

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import msgspec
 
+from medveil.gateway.extracting import ExtractWish
 from medveil.gateway.models import ModelPlan
 from mpc.query import Query
-from privacy.grants import Code, GrantTerms
+from privacy.grants.terms import Code, GrantTerms
+from privacy.uses import UseRequest
 from wire.canonical import Wire
 from wire.identifiers import Handle, Hash, Name
 from wire.money import Amount
@@ -78,10 +80,54 @@ class ScoreJobRequest(Wire, frozen=True, tag="medveil.score_job_request"):
     purpose: Code
 
 
+class AskExtractRequest(Wire, frozen=True, tag="medveil.ask_extract_request"):
+    """Ask another organisation for an extract."""
+
+    request: UseRequest
+
+
+class MakeExtractRequest(Wire, frozen=True, tag="medveil.make_extract_request"):
+    """Make an extract and deliver it."""
+
+    wish: ExtractWish
+
+
+class DeliverRequest(Wire, frozen=True, tag="medveil.deliver_request"):
+    """Deliver an extract that was made."""
+
+    extract: Handle
+
+
+class DeclineRequest(Wire, frozen=True, tag="medveil.decline_request"):
+    """Say no to a request for an extract."""
+
+    ask: Handle
+
+
 class RotateRequest(Wire, frozen=True, tag="medveil.rotate_request"):
     """Change this organisation's keys, announced so many blocks ahead."""
 
     notice: int
+
+
+class EraseRequest(Wire, frozen=True, tag="medveil.erase_request"):
+    """Carry out the erasure that was planned under this id."""
+
+    erasure: Handle
+
+
+class CheckErasureRequest(Wire, frozen=True, tag="medveil.check_erasure_request"):
+    """Look for what a receipt says is gone. markers: texts of the person's (secret)."""
+
+    receipt: bytes
+    markers: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return "CheckErasureRequest()"
+
+
+class RotateVaultRequest(Wire, frozen=True, tag="medveil.rotate_vault_request"):
+    """Wrap every key of the vault under a new epoch, and destroy the older ones."""
 
 
 class ExportRequest(Wire, frozen=True, tag="medveil.export_request"):

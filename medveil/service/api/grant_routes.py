@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from ledger.contracts import grants as board
 from medveil.gateway import granting, problems, use_state
+from medveil.gateway.eligibility import DATASET as BILLS
 from medveil.service.accounts.rights import Principal
 from medveil.service.api.bodies import Sent
 from medveil.service.api.callers import May
@@ -19,11 +20,11 @@ from medveil.service.api.job_routes import JobView
 from medveil.service.api.member_routes import Nothing
 from medveil.service.api.path_router import PathRouter
 from medveil.service.api.workplace import BEGINS, WRITES, Key, Workplace
-from privacy.consent_receipt import ConsentStatus, make_receipt
 from privacy.decide import AnchoredGrant, UseRequest, decide
 from privacy.explain import uses, who_sees
-from privacy.grants import HOME, CheckedGrant, UseKind, grant_commitment
-from privacy.levels import mask_text
+from privacy.grants.consent_receipt import ConsentStatus, make_receipt
+from privacy.grants.levels import mask_text
+from privacy.grants.terms import HOME, CheckedGrant, UseKind, grant_commitment
 from wire.canonical import encode
 from wire.errors import Refused
 
@@ -203,9 +204,18 @@ def _issued(at: Workplace, grant: str) -> CheckedGrant:
     raise Refused("grants.unknown", grant=grant)
 
 
+def _check_dataset(at: Workplace, dataset: str) -> None:
+    """Raises Refused for a name that no table here has and no grant: "nobody may" would be no answer to it."""
+    if dataset != BILLS and all(
+        entry.terms.dataset != dataset for entry in granting.book_of(at.organisation).entries()
+    ):
+        at.organisation.vault.info(dataset)
+
+
 def explained(at: Workplace, recipient: str, dataset: str, language: str) -> GrantedUses:
-    """What `recipient` may do with a dataset of this organisation now, and why not."""
+    """What `recipient` may do with a dataset of this organisation now, and why not. Raises Refused: no such dataset."""
     book = granting.book_of(at.organisation)
+    _check_dataset(at, dataset)
     parties = (at.organisation.name, recipient, dataset)
     state = use_state.state_of(at.organisation, (entry.checked for entry in book.of(*parties)), at.clock())
     return GrantedUses(
@@ -228,8 +238,10 @@ def explained(at: Workplace, recipient: str, dataset: str, language: str) -> Gra
 
 
 def seen(at: Workplace, dataset: str, column: str, language: str) -> Sights:
-    """Who gets at a column of a dataset of this organisation now."""
+    """Who gets at a column of a dataset of this organisation now. Raises Refused: no such dataset or column."""
     book = granting.book_of(at.organisation)
+    _check_dataset(at, dataset)
+    use_state.check_columns(at.organisation, dataset, (column,))
     of_it = [entry.checked for entry in book.entries() if entry.terms.dataset == dataset]
     state = use_state.state_of(at.organisation, of_it, at.clock())
     return Sights(
@@ -290,12 +302,12 @@ def grant_routes(at: Workplace) -> APIRouter:
         """What others granted this organisation, each with its status on the ledger."""
         return _listed(at, await asyncio.to_thread(granting.held, at.organisation))
 
-    @router.get("/v1/grants/explained", summary="Explain what somebody may do")
+    @router.get("/v1/grants/explained", summary="Explain what somebody may do", responses=problems.documented(409))
     async def explain(request: Request, _who: Reader, recipient: RecipientName, dataset: DatasetName) -> GrantedUses:
         """What a recipient may do with a dataset of yours now and why not: every grant, way of use and purpose."""
         return await asyncio.to_thread(explained, at, recipient, dataset, request.state.language)
 
-    @router.get("/v1/grants/seen", summary="Explain who gets at a column")
+    @router.get("/v1/grants/seen", summary="Explain who gets at a column", responses=problems.documented(409))
     async def see(request: Request, _who: Reader, dataset: DatasetName, column: ColumnName) -> Sights:
         """By whom, in which ways and for what a column of a dataset of yours can be used now."""
         return await asyncio.to_thread(seen, at, dataset, column, request.state.language)

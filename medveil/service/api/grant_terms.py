@@ -7,7 +7,9 @@ from pydantic import BaseModel, Field
 from medveil.gateway.filters import show_filter
 from medveil.service.api.bodies import Sent
 from medveil.service.api.fields import WHOLE, Code, Column, Filter, FilterView, Flag, Instant, Name, Reference
-from privacy.grants import (
+from privacy.grants.levels import IDENTIFIED, StatutoryClass, mask_of, mask_text
+from privacy.grants.purposes import CONDITIONS
+from privacy.grants.terms import (
     HOME,
     MIN_GROUP,
     MOST_KEEP_DAYS,
@@ -20,15 +22,13 @@ from privacy.grants import (
     check_terms,
     records_until,
 )
-from privacy.levels import IDENTIFIED, StatutoryClass, mask_of, mask_text
-from privacy.purposes import CONDITIONS
 
 MaskText = Annotated[str, Field(max_length=1200, examples=["surname"], description="A kind, then :level and :edges.")]
 Jurisdiction = Annotated[str, Field(pattern="^[A-Z]{2}$", examples=[HOME])]
 
 
 class Terms(Sent):
-    """What is permitted, to whom. `privacy.grants.GrantTerms` says what each field means; the issuer is you.
+    """What is permitted, to whom. `privacy.grants.terms.GrantTerms` says what each field means; the issuer is you.
 
     filter: which rows, null for all. purposes: each covers what is below it. conditions: codes of DUO's modifiers.
     consent_ref, guardian_ref, pia_ref: where consents, those of guardians, and the impact assessment are filed.

@@ -16,10 +16,12 @@ from ledger.engines import Engine
 from ledger.envelope import envelope_id
 from medveil.gateway import problems
 from medveil.gateway.organisation import Clock, Organisation
+from medveil.gateway.tables import Tables
 from medveil.service.accounts.rights import Principal
 from medveil.service.api.fields import Written
 from medveil.service.api.job_routes import JobView, view
 from medveil.service.work.jobs import Jobs
+from privacy.copies.snapshots import Snapshots
 from wire.canonical import Wire, encode
 from wire.errors import Refused
 
@@ -46,15 +48,18 @@ BEGINS: dict[int | str, dict[str, Any]] = {202: {"headers": _LOCATION}, **proble
 class Workplace:
     """One organisation at work. engine: its door to the ledger's history. data: the folder of tables to load, or None.
 
-    rand: fresh random bytes. catching_up: whether its home came back from a backup and has not caught up.
+    tables: its own tables. rand: fresh random bytes. catching_up: whether its home came back from a backup and has not
+    caught up.
     """
 
     organisation: Organisation
     engine: Engine
     jobs: Jobs
+    tables: Tables
     data: Path | None
     clock: Clock
     rand: Callable[[int], bytes]
+    snapshots: Snapshots
     catching_up: Callable[[], bool]
 
     def check_others(self, *organisations: str) -> None:

@@ -91,11 +91,12 @@ class BackupManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def make_backup(home: Home, out: Path, clock: Callable[[], int]) -> BackupManifest:
     """Write a backup of `home`, which this process has open (serving or not), to `out`, which must not be there.
 
-    Synchronous: a running gateway calls it in a thread. Raises Refused, Unavailable (disk, keys changing without
-    end), DecodeError (a database is damaged).
+    Synchronous: a running gateway calls it in a thread. Raises Refused (there already, in the home), Unavailable
+    (disk, keys changing without end), DecodeError (a database is damaged).
     """
     if out.exists():
         raise Refused("home.not_empty", folder=str(out))
+    check_apart(out, home.folder)
     part = out.with_name(f".{out.name}.partial")
     try:
         shutil.rmtree(part, ignore_errors=True)
@@ -113,6 +114,12 @@ def make_backup(home: Home, out: Path, clock: Callable[[], int]) -> BackupManife
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return manifest
+
+
+def check_apart(folder: Path, other: Path) -> None:
+    """Raises Refused for a folder that lies in the other one: it would be taken for a part of it."""
+    if folder.resolve().is_relative_to(other.resolve()):
+        raise Refused("backup.inside", folder=str(folder), other=str(other))
 
 
 def _copy_home(home: Path, vault: Vault, files: Path) -> None:

@@ -18,6 +18,11 @@
     rate = 10000                                              # data keys a second, and
     burst = 50000                                             # at once, that are unwrapped undeclared
 
+    [vault]                                                   # where records lie, encrypted; never changed later
+    database = "sqlite"                                       # or "postgresql://user@host/name"
+    password_file = ""                                        # that database's; mode 600, outside of the home
+    blobs = ""                                                # of large documents: "file:///path", "s3://bucket/folder"
+
     [people]                                                  # programs and people of the organisation
     listen = "localhost:8443"
     certificate = ""                                          # PEM files; empty: plain HTTP, on a loopback address only
@@ -151,6 +156,14 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     burst: Annotated[int, msgspec.Meta(ge=1, le=10**9)] = 50_000
 
 
+class VaultPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the vault lies: see `medveil.service.home.vault_place`. blobs: a URI of `pyarrow.fs`; empty: the home."""
+
+    database: Text = "sqlite"
+    password_file: Text = ""
+    blobs: Text = ""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of it. Make one with `read_config`, which checks it."""
 
@@ -165,6 +178,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: Data = Data()
     bills: Bills = Bills()
     keys: Keys = Keys()
+    vault: VaultPlace = VaultPlace()
 
 
 def address(listen: str) -> tuple[str, int]:
@@ -212,9 +226,31 @@ def check_config(config: Config, where: str = FILE) -> Config:
     by_token = config.keys.provider == "pkcs11"
     if by_token != bool(config.keys.module) or by_token != bool(config.keys.token):
         raise Refused("config.bad_keys", file=where)
+    _check_vault(config.vault, where)
     if not config.peers.hosts:
         raise Refused("config.no_hosts", file=where)
     return config
+
+
+def _check_vault(vault: VaultPlace, where: str) -> None:
+    """Raises Refused, naming the key that cannot work. A secret in an address would lie in every backup."""
+    server = vault.database != "sqlite"
+    try:
+        base, blobs = urlsplit(vault.database), urlsplit(vault.blobs)
+        database = base.scheme in ("postgresql", "postgresql+psycopg") and base.password is None
+        free = not blobs.username and not blobs.fragment and "key" not in blobs.query.lower()
+        here = blobs.scheme == "file" and not blobs.netloc and len(blobs.path) > 1 and not blobs.query
+        stored = free and (here or (blobs.scheme == "s3" and bool(blobs.netloc)))
+    except ValueError:
+        database = stored = False
+    holds = {
+        "database": database or not server,
+        "password_file": not vault.password_file or (server and Path(vault.password_file).is_absolute()),
+        "blobs": stored or not vault.blobs,
+    }
+    for key, held in holds.items():
+        if not held:
+            raise Refused("config.bad_vault", file=where, key=key)
 
 
 def _check_provider(provider: Provider, where: str) -> None:
@@ -296,6 +332,11 @@ database = {_quoted(config.database)}
 traces = {_quoted(config.traces)}
 backups = {_quoted(config.backups)}
 {_keys_text(config.keys)}
+[vault]
+database = {_quoted(config.vault.database)}
+password_file = {_quoted(config.vault.password_file)}
+blobs = {_quoted(config.vault.blobs)}
+
 [people]
 listen = {_quoted(config.people.listen)}
 certificate = {_quoted(config.people.certificate)}

@@ -4,8 +4,9 @@
     consortium.json   the trust file that it pinned (after `medveil join`)
     card.evidence     its member card
     keys              the key provider's file, under the passphrase; none where a token keeps the keys
-    vault/            records, grant terms, its own secret keys (encrypted)
+    vault/            records, grant terms, its own secret keys (encrypted), unless they lie where [vault] says
     snapshots/        columnar copies of datasets for queries (encrypted); not in backups: they are made anew
+    extracts/         sealed files of extracts: made/, until they are delivered, and held/; not in backups
     audit.sqlite      the audit trail
     cosigned.note     the last head that it cosigned
     blocks.sqlite     its copy of the ledger; ledger.sqlite too at the sequencer
@@ -29,9 +30,20 @@ from filelock import FileLock, Timeout
 from medveil.gateway.organisation import Clock, Organisation, Rand
 from medveil.service.database import Claim, Database
 from medveil.service.home.cards import FOUNDING, MemberCard, make_card, read_card
-from medveil.service.home.config import FILE, VERSION, Config, Keys, Peers, check_config, read_config, write_config
+from medveil.service.home.config import (
+    FILE,
+    VERSION,
+    Config,
+    Keys,
+    Peers,
+    VaultPlace,
+    check_config,
+    read_config,
+    write_config,
+)
 from medveil.service.home.key_providers import create_keys, discard_keys, open_keys
 from medveil.service.home.one_home import ID_BYTES
+from medveil.service.home.vault_place import blob_store, database_url, discard_vault
 from privacy.keys import Guarded
 from wire.canonical import encode
 from wire.checkpoint import TrustFile, read_trust, write_trust
@@ -70,24 +82,30 @@ class Home:
         hosts: tuple[str, ...] = ("localhost", "127.0.0.1"),
         chain: bytes = FOUNDING,
         keys: Keys = Keys(),  # noqa: B008 (frozen)
+        vault: VaultPlace = VaultPlace(),  # noqa: B008 (frozen)
     ) -> MemberCard:
         """Make a home with fresh keys in `folder`, which must not exist or be empty; returns its card.
 
         passphrase: of its key file, or the PIN of the token that `keys` names. hosts: what its certificate names.
-        chain: hash of the genesis that it applies to, zeros to found one. Raises Refused, Unavailable (disk, token),
-        DecodeError naming a role or name that cannot be.
+        chain: hash of the genesis that it applies to, zeros to found one. vault: where records lie; it is never changed
+        later. Raises Refused, Unavailable (disk, token, database, store), DecodeError naming a role or name that cannot
+        be.
         """
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise Refused("home.not_empty", folder=str(folder))
-        config = check_config(Config(VERSION, name, peers=Peers(hosts=hosts), keys=keys))
+        config = check_config(Config(VERSION, name, peers=Peers(hosts=hosts), keys=keys, vault=vault))
         part = folder.with_name(f".{folder.name}.partial")
         guard: Guarded | None = None
+        made = False
         try:
             shutil.rmtree(part, ignore_errors=True)
             folder.parent.mkdir(parents=True, exist_ok=True)
             part.mkdir(mode=0o700)
             guard = create_keys(part, name, keys, passphrase, rand)
-            organisation = Organisation.create(name, roles, part, guard, rand, clock)
+            organisation = Organisation.create(
+                name, roles, part, guard, rand, clock, database=database_url(vault), blobs=blob_store(vault)
+            )
+            made = True
             try:
                 member = msgspec.structs.replace(organisation.member(re_executes), tier=tier)
                 check_member(member)
@@ -102,11 +120,14 @@ class Home:
             if folder.exists():
                 folder.rmdir()
             part.rename(folder)
+            made = False
             guard.close()
             guard = None
         except OSError:
             raise Unavailable("home.unwritable", folder=str(folder)) from None
         finally:
+            if made:
+                discard_vault(vault)
             if guard is not None:
                 discard_keys(guard)
             shutil.rmtree(part, ignore_errors=True)
@@ -134,7 +155,16 @@ class Home:
             member = read_card(folder / CARD_FILE).application.member
             guard = open_keys(folder, config.organisation, config.keys, passphrase, rand)
             try:
-                organisation = Organisation.open(config.organisation, member.roles, folder, guard, rand, clock)
+                organisation = Organisation.open(
+                    config.organisation,
+                    member.roles,
+                    folder,
+                    guard,
+                    rand,
+                    clock,
+                    database=database_url(config.vault),
+                    blobs=blob_store(config.vault),
+                )
             except BaseException:
                 guard.close()
                 raise

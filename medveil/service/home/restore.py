@@ -29,11 +29,12 @@ from ledger.engines.migration import DATA_VERSION as LEDGER_VERSION
 from medveil.gateway.organisation import Rand
 from medveil.service.database import VERSION as DATABASE_VERSION
 from medveil.service.database import version_of
-from medveil.service.home.backup import BackupManifest, check_signed, copy_checked, flush, read_backup
-from medveil.service.home.config import FILE, read_config
+from medveil.service.home.backup import BackupManifest, check_apart, check_signed, copy_checked, flush, read_backup
+from medveil.service.home.config import FILE, VaultPlace, check_config, read_config, write_config
 from medveil.service.home.home import Home
 from medveil.service.home.key_providers import open_keys
-from privacy.vault.backup import check_backup
+from medveil.service.home.vault_place import blob_store, database_url, discard_vault
+from privacy.vault.backup import check_backup, put_back
 from wire.errors import DecodeError, Refused, Unavailable, VerificationError
 from wire.evidence import write_file
 
@@ -64,25 +65,34 @@ def restore(
     *,
     moved: bool = False,
     erased: Path | None = None,
+    vault: VaultPlace | None = None,
 ) -> BackupManifest:
     """Make the home of a backup in `folder`, which must not be there or be empty; whole or not at all.
 
     passphrase: of the backup's key file, or the PIN of the token that keeps its keys. erased: the register of erasures
     of the home that was lost, or another that is newer than the backup: what it names is erased here too.
+    vault: where its vault is to lie, if not as the backup's gateway.toml says; it may have lain anywhere before.
     moved: nobody has started the original since the backup was made, so nothing was forgotten, and no mark is left.
-    Raises Refused, Unavailable (disk), DecodeError (newer, damaged), VerificationError (changed, another passphrase).
+    Raises Refused, Unavailable (disk, no register there), DecodeError (newer, damaged), VerificationError (changed,
+    another passphrase).
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Refused("home.not_empty", folder=str(folder))
     manifest = read_backup(backup)
+    check_apart(folder, backup)
     part = folder.with_name(f".{folder.name}.partial")
+    put: tuple[VaultPlace, bool] | None = None
     try:
         shutil.rmtree(part, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         part.mkdir(mode=0o700)
         copy_checked(backup, manifest, part)
         _check_versions(part)
+        _check_module(part, backup)
         _check_epochs(part, passphrase, rand)
+        if vault is not None:
+            write_config(part / FILE, check_config(msgspec.structs.replace(read_config(part / FILE), vault=vault)))
+        put = _put_vault(part, passphrase, rand)
         with Home.open(part, passphrase, rand, clock) as home:
             keys = [generation.envelope.key for generation in home.organisation.keys.generations]
             check_signed(manifest, keys, backup)
@@ -100,11 +110,22 @@ def restore(
         flush(part)
         part.rename(folder)
         flush(folder.parent)
+        put = None
     except OSError:
         raise Unavailable("home.unwritable", folder=str(folder)) from None
     finally:
+        if put is not None:
+            discard_vault(*put)
         shutil.rmtree(part, ignore_errors=True)
     return manifest
+
+
+def _check_module(folder: Path, backup: Path) -> None:
+    """The token's library is none that came with the backup: it is loaded before a signature can be checked, since the
+    keys for that are behind the token. Raises Refused."""
+    module = read_config(folder / FILE).keys.module
+    if "/" in module and any(Path(module).resolve().is_relative_to(one.resolve()) for one in (folder, backup)):
+        raise Refused("restore.module_inside", module=module)
 
 
 def _check_epochs(folder: Path, secret: str, rand: Rand) -> None:
@@ -115,6 +136,27 @@ def _check_epochs(folder: Path, secret: str, rand: Rand) -> None:
         check_backup(folder / "vault", guard)
     finally:
         guard.close()
+
+
+def _put_vault(folder: Path, secret: str, rand: Rand) -> tuple[VaultPlace, bool] | None:
+    """Put the vault where gateway.toml says, if that is elsewhere than in the home; returns where it was put, and
+    whether the store of large documents was nobody's before.
+
+    Raises Refused where there is a vault already: it is not for a restore to remove one.
+    """
+    config = read_config(folder / FILE)
+    if config.vault.database == "sqlite" and not config.vault.blobs:
+        return None
+    copy = folder / "vault-copy"
+    (folder / "vault").rename(copy)
+    guard = open_keys(folder, config.organisation, config.keys, secret, rand)
+    try:
+        database, blobs = database_url(config.vault), blob_store(config.vault)
+        claimed = put_back(copy, folder / "vault", guard, database=database, blobs=blobs)
+    finally:
+        guard.close()
+    shutil.rmtree(copy)
+    return config.vault, claimed
 
 
 def _check_versions(folder: Path) -> None:

@@ -10,31 +10,57 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter
 
-from medveil.gateway import asking, eligibility, exporting, granting, loading, models, rotating, scoring
+from medveil.gateway import (
+    asking,
+    eligibility,
+    erasing,
+    exporting,
+    extract_delivery,
+    extract_wanted,
+    extracting,
+    granting,
+    loading,
+    models,
+    rotating,
+    scoring,
+)
+from medveil.gateway.erasure_checks import CheckKept, keep_check, read_receipt
 from medveil.gateway.scoring import ScoreRequest
 from medveil.gateway.wallets import Wallets
 from medveil.service.api.audit_routes import audit_routes
 from medveil.service.api.bill_routes import bill_routes
 from medveil.service.api.classification_routes import classification_routes
 from medveil.service.api.dataset_routes import dataset_routes
+from medveil.service.api.erasure_routes import erasure_routes
 from medveil.service.api.evidence_routes import FOLDER, evidence_routes
+from medveil.service.api.extract_routes import extract_routes
 from medveil.service.api.flow_requests import (
+    AskExtractRequest,
     AskRequest,
     BillRequest,
+    CheckErasureRequest,
     CheckRequest,
+    DeclineRequest,
+    DeliverRequest,
+    EraseRequest,
     ExportRequest,
     IssueRequest,
     LoadRequest,
+    MakeExtractRequest,
     ProposeRequest,
     ReviewRequest,
     RotateRequest,
+    RotateVaultRequest,
     ScoreJobRequest,
 )
 from medveil.service.api.grant_routes import grant_routes
 from medveil.service.api.handover_routes import handover_routes
 from medveil.service.api.ledger_routes import ledger_routes
 from medveil.service.api.member_routes import member_routes
+from medveil.service.api.opt_out_routes import opt_out_routes
+from medveil.service.api.person_routes import person_routes
 from medveil.service.api.query_routes import RELEASES, query_routes
+from medveil.service.api.recall_routes import recall_routes
 from medveil.service.api.score_routes import score_routes
 from medveil.service.api.service_routes import service_routes
 from medveil.service.api.workplace import Workplace
@@ -46,6 +72,12 @@ from zkp.bill_limit import LimitRequest
 R = TypeVar("R", bound=Wire)
 
 
+class _Finished(Wire, frozen=True, tag="medveil.at_home_finished"):
+    """A step that keeps nothing but that it was done, and when."""
+
+    at: int
+
+
 def flow_routers(at: Workplace) -> list[APIRouter]:
     """For `Parts.routers`."""
     return [
@@ -55,9 +87,14 @@ def flow_routers(at: Workplace) -> list[APIRouter]:
         dataset_routes(at),
         classification_routes(at),
         grant_routes(at),
+        opt_out_routes(at),
+        erasure_routes(at),
+        person_routes(at),
         query_routes(at),
         bill_routes(at),
         score_routes(at),
+        extract_routes(at),
+        recall_routes(at),
         audit_routes(at),
         evidence_routes(at),
         service_routes(at),
@@ -127,6 +164,23 @@ def register_flows(at: Workplace, wallets: Wallets) -> None:
         await scoring.ask_scores(organisation, asked.hospital, request, journal)
         return f"/v1/scores/{session.hex()}"
 
+    async def ask_extract(asked: AskExtractRequest, journal: Journal) -> str:
+        one = await extract_wanted.ask_extract(organisation, asked.request, journal, at.clock)
+        return f"/v1/extracts/asked/{one.ask.hex()}"
+
+    async def make_extract(asked: MakeExtractRequest, journal: Journal) -> str:
+        facts = await extracting.make_extract(organisation, at.tables, asked.wish, journal, at.clock)
+        await extract_delivery.deliver(organisation, facts.cover.extract, journal, at.clock)
+        return f"/v1/extracts/made/{facts.cover.extract.hex()}"
+
+    async def deliver(asked: DeliverRequest, journal: Journal) -> str:
+        await extract_delivery.deliver(organisation, asked.extract, journal, at.clock)
+        return f"/v1/extracts/made/{asked.extract.hex()}"
+
+    async def decline(asked: DeclineRequest, journal: Journal) -> str:
+        await extract_wanted.decline(organisation, asked.ask, journal)
+        return "/v1/extracts/wanted"
+
     async def export(asked: ExportRequest, journal: Journal) -> str:
         name = journal.rand("evidence")(16).hex()
         folder = organisation.folder / FOLDER / name
@@ -138,6 +192,40 @@ def register_flows(at: Workplace, wallets: Wallets) -> None:
         height = await rotating.rotate(organisation, journal, asked.notice)
         return f"/v1/members/handovers?after={height - 1}"  # the change itself, with what proves it, once it holds
 
+    async def erase(asked: EraseRequest, journal: Journal) -> str:
+        name = asked.erasure.hex()
+
+        async def applying() -> _Finished:
+            done = await asyncio.to_thread(erasing.apply, organisation, name, at.clock, snapshots=at.snapshots)
+            return _Finished(done.done)
+
+        await journal.once("applied", _Finished, applying)
+        return f"/v1/erasures/{name}"
+
+    async def check_erasure(asked: CheckErasureRequest, journal: Journal) -> str:
+        receipt = read_receipt(asked.receipt, "receipt")
+
+        def look() -> None:
+            report = erasing.check(
+                organisation, receipt, organisation.folder, markers=asked.markers, snapshots=at.snapshots
+            )
+            keep_check(organisation, CheckKept.of(receipt, report, at.clock()))
+
+        async def checking() -> _Finished:
+            await asyncio.to_thread(look)
+            return _Finished(at.clock())
+
+        await journal.once("checked", _Finished, checking)
+        return f"/v1/erasures/{receipt.erasure.hex()}/check"
+
+    async def rotate_vault(_asked: RotateVaultRequest, journal: Journal) -> str:
+        async def wrapping() -> _Finished:
+            await asyncio.to_thread(erasing.rotate, organisation, at.clock)
+            return _Finished(at.clock())
+
+        await journal.once("rotated", _Finished, wrapping)
+        return "/v1/erasures"
+
     kind("dataset.load", LoadRequest, load)
     kind("grant.issue", IssueRequest, issue)
     kind("query.ask", AskRequest, ask, sent=lambda request: decode(AskRequest, request).sent)
@@ -146,5 +234,12 @@ def register_flows(at: Workplace, wallets: Wallets) -> None:
     kind("model.propose", ProposeRequest, propose)
     kind("model.review", ReviewRequest, review)
     kind("score.ask", ScoreJobRequest, score)
+    kind("extract.ask", AskExtractRequest, ask_extract)
+    kind("extract.make", MakeExtractRequest, make_extract)
+    kind("extract.deliver", DeliverRequest, deliver)
+    kind("extract.decline", DeclineRequest, decline)
     kind("evidence.export", ExportRequest, export)
     kind("members.rotate", RotateRequest, rotate)
+    kind("erasure.apply", EraseRequest, erase)
+    kind("erasure.check", CheckErasureRequest, check_erasure)
+    kind("vault.rotate", RotateVaultRequest, rotate_vault)

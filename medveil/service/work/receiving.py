@@ -27,4 +27,4 @@ def receiving(organisation: Organisation, home: AtHome, jobs: Jobs, clock: Clock
 
     for kind in ANSWERS.values():
         jobs.register(kind, partial(work, kind))
-    return Reception(organisation, begin, jobs.fault)
+    return Reception(organisation, begin, jobs.fault, clock)

@@ -1,0 +1,95 @@
+"""The bytes of an extract's file, as they are carried and kept: in order, on the disk before they count.
+
+Whatever the disk refuses is Unavailable, with the system's own reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from wire.errors import Unavailable, VerificationError
+
+FLOOR = 1024**3
+"""Bytes of the disk that an extract which comes leaves free."""
+
+
+def _failed(path: Path, error: OSError) -> Unavailable:
+    return Unavailable("privacy.store_failed", path=str(path), reason=error.strerror or "I/O")
+
+
+def hashed(path: Path) -> tuple[int, bytes]:
+    """Length and SHA-256 of a file."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").digest()
+            return file.tell(), found
+    except OSError as error:
+        raise _failed(path, error) from None
+
+
+def check_room(folder: Path, length: int) -> None:
+    """Check that so many bytes leave room on the disk for all else. Raises Unavailable."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise _failed(folder, error) from None
+    if free - length < FLOOR:
+        raise Unavailable("gateway.extract_no_room", bytes=length)
+
+
+def read_bytes(path: Path, offset: int, length: int) -> bytes:
+    """So many bytes from there on. Raises VerificationError where the file is shorter."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(length)
+    except OSError as error:
+        raise _failed(path, error) from None
+    if len(data) != length:
+        raise VerificationError("parquet.altered", file=path.name)
+    return data
+
+
+def write(path: Path, offset: int, data: bytes) -> None:
+    """Put bytes into a file that is its owner's alone; what stood behind them goes."""
+    try:
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.truncate(offset)
+            file.seek(offset)
+            file.write(data)
+    except OSError as error:
+        raise _failed(path, error) from None
+
+
+def flush(path: Path) -> None:
+    """Put a file or folder on the disk."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _failed(path, error) from None
+
+
+def appear(part: Path, path: Path) -> None:
+    """Give a whole file its name, unless one stands there; the part is gone when this returns."""
+    try:
+        if not path.exists():
+            part.rename(path)
+        part.unlink(missing_ok=True)
+    except OSError as error:
+        raise _failed(path, error) from None
+    flush(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _failed(path, error) from None

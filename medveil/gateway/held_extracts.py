@@ -1,0 +1,255 @@
+"""Extracts that an organisation holds: what others made for it under their grants.
+
+The sealed file stands in the home; it is opened in memory, for whoever may, until the day by which it must be deleted
+or the grant is revoked. Each opening is noted in the organisation's own audit trail, as something done at home. Not in
+backups: what was deleted does not come back, and its holder can make another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import msgspec
+import pyarrow as pa
+
+from ledger.contracts import access
+from medveil.extracts.opening import Recipient
+from medveil.gateway.extracting import FOLDER
+from medveil.gateway.granting import held as held_grants
+from medveil.gateway.organisation import Clock, Organisation
+from medveil.gateway.use_state import anchored
+from privacy.audit import own_use
+from privacy.copies.extract_file import ExtractFacts
+from privacy.copies.extracts import SUFFIX
+from privacy.grants.terms import CheckedGrant
+from wire.canonical import Wire, decode, encode
+from wire.dates import Instant, format_instant
+from wire.domains import EXTRACT_OPENING, keyed
+from wire.errors import ConsentDenied, MedveilError, Refused, Unavailable, VerificationError
+
+HELD = "held"
+"""The folder of held extracts beside those that are made."""
+DUE = "due"
+"""Why an extract was deleted: its day had come."""
+
+PART_MS = 8 * 86_400_000
+"""How long a part is kept to which nothing comes, in ms."""
+
+_HELD = "extract-held"
+_PIECE = 1 << 20
+
+
+class HeldExtract(Wire, frozen=True, tag="medveil.held_extract"):
+    """An extract that came here. arrived: when. deleted: when, or 0; why: in a word or a code, or ""."""
+
+    facts: ExtractFacts
+    arrived: Instant
+    deleted: Instant = 0
+    why: Annotated[str, msgspec.Meta(max_length=100)] = ""
+
+    @property
+    def extract(self) -> bytes:
+        """Its id."""
+        return self.facts.cover.extract
+
+    @property
+    def issuer(self) -> str:
+        """Who made it."""
+        return self.facts.cover.issuer
+
+
+def held_folder(organisation: Organisation) -> Path:
+    """Where extracts stand that this organisation holds; it is there when this returns. Raises Unavailable."""
+    folder = organisation.folder / FOLDER / HELD
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable("privacy.store_failed", path=str(folder), reason=error.strerror or "I/O") from None
+    return folder
+
+
+def held_path(organisation: Organisation, extract: bytes) -> Path:
+    """Where the sealed file of a held extract stands."""
+    return held_folder(organisation) / f"{extract.hex()}{SUFFIX}"
+
+
+def known(organisation: Organisation, extract: bytes) -> HeldExtract | None:
+    """What is known of an extract that came here, deleted ones too."""
+    if extract.hex() not in organisation.vault.documents(_HELD):
+        return None
+    return decode(HeldExtract, organisation.vault.document(_HELD, extract.hex()))
+
+
+def ever_held(organisation: Organisation) -> tuple[HeldExtract, ...]:
+    """All that came here, deleted ones too, the oldest first."""
+    vault = organisation.vault
+    found = (decode(HeldExtract, vault.document(_HELD, name)) for name in vault.documents(_HELD))
+    return tuple(sorted(found, key=lambda one: (one.arrived, one.extract)))
+
+
+def held(organisation: Organisation) -> tuple[HeldExtract, ...]:
+    """What is held now: its file is here. After a restore from a backup there is none of before."""
+    return tuple(
+        one for one in ever_held(organisation) if not one.deleted and held_path(organisation, one.extract).exists()
+    )
+
+
+def held_of(organisation: Organisation, extract: bytes) -> HeldExtract:
+    """One that is held. Raises Refused: never here (extracts.unknown), or deleted."""
+    one = known(organisation, extract)
+    if one is None:
+        raise Refused("extracts.unknown", extract=extract.hex())
+    if one.deleted or not held_path(organisation, extract).exists():
+        raise Refused("gateway.extract_deleted", extract=extract.hex())
+    return one
+
+
+def keep_held(organisation: Organisation, one: HeldExtract) -> None:
+    """Note an extract whose file is here."""
+    organisation.vault.put_document(_HELD, one.extract.hex(), encode(one))
+
+
+def forget(organisation: Organisation, extract: bytes, why: str, clock: Clock) -> HeldExtract:
+    """Delete a held extract's file, and note when and why; one that is deleted stays as it is noted.
+
+    What somebody opened before, and where that went, this does not reach. Raises Refused where it was never here,
+    Unavailable (disk).
+    """
+    one = known(organisation, extract)
+    if one is None:
+        raise Refused("extracts.unknown", extract=extract.hex())
+    path = held_path(organisation, extract)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise Unavailable("privacy.store_failed", path=str(path), reason=error.strerror or "I/O") from None
+    if not one.deleted:
+        one = msgspec.structs.replace(one, deleted=clock(), why=why[:100])
+        keep_held(organisation, one)
+    return one
+
+
+def forget_due(organisation: Organisation, clock: Clock) -> tuple[HeldExtract, ...]:
+    """Delete every extract whose day has come; returns them. What is left of broken deliveries goes too."""
+    clear_parts(organisation, clock)
+    due = [one for one in ever_held(organisation) if not one.deleted and clock() >= one.facts.delete_by]
+    return tuple(forget(organisation, one.extract, DUE, clock) for one in due)
+
+
+def clear_parts(organisation: Organisation, clock: Clock) -> int:
+    """Remove parts of deliveries to which nothing came for longer than messages are kept; how many there were."""
+    old = [path for path in held_folder(organisation).glob(".*.part") if clock() - _changed(path) > PART_MS]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return len(old)
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns // 1_000_000
+    except OSError:  # it has just been given its name
+        return 2**62
+
+
+# --- what is taken ------------------------------------------------------------------------------
+
+
+class HeldGrant(NamedTuple):
+    """The grant under which an extract is taken. recipient: who checks."""
+
+    organisation: Organisation
+    grant: CheckedGrant
+
+    def check(self, path: Path, extract: bytes) -> ExtractFacts:
+        """Check a whole file: cover, seal, signature, the body's hash, and that it says what the grant says.
+
+        Raises VerificationError, Refused, DecodeError, Unavailable. Call it in a thread.
+        """
+        organisation, terms = self.organisation, self.grant.terms
+        facts = _recipient(organisation).inspect(path)
+        same = (facts.cover.extract, facts.cover.issuer, facts.grant, facts.commitment, facts.dataset) == (
+            extract,
+            terms.issuer,
+            terms.grant,
+            self.grant.commitment,
+            terms.dataset,
+        )
+        if not same or facts.delete_by > terms.delete_by:
+            raise VerificationError("extracts.altered", issuer=terms.issuer)
+        if _body_hash(path, facts.length) != facts.body:
+            raise VerificationError("parquet.altered", file=path.name)
+        chain = organisation.account.state.get(access.chain_key(terms.issuer), access.ChainState)
+        if chain is None or chain.last < facts.audit:
+            raise VerificationError("gateway.extract_not_announced", issuer=terms.issuer, sequence=facts.audit)
+        return facts
+
+
+def check_held(organisation: Organisation, issuer: str, grant: str, dataset: str, at: int) -> HeldGrant:
+    """The grant of `issuer` that this organisation holds and that lets extracts of the dataset come.
+
+    Raises Refused where there is none, or it is over: nobody fills this organisation's disk without one.
+    """
+    for one in held_grants(organisation):
+        terms = one.terms
+        if (terms.issuer, terms.grant, terms.dataset) == (issuer, grant, dataset) and "extract" in terms.uses:
+            if at >= terms.delete_by or _revoked(organisation, grant):
+                break
+            return HeldGrant(organisation, one)
+    raise Refused("gateway.extract_without_grant", grant=grant, organisation=issuer)
+
+
+def _revoked(organisation: Organisation, grant: str) -> bool:
+    found = anchored(organisation, [grant])
+    return not found or found[0].revoked
+
+
+def _body_hash(path: Path, length: int) -> bytes:
+    found = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while length and (data := file.read(min(length, _PIECE))):
+                found.update(data)
+                length -= len(data)
+    except OSError as error:
+        raise Unavailable("privacy.store_failed", path=str(path), reason=error.strerror or "I/O") from None
+    return found.digest()
+
+
+# --- what is opened -----------------------------------------------------------------------------
+
+
+def open_held(
+    organisation: Organisation, extract: bytes, clock: Clock, taken: Callable[[str], None] = lambda step: None
+) -> tuple[ExtractFacts, pa.Table]:
+    """Open a held extract in memory: what its issuer signed, and the rows (secret). Call it in a thread.
+
+    Noted in the audit trail before, and how it went after. Raises Refused (not held, past its day), ConsentDenied (the
+    grant was revoked), what opening raises; Unavailable where it cannot be noted: then nothing is opened.
+    """
+    one = held_of(organisation, extract)
+    facts = one.facts
+    if clock() >= facts.delete_by:
+        raise Refused("extracts.due", grant=facts.grant, delete_by=format_instant(facts.delete_by))
+    if _revoked(organisation, facts.grant):
+        raise ConsentDenied("gateway.grant_gone", grant=facts.grant, dataset=facts.dataset)
+    trail = organisation.audit
+    about = keyed(organisation.salt_key, EXTRACT_OPENING, extract)
+    intent = trail.intent(own_use(organisation.name, facts.dataset, "opening", about))
+    taken("intent")
+    try:
+        found = _recipient(organisation).open(held_path(organisation, extract), clock())
+        if found[0] != facts:
+            raise VerificationError("extracts.altered", issuer=one.issuer)
+    except MedveilError:
+        trail.outcome(intent, "failed")
+        raise
+    trail.outcome(intent, "done")
+    return found
+
+
+def _recipient(organisation: Organisation) -> Recipient:
+    own = [generation.seal for generation in organisation.keys.generations]
+    return Recipient(organisation.name, own, organisation.trust)

@@ -1,0 +1,381 @@
+"""Recalls between gateways: an extract that was given away has to be deleted, and its recipient says that it is.
+
+    issuer -> recipient   DeleteNotice   after an erasure, or when a consent was revoked: for each extract concerned
+    recipient             deletes the sealed file that it holds, and keeps the notice: what comes later is deleted too
+    recipient -> issuer   Deletion       signed; also unasked, when the day of deletion has come
+    issuer                keeps it in the book of recalls, and notes it in the erasures that list the extract
+
+The rounds of `keep_up` begin all of it; each message is an opening of its own, and sending, deleting and noting may be
+done twice. A notice that is not answered is sent again once a day: the post gives a message up after a week. Killed
+anywhere, the next round goes on: what was found is kept before anybody is told, and the file goes before that is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from threading import RLock
+from typing import NamedTuple, Protocol
+from weakref import WeakKeyDictionary
+
+from ledger.contracts import grants as board
+from medveil.gateway import granting
+from medveil.gateway.ledger_account import FinalState
+from medveil.gateway.organisation import Clock, Organisation
+from privacy.audit.views import of_grant
+from privacy.erasure import recalls, steps
+from privacy.erasure.deletion import (
+    DELETION_HEADER,
+    REACH,
+    UNSIGNED,
+    DeleteNotice,
+    Deletion,
+    Found,
+    Reach,
+    Why,
+    sign_deletion,
+    verify_deletion,
+    verify_notice,
+)
+from privacy.erasure.recalls import DELETE_WITHIN, Recall
+from privacy.grants.terms import CONSENTS
+from wire.canonical import Wire, decode, encode
+from wire.dates import Instant
+from wire.errors import MedveilError, Refused
+
+AGAIN_MS = 86_400_000
+"""Milliseconds after which a notice is sent again that was not answered."""
+MOST_NOTICES = 1000
+"""Notices of one issuer that are kept about extracts which never came."""
+
+_NOTICE = "delete-notice"
+_SAID = "deletion-said"
+_PIECE = 500
+
+Fault = Callable[[str], None]
+
+
+class Arrived(NamedTuple):
+    """An extract that came here. deleted: when, 0 for not; why: it was."""
+
+    extract: bytes
+    issuer: str
+    deleted: int
+    why: Why
+
+
+class Extracts(Protocol):
+    """What a recall needs of the extracts at this gateway. Each may be called twice for the same."""
+
+    def arrived(self) -> Iterable[Arrived]:
+        """Every extract that came here, deleted ones too."""
+        ...
+
+    def opened(self, extract: bytes) -> bool:
+        """Whether somebody opened one here."""
+        ...
+
+    def forget(self, extract: bytes, why: Why) -> None:
+        """Recipient: delete the sealed file of one that came here."""
+        ...
+
+    def withdraw(self, extract: bytes) -> None:
+        """Issuer: let an extract of its own that is still here go no further."""
+        ...
+
+
+class _Said(Wire, frozen=True, tag="medveil.deletion_said"):
+    """What a recipient says of one extract. sent: when it was handed to the post, 0 for not yet."""
+
+    deletion: Deletion
+    sent: Instant
+
+
+_writing = RLock()
+"""Held, in a thread, while what is kept of recalls and erasures is read and written again."""
+
+
+def no_fault(step: str) -> None:
+    """Nothing is wrong."""
+
+
+async def keep_up(organisation: Organisation, extracts: Extracts, clock: Clock, fault: Fault = no_fault) -> None:
+    """A round at both ends: find what has to be recalled, tell recipients, say what was deleted here.
+
+    fault: told each step that is durable. Raises Unavailable while the ledger or the disk does not answer, and the
+    first error of a recipient that could not be told, after the others were.
+    """
+    state = await organisation.account.caught_up()
+    await asyncio.to_thread(find_recalls, organisation, extracts, state, clock(), fault)
+    trouble: MedveilError | None = None
+    for one in recalls.recalls(organisation.vault):
+        try:
+            await _tell(organisation, one, clock(), fault)
+        except MedveilError as error:
+            trouble = trouble or error
+    await _say_deletions(organisation, extracts, clock, fault)
+    if trouble is not None:
+        raise trouble
+
+
+# --- the issuer ---------------------------------------------------------------------------------
+
+
+def find_recalls(
+    issuer: Organisation, extracts: Extracts, state: FinalState, at: int, fault: Fault = no_fault
+) -> tuple[Recall, ...]:
+    """Issuer: keep an entry for each extract that has to be deleted and has none; returns the new ones.
+
+    Those of erasures that were carried out, and all that were released under a grant that rests on consent and is
+    revoked in `state`. What has not left yet does not leave any more.
+    """
+    with _writing:
+        return _found(issuer, extracts, state, at, fault)
+
+
+def _found(issuer: Organisation, extracts: Extracts, state: FinalState, at: int, fault: Fault) -> tuple[Recall, ...]:
+    known = {one.entry: one for one in recalls.recalls(issuer.vault)}
+    new = []
+
+    def recall(entry: int, released: int, why: Why) -> None:
+        found = issuer.audit.entries(entry, entry)
+        if entry in known or not found:  # a pruned entry is of an extract whose day is long over
+            return
+        use, extract = found[0].use, found[0].nonce
+        extracts.withdraw(extract)
+        made = Recall(extract, use.recipient, use.dataset, use.grant, entry, released, why, at, at + DELETE_WITHIN)
+        known[entry] = recalls.recall(issuer.vault, made)
+        new.append(known[entry])
+        fault("recalled")
+
+    for erasure in steps.erasures(issuer.vault):
+        for given in erasure.given:
+            released = given.released or _released(issuer, given.entry)
+            if released and not given.deleted:
+                recall(given.entry, released, "erasure")
+            if (one := known.get(given.entry)) is not None:  # it was killed between both notes
+                steps.note_given(issuer.vault, one.entry, told=one.told, deleted=one.deleted)
+    for entry, released in _of_revoked(issuer, state):
+        recall(entry, released, "consent-revoked")
+    return tuple(new)
+
+
+def _released(issuer: Organisation, entry: int) -> int:
+    """When a use that was under way while extracts were listed released one; 0 for not (yet), and that is noted."""
+    ended = issuer.audit.end(entry)
+    if ended is not None and ended.outcome == "released":
+        steps.note_given(issuer.vault, entry, released=ended.time)
+        return ended.time
+    if ended is not None:
+        steps.drop_given(issuer.vault, entry)
+    return 0
+
+
+_through: WeakKeyDictionary[Organisation, set[str]] = WeakKeyDictionary()
+"""Revoked grants whose uses have all been looked at: there will be no others."""
+
+
+def _of_revoked(issuer: Organisation, state: FinalState) -> list[tuple[int, int]]:
+    """(entry, when it was released) of the extracts under consents that are revoked now."""
+    through, found = _through.setdefault(issuer, set()), []
+    for checked in granting.issued(issuer):
+        terms = checked.terms
+        if terms.legal_basis not in CONSENTS or "extract" not in terms.uses or terms.grant in through:
+            continue
+        entry = state.get(board.grant_key(terms.grant), board.GrantState)
+        if entry is None or entry.revoked_at is None:
+            continue
+        first, ended = 1, True
+        while some := of_grant(issuer.audit, terms.grant, first, _PIECE):
+            for seen in some:
+                if seen.intent.use.kind != "extract":
+                    continue
+                ended = ended and seen.ended is not None
+                if seen.ended is not None and seen.outcome == "released":
+                    found.append((seen.intent.sequence, seen.ended.time))
+            first = some[-1].intent.sequence + 1
+        if ended:
+            through.add(terms.grant)
+    return found
+
+
+async def _tell(issuer: Organisation, one: Recall, at: int, fault: Fault) -> None:
+    if one.heard is not None or (one.asked and at - one.asked < AGAIN_MS):
+        return
+    if issuer.trust.latest.find(one.recipient) is None:  # it left: nobody carries anything to it
+        return
+    session = issuer.rand(16)
+    await issuer.send(one.recipient, session, recalls.notice(one, issuer.name, issuer.signer))
+    await issuer.forget(session, one.recipient)
+    fault("sent")
+    await asyncio.to_thread(_note_told, issuer, one.extract, at, fault)
+
+
+def _note_told(issuer: Organisation, extract: bytes, at: int, fault: Fault) -> None:
+    with _writing:
+        one = recalls.note_told(issuer.vault, extract, at)
+        fault("told")
+        steps.note_given(issuer.vault, one.entry, told=one.told)
+
+
+async def take_deletion(
+    issuer: Organisation, sender: str, deletion: Deletion, at: int, fault: Fault = no_fault
+) -> Recall:
+    """Issuer: keep what `sender` says of an extract that it was given; returns the entry as it stands then.
+
+    Raises VerificationError (not its own word, or not to this organisation), Refused (it was never given that one).
+    """
+    if deletion.recipient != sender:
+        raise Refused("privacy.no_notice", organisation=sender)
+    verify_deletion(deletion, issuer.envelope_keys(sender), issuer.name)
+    return await asyncio.to_thread(_hear, issuer, deletion, at, fault)
+
+
+def _hear(issuer: Organisation, deletion: Deletion, at: int, fault: Fault) -> Recall:
+    with _writing:
+        if recalls.recall_of(issuer.vault, deletion.extract) is None:
+            recalls.recall(issuer.vault, _unasked(issuer, deletion, at))
+            fault("recalled")
+        one = recalls.note_heard(issuer.vault, deletion)
+        fault("heard")
+        steps.note_given(issuer.vault, one.entry, deleted=one.deleted)
+        return one
+
+
+def _unasked(issuer: Organisation, deletion: Deletion, at: int) -> Recall:
+    """The entry of an extract that its recipient deleted by itself. Raises Refused where it was never given it."""
+    first, trail = 1, issuer.audit
+    while some := trail.intents("recipient", deletion.recipient, first, _PIECE):
+        for intent in some:
+            if intent.use.kind == "extract" and intent.nonce == deletion.extract:
+                ended = trail.end(intent.sequence)
+                if ended is not None and ended.outcome == "released":
+                    use, entry = intent.use, intent.sequence
+                    return Recall(
+                        deletion.extract, use.recipient, use.dataset, use.grant, entry, ended.time, "due", at, at
+                    )
+        first = some[-1].sequence + 1
+    raise Refused("privacy.no_notice", organisation=deletion.recipient)
+
+
+# --- the recipient ------------------------------------------------------------------------------
+
+
+async def take_notice(
+    recipient: Organisation,
+    extracts: Extracts,
+    sender: str,
+    notice: DeleteNotice,
+    clock: Clock,
+    fault: Fault = no_fault,
+) -> Deletion:
+    """Recipient: delete the extract that `sender` names, and answer; returns the answer. Again, it is said again.
+
+    Raises VerificationError for what is not `sender`'s notice to this organisation, Refused for one too many about
+    extracts that never came, Unavailable (disk, post): then it is taken again.
+    """
+    if notice.organisation != sender:
+        raise Refused("privacy.no_notice", organisation=sender)
+    verify_notice(notice, recipient.envelope_keys(sender), recipient.name)
+    name = _name(sender, notice.extract)
+    if name not in (kept := recipient.vault.documents(_NOTICE)):
+        came = any((one.extract, one.issuer) == (notice.extract, sender) for one in extracts.arrived())
+        if not came and sum(one.startswith(f"{sender} ") for one in kept) >= MOST_NOTICES:
+            raise Refused("gateway.too_many_notices", organisation=sender, notices=MOST_NOTICES)
+        recipient.vault.put_document(_NOTICE, name, encode(notice))
+        fault("kept")
+    return await _answer(recipient, extracts, notice, clock, fault)
+
+
+def is_recalled(recipient: Organisation, issuer: str, extract: bytes) -> bool:
+    """Recipient: whether its issuer has asked for an extract to be deleted; one that comes later is not to be kept."""
+    return _name(issuer, extract) in recipient.vault.documents(_NOTICE)
+
+
+async def _answer(
+    recipient: Organisation, extracts: Extracts, notice: DeleteNotice, clock: Clock, fault: Fault
+) -> Deletion:
+    issuer, extract = notice.organisation, notice.extract
+    said = _said(recipient, issuer, extract)
+    if said is None or said.deletion.found == "not-held":
+        found = _find(extracts, issuer, extract)
+        if found is not None and not found.deleted:
+            extracts.forget(extract, notice.why)
+            fault("deleted")
+        if said is None or found is not None:
+            said = _Said(_word(recipient, extracts, issuer, extract, found, notice.id(), notice.why, clock()), 0)
+            _keep(recipient, said)
+            fault("said")
+    return await _send(recipient, said, clock, fault)
+
+
+async def _say_deletions(recipient: Organisation, extracts: Extracts, clock: Clock, fault: Fault) -> None:
+    """What came after its notice is deleted; what was deleted here is said to its issuer, once."""
+    arrived = {(one.issuer, one.extract): one for one in extracts.arrived()}
+    for name in recipient.vault.documents(_NOTICE):
+        notice = decode(DeleteNotice, recipient.vault.document(_NOTICE, name))
+        said = _said(recipient, notice.organisation, notice.extract)
+        came = (notice.organisation, notice.extract) in arrived
+        if said is None or not said.sent or (said.deletion.found == "not-held" and came):
+            await _answer(recipient, extracts, notice, clock, fault)
+    for one in arrived.values():
+        if one.deleted and _said(recipient, one.issuer, one.extract) is None:
+            said = _Said(_word(recipient, extracts, one.issuer, one.extract, one, b"", one.why, clock()), 0)
+            _keep(recipient, said)
+            fault("said")
+    for name in recipient.vault.documents(_SAID):
+        said = decode(_Said, recipient.vault.document(_SAID, name))
+        if not said.sent:
+            await _send(recipient, said, clock, fault)
+
+
+def _word(
+    recipient: Organisation,
+    extracts: Extracts,
+    issuer: str,
+    extract: bytes,
+    found: Arrived | None,
+    notice: bytes,
+    why: Why,
+    at: int,
+) -> Deletion:
+    """What is said of an extract. found: as it came here, None if it never did."""
+    held: Found = "not-held" if found is None else "deleted"
+    beyond: tuple[Reach, ...] = ("copies",) if found is None or not extracts.opened(extract) else REACH
+    when = found.deleted if found is not None and found.deleted else at
+    return sign_deletion(
+        Deletion(DELETION_HEADER, notice, issuer, recipient.name, extract, held, why, when, beyond, UNSIGNED),
+        recipient.signer,
+    )
+
+
+async def _send(recipient: Organisation, said: _Said, clock: Clock, fault: Fault) -> Deletion:
+    issuer = said.deletion.organisation
+    if recipient.trust.latest.find(issuer) is not None:  # else nobody is there to hear it
+        session = recipient.rand(16)
+        await recipient.send(issuer, session, said.deletion)
+        await recipient.forget(session, issuer)
+        fault("answered")
+    _keep(recipient, _Said(said.deletion, clock()))
+    return said.deletion
+
+
+def _find(extracts: Extracts, issuer: str, extract: bytes) -> Arrived | None:
+    return next((one for one in extracts.arrived() if (one.extract, one.issuer) == (extract, issuer)), None)
+
+
+def _said(recipient: Organisation, issuer: str, extract: bytes) -> _Said | None:
+    try:
+        return decode(_Said, recipient.vault.document(_SAID, _name(issuer, extract)))
+    except Refused as error:
+        if error.code != "privacy.no_document":
+            raise
+        return None
+
+
+def _keep(recipient: Organisation, said: _Said) -> None:
+    recipient.vault.put_document(_SAID, _name(said.deletion.organisation, said.deletion.extract), encode(said))
+
+
+def _name(issuer: str, extract: bytes) -> str:
+    return f"{issuer} {extract.hex()}"

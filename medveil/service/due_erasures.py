@@ -1,0 +1,84 @@
+"""What a running gateway does by itself for erasures: it ends what was begun, rotates the key epoch by its date, and
+says how much may be erased by now.
+
+An erasure that was cut short (a key provider that did not answer, a process that was killed) is gone on with; a plan
+that nobody applied stays one. The epoch is rotated a day before the date that receipts state, at the earliest; where
+that fails it is tried again at every look, and from the date on the gateway says that it is not ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from medveil.gateway import erasing
+from medveil.gateway.organisation import Clock, Organisation
+from medveil.service.logs import Log, about
+from privacy.copies.snapshots import Snapshots
+from privacy.erasure import steps
+from privacy.erasure.steps import DAY_MS
+from wire.errors import MedveilError
+
+LOOK_SECONDS = 600.0
+AHEAD_MS = DAY_MS
+"""How long before its date, in ms, the epoch is rotated."""
+
+
+class DueErasures:
+    """The looks of one process. snapshots: those that its queries read. waiting: whether to leave all as it is for now
+    (a home that came back from a backup and has not caught up)."""
+
+    def __init__(
+        self,
+        organisation: Organisation,
+        snapshots: Snapshots,
+        *,
+        log: Log,
+        clock: Clock,
+        waiting: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._organisation, self._snapshots = organisation, snapshots
+        self._log, self._clock, self._waiting = log, clock, waiting
+        self._offered = 0
+        self._overdue = False
+
+    async def run(self) -> None:
+        """A look at once, and then one every ten minutes, until it is cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Do what is due. What cannot be done now is logged, and done at a later look."""
+        if self._waiting():
+            return
+        for work in (self._go_on, self._rotate, self._offer):
+            try:
+                await asyncio.to_thread(work)
+            except MedveilError as error:
+                self._log.error("part.failed", part="erasures", **about(error))
+        due = await asyncio.to_thread(erasing.rotation_due, self._organisation)
+        self._overdue = 0 < due <= self._clock()
+        if self._overdue:
+            self._log.error("keys.overdue", part="erasures")
+
+    async def punctual(self) -> bool:
+        """A check of readiness: no rotation of the key epoch is overdue."""
+        return not self._overdue
+
+    def _go_on(self) -> None:
+        for one in steps.unfinished(self._organisation.vault):
+            erasing.apply(self._organisation, one.name, self._clock, snapshots=self._snapshots)
+            self._log.info("erasure.done", part="erasures")
+
+    def _rotate(self) -> None:
+        due = erasing.rotation_due(self._organisation)
+        if due and self._clock() >= due - AHEAD_MS:
+            erasing.rotate(self._organisation, self._clock)
+            self._log.info("keys.rotated", part="erasures")
+
+    def _offer(self) -> None:
+        found = len(erasing.due(self._organisation, self._clock()))
+        if found and found != self._offered:
+            self._log.info("erasure.due", part="erasures", count=found)
+        self._offered = found
