@@ -1,4 +1,5 @@
-# One line a target; .ci/run calls the same ones. PYTHON=... chooses the interpreter, ARGS=... adds arguments.
+# One line a target; .ci/run calls the same ones. PYTHON=... chooses the interpreter, ARGS=... adds arguments,
+# WORKERS=... says how many processes test.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PY := .venv/bin/python
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -12,12 +13,16 @@ env: .venv/product .venv/tools ## .venv with all that the other targets need
 demo: .venv/product ## install the product alone and run its main job
 	.venv/bin/medveil demo $(ARGS)
 
-# Files in the order of their folders: those of few and long tests come early, and neither process waits for the other.
+# Files in the order of their folders: those of few and long tests come early, and no process waits for another. One
+# process more than there are cores: whoever tests real gateways waits for a third of the time.
+WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 test: env ## every test but the long campaigns; a skip says what to install
-	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-long: env ## the campaigns marked "long"
-	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long $(ARGS)
+	$(PYTEST) -m long $(ARGS)
 
 check: env ## lint, format, types, floors
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports

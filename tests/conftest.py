@@ -11,12 +11,18 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Compiled modules are kept whatever the machine's habit: a test run starts hundreds of processes, and each of them,
+# like each collection of tests, would compile the same files anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # No test is timed: a slow machine is not a fault. Under CI the same examples are drawn every time.
 settings.register_profile(

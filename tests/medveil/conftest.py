@@ -39,9 +39,8 @@ from mpc.query import COUNTS, SUMS, Measure, Query
 from mpc.release import Release
 from privacy.audit import Entry
 from privacy.decide import Decision
-from privacy.grants import MIN_GROUP, VERSION, CheckedGrant, GrantTerms, SignedGrant, records_until
+from privacy.grants.terms import CheckedGrant, GrantTerms, SignedGrant, plain_terms
 from privacy.keys import Argon2Cost, FileKeyProvider
-from privacy.levels import IDENTIFIED
 from privacy.local import GroupColumn, RowFilter
 from privacy.predicate import to_arrow
 from wire.errors import MedveilError
@@ -104,36 +103,20 @@ LAYOUT = parse_layout(DATASET_TOML, "dataset.toml")
 
 def study_terms(grant: str, issuer: str, recipient: str, at: int, **changes: Any) -> GrantTerms:
     """The terms of a grant from instant `at` on: the study of cost by ward, unless changed."""
-    base = GrantTerms(
-        version=VERSION,
-        grant=grant,
-        issuer=issuer,
-        recipient=recipient,
-        recipient_contact="",
-        dataset=f"stays-{issuer}",
-        fields=("cost", "ward"),
-        predicate=None,
+    base = plain_terms(
+        grant,
+        issuer,
+        recipient,
+        f"stays-{issuer}",
+        ("cost", "ward"),
         purposes=("HMB",),
-        conditions=(),
         uses=("query",),
-        commercial=False,
         legal_basis="separate-consent",
-        consent_ref="consents/1",
-        guardian_ref="",
-        pia_ref="assessments/1",
-        jurisdiction="CN",
-        transfer_ref="",
-        level_ceiling=IDENTIFIED,
-        class_ceiling="general",
-        masks=(),
-        min_group=MIN_GROUP,
-        keep_days=365,
         not_before=at,
-        review=at + DAY,
         expires=at + DAY,
+        consent_ref="consents/1",
+        pia_ref="assessments/1",
         delete_by=at + 2 * DAY,
-        records_until=records_until(at + DAY),
-        epoch=0,
     )
     return msgspec.structs.replace(base, **changes)
 
@@ -286,7 +269,7 @@ class World:
 
     def tables(self, site: Organisation) -> Tables:
         """A site's way to its own tables."""
-        return VaultTables(site.vault)
+        return VaultTables.of(site, self.now)
 
     def steps(self) -> Passing:
         """Steps of a run that nobody cuts short."""

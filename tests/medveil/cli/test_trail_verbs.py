@@ -52,14 +52,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_person_is_told_what_looked_at_them_and_what_may_have(person: Any, home: Path) -> None:
-    shown = person.process("trail", "person", home, "--json", input=WANG + "\n")
+    shown = person.process("trail", "person", "--home", home, "--json", input=WANG + "\n")
     assert shown.returncode == 0 and WANG not in shown.stdout
     found = json.loads(shown.stdout)
     assert [use["entry"] for use in found["noted"]] == [3]
     assert [(use["entry"], use["reached"]) for use in found["possible"]] == [(1, None), (5, None)]
-    text = person.process("trail", "person", home, input=WANG + "\n").stdout
+    text = person.process("trail", "person", "--home", home, input=WANG + "\n").stdout
     assert "own record" in text and "not known" in text and "university" in text
-    nobody = json.loads(person.process("trail", "person", home, "--json", input="nobody\n").stdout)
+    nobody = json.loads(person.process("trail", "person", "--home", home, "--json", input="nobody\n").stdout)
     assert nobody == {"noted": [], "possible": []}
 
 
@@ -74,20 +74,25 @@ def test_provenance_is_written_whole_or_by_name(person: Any, home: Path, tmp_pat
     ):
         out = tmp_path / f"{name}.json"
         assert (
-            json.loads(person.run("trail", "provenance", home, "--out", out, *more, "--json").stdout)["uses"] == count
+            json.loads(person.run("trail", "provenance", "--home", home, "--out", out, *more, "--json").stdout)["uses"]
+            == count
         )
         read = ProvDocument.deserialize(content=out.read_text(), format="json")
         assert len(list(read.get_records(ProvActivity))) == count
-    again = person.process("trail", "provenance", home, "--out", tmp_path / "all.json")
+    again = person.process("trail", "provenance", "--home", home, "--out", tmp_path / "all.json")
     assert again.returncode == 1
 
 
 def test_the_old_end_goes_when_it_may(person: Any, home: Path) -> None:
-    assert json.loads(person.run("trail", "prune", home, "--json").stdout) == {"pruned": 0, "last": 0, "prunable": 2}
-    assert "--last 2" in person.run("trail", "prune", home).stdout
-    refused = person.process("trail", "prune", home, "--last", "8", "--json")
+    assert json.loads(person.run("trail", "prune", "--home", home, "--json").stdout) == {
+        "pruned": 0,
+        "last": 0,
+        "prunable": 2,
+    }
+    assert "--last 2" in person.run("trail", "prune", "--home", home).stdout
+    refused = person.process("trail", "prune", "--home", home, "--last", "8", "--json")
     assert json.loads(refused.stderr)["error"]["code"] == "privacy.audit_cut"
-    assert "begins with entry 3" in person.run("trail", "prune", home, "--last", "2").stdout
-    assert "Nothing is old enough" in person.run("trail", "prune", home).stdout
-    found = json.loads(person.process("trail", "person", home, "--json", input=WANG + "\n").stdout)
+    assert "begins with entry 3" in person.run("trail", "prune", "--home", home, "--last", "2").stdout
+    assert "Nothing is old enough" in person.run("trail", "prune", "--home", home).stdout
+    found = json.loads(person.process("trail", "person", "--home", home, "--json", input=WANG + "\n").stdout)
     assert [use["entry"] for use in found["possible"]] == [5]

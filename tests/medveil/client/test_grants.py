@@ -31,6 +31,16 @@ def test_what_somebody_may_do_and_who_gets_at_a_column(world: World) -> None:
         assert (sight.recipient, sight.cell, sight.mask) == ("researcher-1", False, "keep")
         assert officer.grants.seen(DATASET, "age").sights == ()
         assert officer.grants.explain("nobody-1", DATASET).uses == ()
+        assert officer.grants.seen("bills", "amount").sights == ()
+        # "Nobody gets at it" is no answer to a name that was mistyped.
+        for call, code in (
+            (lambda: officer.grants.seen(DATASET, "costs"), "gateway.no_column"),
+            (lambda: officer.grants.seen("stays-hospital", "cost"), "privacy.no_dataset"),
+            (lambda: officer.grants.explain("researcher-1", "stays-hospital"), "privacy.no_dataset"),
+        ):
+            with pytest.raises(Refused) as mistyped:
+                call()
+            assert mistyped.value.code == code
     with world.client("hospital-2", "officer", language="zh") as officer:
         assert "加噪汇总" in officer.grants.seen(DATASET, "cost").sights[0].words
     with world.client("hospital-2", "researcher") as stranger, pytest.raises(Refused):
@@ -56,6 +66,13 @@ def test_a_classified_dataset_decides_otherwise(world: World) -> None:
         officer.datasets.classify(DATASET, [ColumnClass("cost", 3), ColumnClass("ward", 3)], minors=False)
         with pytest.raises(MedveilError):
             officer.datasets.classify(DATASET, [ColumnClass("cost", 9)], minors=False)
+        for columns, age in ([ColumnClass("costs", 5)], ""), ([ColumnClass("cost", 3)], "years"):
+            with pytest.raises(Refused) as mistyped:
+                officer.datasets.classify(DATASET, columns, minors=False, age_column=age)
+            assert mistyped.value.code == "gateway.no_column"
+        assert officer.datasets.classification(DATASET).columns == (ColumnClass("cost", 3), ColumnClass("ward", 3))
+        ahead = officer.datasets.classify("not-loaded", [ColumnClass("any", 3)], minors=False)
+        assert (ahead.classified, ahead.loaded) == (True, False) and officer.datasets.classification(DATASET).loaded
     with world.client("hospital-2", "auditor") as auditor:
         assert auditor.datasets.classification(DATASET).classified
         with pytest.raises(Refused):

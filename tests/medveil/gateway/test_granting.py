@@ -20,7 +20,7 @@ from medveil.gateway.reception import Reception
 from medveil.gateway.rotating import rotate
 from medveil.gateway.steps import Passing
 from privacy.decide import UseRequest
-from privacy.grants import SignedGrant, grant_commitment, sign_grant
+from privacy.grants.terms import SignedGrant, grant_commitment, sign_grant
 from privacy.predicate import Compare
 from wire.canonical import encode
 from wire.errors import ProtocolAbort, Refused, VerificationError

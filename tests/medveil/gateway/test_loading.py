@@ -168,19 +168,19 @@ def test_a_table_is_cleaned_encrypted_and_declared(play: Play, folder: Path) -> 
             ("ward", 0, 1),
         ]
         assert quality.dirty_rate == 5 / 8
-        tables = VaultTables(hospital.vault)
+        tables = VaultTables.of(hospital)
         assert "stays-new" in tables.names()
         assert tables.layout("stays-new") == LAYOUT
         read = hospital.vault.read("stays-new")
         assert read["cost"].to_pylist() == [10.0, 100.0, None] and read.column_names == ["cost", "ward"]
         state = datasets.current_dataset(hospital.account.state.view(), "stays-new")
         assert (state.owner, state.population, state.row_class) == ("hospital-1", "stays", 100)
-        assert tables.records("stays-new", ("cost",), RowFilter(None)) == [
+        assert tables.records("stays-new", ("cost",), RowFilter(None), ()) == [
             ("record/a", (10.0,)),
             ("record/b", (100.0,)),
             ("record/c", (None,)),
         ]
-        some = tables.records("stays-hospital-1", ("cost", "age"), RowFilter(Compare("age", "ge", 6)))
+        some = tables.records("stays-hospital-1", ("cost", "age"), RowFilter(Compare("age", "ge", 6)), ())
         assert some[0] == ("stays-hospital-1/3", (15, 6))
 
     play(story)

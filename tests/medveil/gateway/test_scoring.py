@@ -49,9 +49,9 @@ class Reading:
     def layout(self, dataset: str) -> Any:
         return self._tables.layout(dataset)
 
-    def records(self, dataset: str, columns: tuple[str, ...], rows: Any, without: Any = ()) -> Any:
+    def records(self, dataset: str, columns: tuple[str, ...], rows: Any, excluded: Any) -> Any:
         self.read.append(dataset)
-        return self._tables.records(dataset, columns, rows)[: self._most]
+        return self._tables.records(dataset, columns, rows, excluded)[: self._most]
 
 
 class Asked:

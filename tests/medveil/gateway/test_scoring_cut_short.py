@@ -37,8 +37,8 @@ class One:
     def layout(self, dataset: str) -> Any:
         return self._tables.layout(dataset)
 
-    def records(self, dataset: str, columns: Any, rows: Any, without: Any = ()) -> Any:
-        return self._tables.records(dataset, columns, rows)[self._number : self._number + 1]
+    def records(self, dataset: str, columns: Any, rows: Any, excluded: Any) -> Any:
+        return self._tables.records(dataset, columns, rows, excluded)[self._number : self._number + 1]
 
 
 def records(book: ScoreBook) -> int:
@@ -48,7 +48,7 @@ def records(book: ScoreBook) -> int:
 
 async def ready(world: Any, build: Build, secret: PaillierSecret) -> ScoreModel:
     """A registered model, the bureau's key, a grant; the first use of a table, which makes its snapshot, is over."""
-    world.tables(world["hospital-1"]).engine("stays-hospital-1")
+    world.tables(world["hospital-1"]).engine("stays-hospital-1", ())
     shown = ModelShown(*build())
     await world.register_model(shown)
     world.bureau.vault.put_document("secrets", "paillier-key", encode(secret))

@@ -57,7 +57,7 @@ async def started(folder: Path) -> tuple[Gateway, Jobs, AtHome]:
         traces=make_traces(organisation.name, "0", None),
         vocabulary=vocabulary,
     )
-    return gateway, jobs, AtHome(VaultTables(organisation.vault), Wallets(organisation))
+    return gateway, jobs, AtHome(VaultTables.of(organisation), Wallets(organisation))
 
 
 async def ended(jobs: Jobs, kind: str, request: bytes, key: str) -> Job:

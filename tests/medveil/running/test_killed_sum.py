@@ -22,7 +22,7 @@ from ledger.export import verify_export
 from medveil.gateway import granting
 from medveil.gateway.steps import Passing
 from medveil.gateway.tables import keep_layout
-from privacy.grants import GrantTerms
+from privacy.grants.terms import GrantTerms
 from tests.medveil.conftest import LAYOUT, cost_by_ward, rows, study_terms
 from wire.canonical import encode
 

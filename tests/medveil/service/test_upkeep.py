@@ -54,6 +54,29 @@ def test_jobs_that_ended_long_ago_go(make_set: Make) -> None:
     assert [line["count"] for line in own.lines() if line["event"] == "jobs.forgotten"] == [1]
 
 
+def test_the_vault_is_tidied_once_an_hour(make_set: Make) -> None:
+    own = make_set()
+    own.vocabulary.add("upkeep")
+    start, tidied = own.clock.now, list[int]()
+    at = [start]
+
+    def tidy() -> None:
+        tidied.append(at[0])
+        if len(tidied) == 2:
+            raise Unavailable("privacy.store_failed", path="bucket", reason="I/O")
+
+    upkeep = Upkeep(own.jobs, dict, log=own.log, clock=lambda: at[0], tidy=tidy)
+
+    async def main() -> None:
+        for minutes in (0, 1, 60, 61, 62):
+            at[0] = start + minutes * 60_000
+            await upkeep.round()
+
+    asyncio.run(main())
+    assert [(when - start) // 60_000 for when in tidied] == [0, 60, 61], "again at once where it failed"
+    assert [line["event"] for line in own.lines()] == ["part.failed"]
+
+
 def test_a_store_that_is_away_does_not_end_the_process(make_set: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     own = make_set()
     own.vocabulary.add("upkeep")
@@ -98,3 +121,26 @@ def test_refused_handshakes_are_said_and_counted(make_set: Make) -> None:
     assert "medveil_channel_sessions 3.0" in text
     assert 'medveil_channel_bytes_total{direction="sent"} 100.0' in text
     assert 'medveil_channel_bytes_total{direction="received"} 50.0' in text
+
+
+def test_extracts_whose_day_has_come_go_each_round(make_set: Make) -> None:
+    own = make_set()
+    own.vocabulary.add("upkeep")
+    rounds: list[object] = [("one", "two"), (), Unavailable("privacy.store_failed", path="-", reason="I/O"), ("three",)]
+
+    def due() -> tuple[str, ...]:
+        found = rounds.pop(0)
+        if isinstance(found, Unavailable):
+            raise found
+        assert isinstance(found, tuple)
+        return found
+
+    upkeep = Upkeep(own.jobs, dict, due=due, log=own.log, clock=own.clock)
+
+    async def main() -> None:
+        for _ in range(4):
+            await upkeep.round()
+
+    asyncio.run(main())
+    said = [(line["event"], line.get("count")) for line in own.lines() if line["event"] != "job.waiting"]
+    assert said == [("extracts.deleted", 2), ("part.failed", None), ("extracts.deleted", 1)]

@@ -104,9 +104,11 @@ class Consorted:
                 organisation=self.consortium[name],
                 engine=self.consortium.engine,
                 jobs=own.jobs,
+                tables=self.consortium.homes[name].tables,
                 data=data,
                 clock=now,
                 rand=secrets.token_bytes,
+                snapshots=self.consortium.homes[name].tables.snapshots,
                 catching_up=lambda: self.catching_up,
             )
             register_flows(at, self.wallets(name))

@@ -24,7 +24,7 @@ from medveil.gateway.steps import Passing
 from medveil.verification import Report, verify
 from medveil.verification.kinds import MODEL, ModelEvidence
 from mpc.scoring import Feature, build_model, generate_key
-from privacy.consent_receipt import make_receipt
+from privacy.grants.consent_receipt import make_receipt
 from privacy.keys import FileKeyProvider
 from privacy.vault import Vault
 from wire import evidence

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from privacy.consent_receipt import ConsentReceipt, make_receipt, read_consent
-from privacy.grants import MIN_GROUP, VERSION, GrantTerms, records_until
+from privacy.grants.consent_receipt import ConsentReceipt, make_receipt, read_consent
+from privacy.grants.terms import GrantTerms, plain_terms
 from wire.canonical import encode
 from wire.errors import VerificationError
 
@@ -25,36 +25,9 @@ def test_a_receipt_holds_beside_the_ledger(case: Any, tmp_path: Path) -> None:
 
 def terms(**changes: Any) -> GrantTerms:
     """Terms of the bureau's own making, under the id of another's grant."""
-    made = GrantTerms(
-        version=VERSION,
-        grant="study-hospital-1",
-        issuer="bureau",
-        recipient="researcher",
-        recipient_contact="",
-        dataset="stays-hospital-1",
-        fields=("cost",),
-        predicate=None,
-        purposes=("HMB",),
-        conditions=(),
-        uses=("query",),
-        commercial=False,
-        legal_basis="consent",
-        consent_ref="",
-        guardian_ref="",
-        pia_ref="",
-        jurisdiction="CN",
-        transfer_ref="",
-        level_ceiling=4,
-        class_ceiling="general",
-        masks=(),
-        min_group=MIN_GROUP,
-        keep_days=1,
-        not_before=0,
-        review=9,
-        expires=9,
-        delete_by=9,
-        records_until=records_until(9),
-        epoch=0,
+    parties = ("study-hospital-1", "bureau", "researcher", "stays-hospital-1")
+    made = plain_terms(
+        *parties, ("cost",), purposes=("HMB",), uses=("query",), legal_basis="consent", not_before=0, expires=9
     )
     return replace(made, **changes)
 

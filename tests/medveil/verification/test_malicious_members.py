@@ -24,7 +24,7 @@ from mpc.query import SUMS
 from mpc.scoring import Feature, build_model, generate_key, model_digest
 from privacy.audit import Use
 from privacy.decide import Decision
-from privacy.grants import grant_commitment, sign_grant
+from privacy.grants.terms import grant_commitment, sign_grant
 from privacy.predicate import Compare
 from wire.canonical import encode
 from wire.domains import MODEL_REVIEW

@@ -34,7 +34,7 @@ def test_every_right_names_known_roles_and_at_least_one() -> None:
 def test_an_auditor_changes_nothing_and_an_admin_touches_no_data() -> None:
     own = {"account.own", "tokens.own"}
     assert not [right for right in rights_of({"auditor"}) - own if right.split(".")[1] in CHANGES]
-    data = ("grants.", "queries.", "eligibility.", "scores.", "bills.", "records.", "datasets.", "audit.")
+    data = ("grants.", "queries.", "eligibility.", "scores.", "bills.", "extracts.", "records.", "datasets.", "audit.")
     assert not [right for right in rights_of({"admin"}) if right.startswith(data)]
 
 

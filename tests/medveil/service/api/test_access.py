@@ -105,8 +105,8 @@ def guarded(service: Staffed) -> list[Asked]:
 
 def path_of(route: Asked, **known: str) -> str:
     """A path of the route, of things that are not there unless they are known."""
-    handles = ("job", "query", "handle", "session", "review", "evidence")
-    names = ("person", "population", "dataset", "grant")
+    handles = ("job", "query", "handle", "session", "review", "evidence", "ask", "extract", "erasure")
+    names = ("person", "population", "dataset", "grant", "hold")
     filled = dict.fromkeys(handles, "0" * 32) | dict.fromkeys(names, "nobody-here") | {"token": "0" * 16}
     filled |= {"nonce": "0" * 64, "envelope": "0" * 64, **known}
     return route.path.format(**filled)

@@ -30,9 +30,11 @@ def test_the_key_of_a_backup_finds_its_job(tmp_path: Path, monkeypatch: pytest.M
             organisation=nobody,
             engine=nobody,
             jobs=own.jobs,
+            tables=nobody,
             data=None,
             clock=lambda: next(instants),
             rand=own.rand,
+            snapshots=nobody,
             catching_up=lambda: False,
         )
         routes.register_backup(at, home, tmp_path)
