@@ -36,8 +36,7 @@ from medveil.service.work.job_tables import JobStore
 from medveil.service.work.jobs import Jobs
 from medveil.service.work.journal import Journal
 from privacy.decide import AnchoredGrant, GrantState, UseRequest, decide, require
-from privacy.grants import MIN_GROUP, VERSION, CheckedGrant, GrantTerms, check_grant, records_until, sign_grant
-from privacy.levels import IDENTIFIED
+from privacy.grants.terms import CheckedGrant, check_grant, plain_terms, sign_grant
 from wire.signing import Signer
 
 PATH = "/v1/uses/claims-1"
@@ -77,36 +76,21 @@ def clock() -> int:
 def a_grant(now: int) -> tuple[CheckedGrant, GrantState]:
     """One signed grant, as anchored on a ledger. Of nobody."""
     signer = Signer(bytes(32))
-    terms = GrantTerms(
-        version=VERSION,
-        grant="grant-1",
-        issuer="hospital-1",
-        recipient="university",
-        recipient_contact="data office",
-        dataset="claims-1",
-        fields=("visits", "health", "plan"),
-        predicate=None,
+    terms = plain_terms(
+        "grant-1",
+        "hospital-1",
+        "university",
+        "claims-1",
+        ("visits", "health", "plan"),
         purposes=("HRESCH",),
-        conditions=(),
         uses=("query",),
-        commercial=False,
         legal_basis="consent",
-        consent_ref="consents/2025-07",
-        guardian_ref="",
-        pia_ref="pia/12",
-        jurisdiction="CN",
-        transfer_ref="",
-        level_ceiling=IDENTIFIED,
-        class_ceiling="general",
-        masks=(),
-        min_group=MIN_GROUP,
-        keep_days=365,
         not_before=now - 1000,
-        review=now + 10**9,
         expires=now + 10**9,
+        recipient_contact="data office",
+        consent_ref="consents/2025-07",
+        pia_ref="pia/12",
         delete_by=now + 2 * 10**9,
-        records_until=records_until(now + 10**9),
-        epoch=0,
     )
     checked = check_grant(sign_grant(terms, signer, bytes(32)), signer.key)
     entry = AnchoredGrant("grant-1", "hospital-1", checked.commitment, now - 1000, now + 10**9, 0, False)

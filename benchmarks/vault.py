@@ -34,7 +34,7 @@ PEER = ROOT / ".peers" / "field-encryption" / "bin" / "python"
 PEER_PROGRAM = ROOT / "benchmarks" / "peers" / "encrypted_columns.py"
 
 RECORDS, PATIENTS = 50_000, 1_000_000
-QUICK_RECORDS, QUICK_PATIENTS = 2_000, 20_000
+QUICK_RECORDS, QUICK_PATIENTS = 10_000, 20_000
 
 
 def records(rows: int) -> pa.Table:

@@ -10,9 +10,9 @@ from time import perf_counter
 
 from benchmarks.measure import Figure, spread
 from privacy.decide import AnchoredGrant, Decision, GrantBook, GrantState, StateBook, UseRequest, decide
-from privacy.grants import DAY, MIN_GROUP, VERSION, CheckedGrant, GrantTerms, grant_commitment, records_until
-from privacy.levels import IDENTIFIED, ColumnFacts, DatasetFacts
-from privacy.opt_outs import OptOutState
+from privacy.grants.levels import ColumnFacts, DatasetFacts
+from privacy.grants.opt_outs import OptOutState
+from privacy.grants.terms import DAY, CheckedGrant, grant_commitment, plain_terms
 from privacy.predicate import And, Compare
 
 GRANTS = 10_000
@@ -24,36 +24,26 @@ PURPOSES = ("HMB", "FRAUD", "ELIGVER", "HQUALIMP", "PUBHLTH")
 
 def grant(number: int, salt_key: bytes) -> tuple[CheckedGrant, AnchoredGrant]:
     """One grant of nobody's: recipient, dataset and purpose by its number, ten of each recipient and dataset."""
-    terms = GrantTerms(
-        version=VERSION,
-        grant=f"grant-{number}",
-        issuer="hospital-1",
-        recipient=f"recipient-{number % RECIPIENTS}",
-        recipient_contact="data office",
-        dataset=f"dataset-{number // RECIPIENTS % DATASETS}",
-        fields=FIELDS,
-        predicate=And((Compare("field_0", "ge", 18), Compare("field_1", "eq", "yes"))),
+    terms = plain_terms(
+        f"grant-{number}",
+        "hospital-1",
+        f"recipient-{number % RECIPIENTS}",
+        f"dataset-{number // RECIPIENTS % DATASETS}",
+        FIELDS,
         purposes=(PURPOSES[number // (RECIPIENTS * DATASETS) % len(PURPOSES)],),
-        conditions=("NCU",),
         uses=("query", "extract"),
-        commercial=False,
         legal_basis="consent",
+        not_before=NOW - DAY,
+        expires=NOW + 90 * DAY,
+        recipient_contact="data office",
+        predicate=And((Compare("field_0", "ge", 18), Compare("field_1", "eq", "yes"))),
+        conditions=("NCU",),
         consent_ref="consents/1",
         guardian_ref="guardians/1",
         pia_ref="pia/1",
-        jurisdiction="CN",
-        transfer_ref="",
-        level_ceiling=IDENTIFIED,
-        class_ceiling="general",
-        masks=(),
-        min_group=MIN_GROUP,
         keep_days=90,
-        not_before=NOW - DAY,
         review=NOW + 30 * DAY,
-        expires=NOW + 90 * DAY,
         delete_by=NOW + 180 * DAY,
-        records_until=records_until(NOW + 90 * DAY),
-        epoch=0,
     )
     commitment = grant_commitment(terms, salt_key)
     anchor = AnchoredGrant(terms.grant, terms.issuer, commitment, terms.not_before, terms.expires, 0, revoked=False)

@@ -17,12 +17,13 @@ import pyarrow.parquet as pq
 from benchmarks.machine import peer
 from benchmarks.measure import Effort, Figure, Timed, beside, effort, in_turn, spread
 from privacy.audit import AuditTrail
+from privacy.copies.extracts import ExtractWanted, open_extract, stage_extract
+from privacy.copies.snapshots import Snapshots
 from privacy.decide import AnchoredGrant, GrantState, UseRequest, decide
-from privacy.disclosure_risk import RiskColumns, RiskPolicy, RiskReport
-from privacy.extracts import ExtractWanted, open_extract, stage_extract
-from privacy.grants import GrantTerms, check_grant, records_until, sign_grant
+from privacy.grants.levels import ColumnFacts, DatasetFacts
+from privacy.grants.terms import check_grant, plain_terms, sign_grant
 from privacy.keys import Argon2Cost, FileKeyProvider
-from privacy.snapshots import Snapshots
+from privacy.masking.disclosure_risk import RiskColumns, RiskPolicy, measure
 from privacy.vault import Vault
 from wire.sealing import OpenKey
 from wire.signing import Signer
@@ -58,49 +59,32 @@ class _Maker:
         self._folder, self._table, self._trail = folder, table, trail
         self._signer = Signer(secrets.token_bytes(32))
         self.own = OpenKey.generate(secrets.token_bytes)
-        terms = GrantTerms(
-            version=2,
-            grant="grant-1",
-            issuer="hospital-1",
-            recipient="university",
-            recipient_contact="",
-            dataset="claims-1",
-            fields=tuple(table.column_names),
-            predicate=None,
+        self._risk = measure(table, RiskColumns(("day", "birth")), RiskPolicy(persons=1, diversity=1)).report
+        terms = plain_terms(
+            "grant-1",
+            "hospital-1",
+            "university",
+            "claims-1",
+            table.column_names,
             purposes=("HRESCH",),
-            conditions=(),
             uses=("extract",),
-            commercial=False,
             legal_basis="statutory-duty",
-            consent_ref="",
-            guardian_ref="",
-            pia_ref="pia/1",
-            jurisdiction="CN",
-            transfer_ref="",
-            level_ceiling=4,
-            class_ceiling="general",
-            masks=(),
-            min_group=1,
-            keep_days=365,
             not_before=_NOW,
-            review=_END,
             expires=_END,
-            delete_by=_END,
-            records_until=records_until(_END),
-            epoch=0,
+            pia_ref="pia/1",
+            min_group=1,
         )
         self._grant = check_grant(sign_grant(terms, self._signer, secrets.token_bytes(32)), self._signer.key)
         anchor = AnchoredGrant("grant-1", "hospital-1", self._grant.commitment, _NOW, _END, 0, False)
-        self._state = GrantState((anchor,))
+        facts = DatasetFacts("claims-1", tuple(ColumnFacts(name, 3) for name in table.column_names))
+        self._state = GrantState((anchor,), datasets=(facts,))
 
     def make(self, path: Path) -> None:
         """From the decision to the file: intent, body, anchoring noted, end, outcome."""
         fields = tuple(self._table.column_names)
         request = UseRequest("hospital-1", "university", "claims-1", fields, "extract", "HRESCH")
-        rows = self._table.num_rows
-        risk = RiskReport(RiskPolicy(persons=1, diversity=1), RiskColumns(()), rows, 1, 0, 0, rows, 0, 0, 0, 0)
         extract, mask_key = secrets.token_bytes(16), secrets.token_bytes(32)
-        wanted = ExtractWanted(extract, self._grant, request, {}, self.own.key, risk, mask_key, _ON)
+        wanted = ExtractWanted(extract, self._grant, request, {}, self.own.key, self._risk, mask_key, _ON)
 
         def decision() -> Any:
             return decide(request, [self._grant], self._state, _NOW)
