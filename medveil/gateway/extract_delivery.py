@@ -23,6 +23,7 @@ import msgspec
 from medveil.gateway.extract_bytes import appear, check_room, flush, hashed, read_bytes, remove, write
 from medveil.gateway.extract_wanted import note_delivered, note_wanted
 from medveil.gateway.extracting import Fault, MadeExtract, keep_made, made_of, made_path, no_fault, still_allowed
+from medveil.gateway.granting import end_use
 from medveil.gateway.held_extracts import HeldExtract, check_held, held_path, keep_held, known
 from medveil.gateway.organisation import Clock, Organisation, Refusal, refusal
 from medveil.gateway.recalling import is_recalled
@@ -116,6 +117,10 @@ async def deliver(
         raise Refused("gateway.extract_withdrawn", extract=extract.hex())
     if one.state == "delivered":
         return one
+    if one.state == "staged" and made_path(holder, extract).exists():  # its maker was cut short before saying so
+        await end_use(holder, one.facts.audit, "released")  # no log, no release
+        one = msgspec.structs.replace(one, state="released", at=clock())
+        keep_made(holder, one)
     recipient = one.facts.cover.recipient
 
     async def drawing() -> _Session:

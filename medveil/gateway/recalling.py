@@ -155,8 +155,10 @@ def _found(issuer: Organisation, extracts: Extracts, state: FinalState, at: int,
                 recall(given.entry, released, "erasure")
             if (one := known.get(given.entry)) is not None:  # it was killed between both notes
                 steps.note_given(issuer.vault, one.entry, told=one.told, deleted=one.deleted)
-    for entry, released in _of_revoked(issuer, state):
+    revoked, through = _of_revoked(issuer, state)
+    for entry, released in revoked:
         recall(entry, released, "consent-revoked")
+    _through.setdefault(issuer, set()).update(through)  # once they are kept: a full disk has them looked at again
     return tuple(new)
 
 
@@ -175,12 +177,14 @@ _through: WeakKeyDictionary[Organisation, set[str]] = WeakKeyDictionary()
 """Revoked grants whose uses have all been looked at: there will be no others."""
 
 
-def _of_revoked(issuer: Organisation, state: FinalState) -> list[tuple[int, int]]:
-    """(entry, when it was released) of the extracts under consents that are revoked now."""
-    through, found = _through.setdefault(issuer, set()), []
+def _of_revoked(issuer: Organisation, state: FinalState) -> tuple[list[tuple[int, int]], list[str]]:
+    """(entry, when it was released) of the extracts under consents that are revoked now, and which of those consents
+    have no other use under way.
+    """
+    before, through, found = _through.get(issuer, set()), [], []
     for checked in granting.issued(issuer):
         terms = checked.terms
-        if terms.legal_basis not in CONSENTS or "extract" not in terms.uses or terms.grant in through:
+        if terms.legal_basis not in CONSENTS or "extract" not in terms.uses or terms.grant in before:
             continue
         entry = state.get(board.grant_key(terms.grant), board.GrantState)
         if entry is None or entry.revoked_at is None:
@@ -195,8 +199,8 @@ def _of_revoked(issuer: Organisation, state: FinalState) -> list[tuple[int, int]
                     found.append((seen.intent.sequence, seen.ended.time))
             first = some[-1].intent.sequence + 1
         if ended:
-            through.add(terms.grant)
-    return found
+            through.append(terms.grant)
+    return found, through
 
 
 async def _tell(issuer: Organisation, one: Recall, at: int, fault: Fault) -> None:

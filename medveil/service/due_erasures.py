@@ -52,15 +52,11 @@ class DueErasures:
         """Do what is due. What cannot be done now is logged, and done at a later look."""
         if self._waiting():
             return
-        for work in (self._go_on, self._rotate, self._offer):
+        for work in (self._go_on, self._rotate, self._offer, self._compare):
             try:
                 await asyncio.to_thread(work)
             except MedveilError as error:
                 self._log.error("part.failed", part="erasures", **about(error))
-        due = await asyncio.to_thread(erasing.rotation_due, self._organisation)
-        self._overdue = 0 < due <= self._clock()
-        if self._overdue:
-            self._log.error("keys.overdue", part="erasures")
 
     async def punctual(self) -> bool:
         """A check of readiness: no rotation of the key epoch is overdue."""
@@ -68,7 +64,11 @@ class DueErasures:
 
     def _go_on(self) -> None:
         for one in steps.unfinished(self._organisation.vault):
-            erasing.apply(self._organisation, one.name, self._clock, snapshots=self._snapshots)
+            try:
+                erasing.apply(self._organisation, one.name, self._clock, snapshots=self._snapshots)
+            except MedveilError as error:  # others do not wait for it
+                self._log.error("part.failed", part="erasures", **about(error))
+                continue
             self._log.info("erasure.done", part="erasures")
 
     def _rotate(self) -> None:
@@ -82,3 +82,9 @@ class DueErasures:
         if found and found != self._offered:
             self._log.info("erasure.due", part="erasures", count=found)
         self._offered = found
+
+    def _compare(self) -> None:
+        due = erasing.rotation_due(self._organisation)
+        self._overdue = 0 < due <= self._clock()
+        if self._overdue:
+            self._log.error("keys.overdue", part="erasures")

@@ -182,6 +182,44 @@ def test_the_gateway_goes_on_with_what_was_cut_short(play: Play) -> None:
     play(story)
 
 
+def test_one_that_cannot_go_on_keeps_no_other_waiting(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(world: Any) -> None:
+        hospital, at = world["hospital-1"], world.now()
+        load(hospital, at, copies=2)
+        snapshots = world.tables(hospital).snapshots
+        due, events = looking(hospital, snapshots, world.now)
+        stuck, other = (erasing.plan(hospital, person, at) for person in (WANG, "li"))
+
+        def fault(step: str) -> None:
+            if step == "restricted":
+                raise Stopped
+
+        for one in (stuck, other):
+            with pytest.raises(Stopped):
+                erasing.apply(hospital, one.name, world.now, snapshots=snapshots, fault=fault)
+        apply = erasing.apply
+
+        def failing(organisation: Any, name: str, clock: Any, **others: Any) -> Any:
+            if name == stuck.name:
+                raise Unavailable("privacy.store_failed", path="vault", reason="no room", retry_after=1)
+            return apply(organisation, name, clock, **others)
+
+        with monkeypatch.context() as disk:
+            disk.setattr(erasing, "apply", failing)
+            disk.setattr(erasing, "rotation_due", failing_date)
+            await due.look()
+        assert sorted(events())[:1] == ["erasure.done"] and "part.failed" in events()
+        assert not hospital.vault.keys_of("li") and hospital.vault.keys_of(WANG)
+        await due.look()
+        assert events().count("erasure.done") == 2
+
+    play(story)
+
+
+def failing_date(_: Any) -> int:
+    raise Unavailable("privacy.store_failed", path="vault", reason="no room", retry_after=1)
+
+
 def test_the_epoch_is_rotated_by_its_date_or_it_is_said(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(world: Any) -> None:
         hospital, at = world["hospital-1"], world.now()

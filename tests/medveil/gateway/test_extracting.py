@@ -19,7 +19,7 @@ from privacy.copies.extracts import report_hash
 from privacy.masking.disclosure_risk import RiskPolicy
 from privacy.predicate import Compare
 from wire.dates import day_at
-from wire.errors import ConsentDenied, MedveilError, Refused
+from wire.errors import ConsentDenied, MedveilError, Refused, Unavailable
 
 from .extracts_world import HOLDER, RECIPIENT, ROWS, TABLE, deliver, grant, load, make, request, wish
 
@@ -145,6 +145,38 @@ def test_a_grant_revoked_before_the_delivery_keeps_the_file_at_home(play: Play) 
         assert [one.state for one in made(world[HOLDER])] == ["withdrawn"]
         _, _, told = await anext(world[RECIPIENT].openings(Refusal))
         assert told.code == "gateway.grant_gone"
+
+    play(story)
+
+
+def test_nothing_is_delivered_before_the_trail_says_released(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file stood, the disk was full when its outcome was to be noted: the delivery notes it first, or fails."""
+
+    async def story(world: Any) -> None:
+        load(world)
+        await grant(world)
+        holder = world[HOLDER]
+        outcome = holder.audit.outcome
+
+        def full(intent: int, how: Any) -> Any:
+            if how == "released":
+                raise Unavailable("privacy.store_failed", path="audit", reason="no room", retry_after=1)
+            return outcome(intent, how)
+
+        from medveil.gateway.extract_delivery import deliver as delivering
+
+        with monkeypatch.context() as disk:
+            disk.setattr(holder.audit, "outcome", full)
+            with pytest.raises(Unavailable):
+                await make(world, wish())
+            (one,) = made(holder)
+            assert one.state == "staged" and made_path(holder, one.extract).exists()
+            with pytest.raises(Unavailable):
+                await delivering(holder, one.extract, Passing(), world.now)
+        assert holder.audit.ending(one.facts.audit) == ""
+        await deliver(world, one.facts)
+        assert holder.audit.ending(one.facts.audit) == "released"
+        assert [one.state for one in made(holder)] == ["delivered"]
 
     play(story)
 

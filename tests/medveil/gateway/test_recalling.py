@@ -21,7 +21,7 @@ from privacy.erasure import recalls, steps
 from privacy.erasure.deletion import DeleteNotice, Deletion, sign_deletion, sign_notice
 from tests.medveil.gateway.cutting import Cut, Killed
 from wire.canonical import encode
-from wire.errors import MedveilError, Refused, VerificationError
+from wire.errors import MedveilError, Refused, Unavailable, VerificationError
 
 Play = Callable[[Callable[[Any], Any]], Any]
 HOLDER, RECIPIENT, OTHER = "hospital-1", "researcher", "insurer"
@@ -190,6 +190,27 @@ def test_a_revoked_consent_has_them_deleted(play: Play, tmp_path: Path) -> None:
         one.held.come(late)
         await one.round()
         assert not one.held.path(late).exists()
+
+    scene(play, tmp_path, story)
+
+
+def test_a_recall_that_could_not_be_kept_is_kept_in_the_next_round(
+    play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(one: Scene) -> None:
+        mine = one.give()
+        await granting.revoke(one.holder, "copies")
+
+        def full(*_: Any) -> Any:
+            raise Unavailable("privacy.store_failed", path="vault", reason="no room", retry_after=1)
+
+        with monkeypatch.context() as disk:
+            disk.setattr(recalls, "recall", full)
+            with pytest.raises(Unavailable):
+                await one.round()
+        assert one.held.path(mine).exists() and recalls.recalls(one.holder.vault) == ()
+        await one.round()
+        assert not one.held.path(mine).exists() and one.recall(mine).why == "consent-revoked"
 
     scene(play, tmp_path, story)
 
