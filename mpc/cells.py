@@ -1,15 +1,22 @@
 """Which cell of a secure sum means what, and the proof that none can wrap.
 
-Phase 1 asks one cell for each declared group: its count. Phase 2 asks, for the groups whose *noisy
-pooled* count reached the query's minimum, the sum, the squares and the histogram bins. Which groups
-passed follows from the released totals of phase 1 alone, so every site, the coordinator and a
-stranger derive the same layout; nothing about it depends on exact data.
+Phase 1, the gate, asks for each measure one cell for each declared group: the count of rows in which the
+measure is known. Phase 2 asks, for the groups of a measure whose *noisy pooled* count reached the query's
+minimum, the count again, the sum, the squares and the histogram bins: sites may be lost between the
+phases, and every number of a group must be about the same sites. A query without measures has one count
+of rows in each phase. Which groups passed follows from what phase 1 released alone, so every site, the
+coordinator and a stranger derive the same layout; nothing about it depends on exact data.
 
-A site fills a cell, in lattice units of its kind (`mpc.budget`), with
+In an exact query only the gate and the bins have noise, and the groups that pass are the same for all measures
+(`hidden_exactly`).
+
+The cells of a phase lie measure by measure, kind by kind, group by group in one vector.
+
+A site fills a cell, in lattice units of its measure's kind (`mpc.budget`), with
 
     u = x + noise + offset          0 <= u <= bound
 
-    counts, bins    x = lattice * rows            0 <= rows <= max_rows
+    gate, counts, bins    x = lattice * rows      0 <= rows <= max_rows
     sums            x = lattice * sum d           |sum d| <= max_rows * D
     squares         x = lattice * (2 sum d^2 - count D^2)     |..| <= max_rows * D^2
     noise           |noise| <= reach (draws beyond are redrawn)
@@ -35,8 +42,10 @@ import msgspec
 import pyarrow as pa
 
 from mpc import noise
-from mpc.budget import Kind, Scale, scales
-from mpc.query import COUNTS, SUMS, Query, local_plan
+from mpc.budget import Scale, scales, surely_below
+from mpc.query import GATE, SUMS, Kind, Query, local_plans, table_shape
+from mpc.suppression import Hidden, suppress
+from privacy.local import LocalPlan
 from wire.canonical import Wire, encode
 from wire.domains import SUM_LAYOUT, digest
 from wire.errors import Refused, VerificationError
@@ -46,11 +55,14 @@ LANE_ROOM = 2**62
 
 Draw = Callable[[Scale, int], tuple[int, ...]]
 
+Passed = tuple[tuple[int, ...], ...]
+"""For each of the query's plans the groups that passed: indices into its group labels, rising."""
+
 
 class Block(Wire, frozen=True, tag="mpc.block"):
-    """Consecutive cells of one kind: `groups` x `width` of them, group by group.
+    """Consecutive cells of one kind of one measure: `groups` x `width` of them, group by group.
 
-    offset, bound: see the module's docstring; the same for every cell of the block.
+    scale names measure and kind. offset, bound: see the module's docstring; the same for every cell of the block.
     """
 
     scale: Scale
@@ -66,11 +78,11 @@ class Block(Wire, frozen=True, tag="mpc.block"):
 
 
 class Layout(Wire, frozen=True, tag="mpc.layout"):
-    """The cells of one phase. groups: indices into the plan's group labels, rising."""
+    """The cells of one phase. sites: of the roster; groups: for each plan, indices into its group labels, rising."""
 
     phase: int
     sites: int
-    groups: tuple[int, ...]
+    groups: tuple[tuple[int, ...], ...]
     blocks: tuple[Block, ...]
 
     @property
@@ -83,69 +95,102 @@ class Layout(Wire, frozen=True, tag="mpc.layout"):
         return digest(SUM_LAYOUT, encode(self))
 
 
-def counts_layout(query: Query) -> Layout:
-    """Phase 1: the count of each declared group. Raises Refused where a cell could wrap."""
-    groups = tuple(range(len(local_plan(query).combinations())))
-    return _layout(query, COUNTS, groups, ("counts",))
+def gate_layout(query: Query) -> Layout:
+    """Phase 1: the count of each declared group, for each measure. Raises Refused where a cell could wrap."""
+    return _layout(query, GATE, _every_group(query))
 
 
-def sums_layout(query: Query, passed: Sequence[int]) -> Layout:
-    """Phase 2 for the groups that `passing` returned: sums, squares, bins. May be empty."""
-    kinds: tuple[Kind, ...] = ("sums", "squares", "bins") if query.measure.edges else ("sums", "squares")
-    return _layout(query, SUMS, tuple(passed), kinds)
+def sums_layout(query: Query, passed: Passed) -> Layout:
+    """Phase 2 for the groups that `passing` returned: counts, sums, squares, bins. May be empty."""
+    return _layout(query, SUMS, passed)
 
 
 def most_cells(query: Query) -> int:
     """Upper bound on the cells of both phases together."""
-    plan = local_plan(query)
-    return len(plan.combinations()) * (3 + plan.bins)
+    plans = local_plans(query)
+    return len(plans[0].combinations()) * sum(1 + len(plan.numbers) for plan in plans)
 
 
 def prove_no_wrap(query: Query) -> None:
     """Check that no cell of either phase can wrap, whatever the data and the noise. Raises Refused."""
-    counts_layout(query)
-    sums_layout(query, range(len(local_plan(query).combinations())))
+    gate_layout(query)
+    sums_layout(query, _every_group(query))
 
 
-def passing(query: Query, totals: Sequence[int]) -> tuple[int, ...]:
-    """Indices of the groups whose noisy pooled count is at least the minimum. Public.
+def passing(query: Query, totals: Sequence[int], sites: int) -> Passed:
+    """The groups of each measure whose noisy pooled count is at least the minimum; of an exact query those
+    that `hidden_exactly` leaves. Public.
 
-    totals: the released sums of phase 1. Take them from the ledger *after* checking that they open
-    the sum of the commitments there (`secure_aggregation.check_opening`).
+    totals: the released sums of phase 1; sites: how many survived it, whose vectors are in them. Take both from
+    the ledger *after* checking that they open the sum of the commitments there (`sum_coordinator.check_opening`).
     """
-    layout = counts_layout(query)
-    (block,) = layout.blocks
-    counts = noisy(layout, totals)["counts"]
-    return tuple(i for i, count in enumerate(counts) if count >= query.minimum_group * block.scale.lattice)
+    layout = gate_layout(query)
+    counts = noisy(layout, totals, sites)
+    if query.exact:
+        hidden = {one.group for one in hidden_exactly(query, totals, sites)}
+        shown = tuple(group for group in _every_group(query)[0] if group not in hidden)
+        return (shown,) * len(layout.blocks)
+    return tuple(
+        tuple(
+            group
+            for group, count in enumerate(counts[block.scale.measure, "gate"])
+            if count >= query.minimum_group * block.scale.lattice
+        )
+        for block in layout.blocks
+    )
 
 
-def contribution(query: Query, layout: Layout, table: pa.Table, draw: Draw = noise.draw) -> tuple[int, ...]:
+def needed(query: Query, scale: Scale, sites: int) -> int:
+    """The noisy pooled count, in lattice units, from which on a group passes. sites: how many survived phase 1.
+
+    The minimum; in an exact query so much more that a smaller group reaches it with probability delta at most, over
+    all groups and measures together. scale: of the gate of a measure. Public.
+    """
+    minimum = query.minimum_group * scale.lattice
+    return minimum + surely_below(query, scale, sites, gate_layout(query).cells) if query.exact else minimum
+
+
+def hidden_exactly(query: Query, totals: Sequence[int], sites: int) -> tuple[Hidden, ...]:
+    """The groups that an exact query hides, of all its measures alike, and why. Public; arguments as for `passing`.
+
+    Alike, since measures that are known of the same rows have the same counts: of a group that one of two
+    tables shows, the other hides nothing.
+    """
+    layout = gate_layout(query)
+    counts = noisy(layout, totals, sites)
+    sure, rows = [], []
+    for block in layout.blocks:
+        scale, found = block.scale, counts[block.scale.measure, "gate"]
+        spare = needed(query, scale, sites) - query.minimum_group * scale.lattice
+        sure.append([(count - spare) // scale.lattice for count in found])
+        rows.append([count // scale.lattice for count in found])
+    least, fewest = ([min(group) for group in zip(*one, strict=True)] for one in (sure, rows))
+    return suppress(table_shape(query), least, fewest, query.minimum_group)
+
+
+def contribution(query: Query, layout: Layout, tables: Sequence[pa.Table], draw: Draw = noise.draw) -> tuple[int, ...]:
     """A site's noised cells u (secret), 0 <= u <= bound, in the layout's order.
 
-    table: what the site's local engine returned for ``local_plan(query)`` (secret). Call it once for
-    each phase of a query: a second call draws fresh noise, and two noised answers say more than one.
-    A table of another shape is a caller's bug: ValueError.
+    tables: what the site's local engine returned for each of ``local_plans(query)`` (secret). Call it once
+    for each phase of a query: a second call draws fresh noise, and two noised answers say more than one.
+    Tables of another shape are a caller's bug: ValueError.
     """
-    plan = local_plan(query)
-    names = ["group", "count", "sum", "sum_squares", *(f"bin_{i}" for i in range(plan.bins))]
-    if table.column_names != names or tuple(table.column("group").to_pylist()) != plan.group_labels():
-        raise ValueError("the local table does not follow the plan")
-    columns: dict[str, list[int]] = {name: table.column(name).to_pylist() for name in names[1:]}
-    if any(type(value) is not int for column in columns.values() for value in column):
-        raise ValueError("the local table must hold integers only")
-    largest = plan.largest
+    plans = local_plans(query)
+    found = [_integers(plan, table) for plan, table in zip(plans, tables, strict=True)]
     out: list[int] = []
     for block in layout.blocks:
-        lowest, highest = _range(block.scale.kind, query.max_rows, largest)
+        measure, kind = block.scale.measure, block.scale.kind
+        plan, columns = plans[measure], found[measure]
+        lowest, highest = _range(kind, query.max_rows, plan.largest)
         exact: list[int] = []
-        for group in layout.groups:
-            match block.scale.kind:
-                case "counts":
+        for group in layout.groups[measure]:
+            match kind:
+                case "gate" | "counts":
                     exact.append(columns["count"][group])
                 case "sums":
                     exact.append(columns["sum"][group])
                 case "squares":
-                    exact.append(2 * columns["sum_squares"][group] - columns["count"][group] * largest**2)
+                    exact.append(2 * columns["sum_squares"][group] - columns["count"][group] * plan.largest**2)
                 case "bins":
                     exact.extend(columns[f"bin_{i}"][group] for i in range(plan.bins))
         draws = draw(block.scale, block.cells)
@@ -158,44 +203,62 @@ def contribution(query: Query, layout: Layout, table: pa.Table, draw: Draw = noi
     return tuple(out)
 
 
-def noisy(layout: Layout, totals: Sequence[int]) -> dict[Kind, tuple[int, ...]]:
-    """The noisy pooled cells by kind, in lattice units, from the released sums. Public.
+def _integers(plan: LocalPlan, table: pa.Table) -> dict[str, list[int]]:
+    named = table.column_names == ["group", *plan.numbers]
+    if not named or tuple(table.column("group").to_pylist()) != plan.group_labels():
+        raise ValueError("the local table does not follow the plan")
+    columns: dict[str, list[int]] = {name: table.column(name).to_pylist() for name in plan.numbers}
+    if any(type(value) is not int for column in columns.values() for value in column):
+        raise ValueError("the local table must hold integers only")
+    return columns
+
+
+def noisy(layout: Layout, totals: Sequence[int], sites: int) -> dict[tuple[int, Kind], tuple[int, ...]]:
+    """The noisy pooled cells by measure and kind, in lattice units, from the released sums of so many sites. Public.
 
     Raises VerificationError if there are not as many totals as cells or one is outside its range.
     """
     if len(totals) != layout.cells:
         raise VerificationError("mpc.totals_shape", phase=layout.phase, cells=layout.cells, totals=len(totals))
-    out: dict[Kind, tuple[int, ...]] = {}
+    out: dict[tuple[int, Kind], tuple[int, ...]] = {}
     start = 0
     for block in layout.blocks:
         cells = totals[start : start + block.cells]
         for index, total in enumerate(cells, start):
-            if not 0 <= total <= layout.sites * block.bound:
+            if not 0 <= total <= sites * block.bound:
                 raise VerificationError("mpc.total_out_of_range", phase=layout.phase, cell=index)
-        out[block.scale.kind] = tuple(total - layout.sites * block.offset for total in cells)
+        out[block.scale.measure, block.scale.kind] = tuple(total - sites * block.offset for total in cells)
         start += block.cells
     return out
 
 
 def _range(kind: Kind, rows: int, largest: int) -> tuple[int, int]:
     """Smallest and largest exact value of a site's cell of `kind`, in the kind's unit."""
-    if kind in ("counts", "bins"):
+    if kind in ("gate", "counts", "bins"):
         return 0, rows
     reach = rows * (largest if kind == "sums" else largest**2)
     return -reach, reach
 
 
-def _layout(query: Query, phase: int, groups: tuple[int, ...], kinds: tuple[Kind, ...]) -> Layout:
-    plan = local_plan(query)
+def _every_group(query: Query) -> Passed:
+    plans = local_plans(query)
+    return (tuple(range(len(plans[0].combinations()))),) * len(plans)
+
+
+def _layout(query: Query, phase: int, groups: Passed) -> Layout:
+    plans = local_plans(query)
     sites = len(query.roster)
     blocks = []
     for scale in scales(query):
-        if scale.kind not in kinds:
+        if (scale.kind == "gate") != (phase == GATE):
             continue
+        plan = plans[scale.measure]
         lowest, highest = _range(scale.kind, query.max_rows, plan.largest)
         offset = scale.reach - lowest * scale.lattice
         bound = (highest - lowest) * scale.lattice + 2 * scale.reach
         if sites * bound >= LANE_ROOM:
-            raise Refused("mpc.would_wrap", kind=scale.kind, bits=(sites * bound).bit_length())
-        blocks.append(Block(scale, len(groups), plan.bins if scale.kind == "bins" else 1, offset, bound))
+            bits = (sites * bound).bit_length()
+            raise Refused("mpc.would_wrap", kind=scale.kind, measure=plan.measure or "rows", bits=bits)
+        width = plan.bins if scale.kind == "bins" else 1
+        blocks.append(Block(scale, len(groups[scale.measure]), width, offset, bound))
     return Layout(phase, sites, groups, tuple(blocks))

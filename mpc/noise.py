@@ -22,6 +22,8 @@ def draw(scale: Scale, count: int) -> tuple[int, ...]:
     """`count` independent draws (secret) in lattice units, each within scale.reach of 0."""
     if count < 0:
         raise ValueError("count must not be negative")
+    if not scale.sigma:
+        return (0,) * count  # of an exact query
     sigma = scale.sigma / scale.per  # exact: sigma < 2^53 and per is a power of two
     gaussian = _gaussian(sigma)
     draws: list[int] = []

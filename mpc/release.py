@@ -4,46 +4,83 @@
 release is right if it is equal to what its totals give and its totals open the sum of the sites'
 commitments. Numbers in a release are decimal text: no float, no platform.
 
-With c, s, q, b the noisy pooled cells in natural units (lattice and fixed point divided out), N = c,
-e = the plan's centre, D = its largest |v - e|:
+For each measure, with c, s, q, b its noisy pooled cells of phase 2 in natural units (lattice and fixed point
+divided out), N = c, e = the plan's centre, D = its largest |v - e|:
 
     mean m      = e + s / N                       clipped to the measure's bounds; t = m - e
     variance V  = ((q / N + D^2) / 2 - t^2) N / (N - 1)        (q sums 2 d^2 - D^2)
     sd          = sqrt V; not given where V <= 0: the noise is larger than the variance
     histogram   = b
 
-Histogram bins are as noisy as they come: they may be negative and need not add up to the count.
+Histogram bins are as noisy as they come: they may be negative and need not add up to the count. So is the count,
+which is asked again in phase 2: where it comes out below 2, mean and sd are not given.
 
 **Intervals** cover the noise of this release and nothing else: 95 percent of releases of the same
 data would have the plain pooled answer inside, to first order in the noise. They are no confidence
 intervals about people not in the data, and they include no error of the data. Standard deviations of
-the noise, for all n sites' noise present (k in counts, s, q):
+the noise, for the noise of all sites whose data are in the sum (k in counts, s, q):
 
     sd(N) = sigma_c        sd(m) = sqrt(sigma_s^2 + t^2 sigma_c^2) / N
     sd(V) = sqrt(sigma_q^2 / 4 + 4 t^2 sigma_s^2 + (2 t^2 - q / (2 N))^2 sigma_c^2) / N
 
-**Hidden.** A group whose noisy pooled count is below the query's minimum has no mean, sd or
-histogram: they were never asked. Its noisy count is as public as the others (it stands in the totals
-of phase 1 and was paid for), and is shown with the reason. A true count above the minimum can be
-hidden, and one below it shown, by the noise.
+A query without measures gives N alone.
+
+**Hidden.** Decided measure by measure. A group whose noisy pooled count of phase 1 is below the query's minimum
+has no results of the measure: they were never asked. That count is public (it stands in the totals of phase 1
+and was paid for), and is shown with the reason. A true count above the minimum can be hidden, and one below it
+shown, by the noise.
+
+**Exact.** In a release of an exact query counts, means and standard deviations have no noise and no interval, and no
+differential privacy: see `mpc.query.EXACT`. Groups are hidden for all measures alike (`mpc.cells.hidden_exactly`), and
+the survivors of both phases are the same, since a group was found large enough with those of phase 1.
+
+**Sites.** Of the roster, at least t = floor(2n/3) + 1 survive each phase. A group's numbers all come from
+phase 2, hence from the same sites; phase 1, which may have had others, decides only which groups passed.
 
 A release is evidence of kind "release". Everything in it is public.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from math import isqrt
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from mpc.budget import Epsilon, Kind, Scale, epsilons, rows_of_one_unit, scales
-from mpc.cells import Layout, counts_layout, most_cells, noisy, passing, sums_layout
-from mpc.query import COUNTS, PHASES, SUMS, Nano, Query, Salt, check_proposal, check_query, local_plan
-from mpc.secure_aggregation import Contribution, Opened, check_opening, session_for
+from mpc.budget import Epsilon, Scale, epsilons, rows_of_one_unit, scales
+from mpc.cells import (
+    Layout,
+    Passed,
+    gate_layout,
+    hidden_exactly,
+    most_cells,
+    needed,
+    noisy,
+    passing,
+    sums_layout,
+)
+from mpc.history import NearSums, check_exact_sites
+from mpc.query import (
+    GATE,
+    PHASES,
+    SUMS,
+    Kind,
+    Nano,
+    Query,
+    Salt,
+    Spread,
+    check_proposal,
+    check_query,
+    columns,
+    local_plans,
+)
+from mpc.sum_coordinator import check_opening
+from mpc.sum_messages import Opened, Parties, Sites, Survivors, check_listed, session_for
+from mpc.suppression import Why
+from privacy.local import LocalPlan
 from wire import evidence, messages
 from wire.canonical import Wire
-from wire.errors import DecodeError, Refused, VerificationError
+from wire.errors import DecodeError, ProtocolAbort, Refused, VerificationError
 from wire.evidence import Header
 from wire.identifiers import Handle, Hash, Name
 from zkp.groups import ARKWORKS
@@ -54,12 +91,27 @@ Z95 = Fraction(1959964, 1000000)
 _PLACES = 4
 _ROOT_PLACES = 15
 
+_FEWEST_ROWS = 2
+"""Pooled rows of a group below which nothing is divided by them."""
+
 _UNITS: dict[Kind, Literal["rows", "measure", "measure squared"]] = {
+    "gate": "rows",
     "counts": "rows",
     "sums": "measure",
     "squares": "measure squared",
     "bins": "rows",
 }
+
+
+HiddenFor = Literal["noisy-count-below-minimum", "perhaps-small", "protects-another", "withheld"]
+
+_HIDDEN_FOR: dict[HiddenFor, str] = {
+    "noisy-count-below-minimum": "mpc.group_hidden",
+    "perhaps-small": "mpc.group_perhaps_small",
+    "protects-another": "mpc.group_protects",
+    "withheld": "mpc.group_withheld",
+}
+_WHY: dict[Why, HiddenFor] = {"small": "perhaps-small", "protects": "protects-another", "withheld": "withheld"}
 
 
 class Estimate(Wire, frozen=True, tag="mpc.estimate"):
@@ -71,39 +123,55 @@ class Estimate(Wire, frozen=True, tag="mpc.estimate"):
 
 
 class GroupResult(Wire, frozen=True, tag="mpc.group_result"):
-    """One group that passed. values: one of each group column; label: the plan's."""
+    """One group that passed. values: one of each group column; label: the plan's.
+
+    mean, sd: None, and no bins, where rows are counted only.
+    """
 
     label: str
     values: tuple[str, ...]
     count: Estimate
-    mean: Estimate
-    sd: Estimate
+    mean: Estimate | None
+    sd: Estimate | None
     bins: tuple[Estimate, ...]
 
 
 class HiddenGroup(Wire, frozen=True, tag="mpc.hidden_group"):
-    """One group without results, and why."""
+    """One group without results, and why. noisy_count: of phase 1; minimum: what it had to reach.
+
+    reason: of an exact query "perhaps-small" (for one of its measures), "protects-another", "withheld" (a small
+    group of the table could not be protected: nothing of it is shown); else "noisy-count-below-minimum".
+    """
 
     label: str
     values: tuple[str, ...]
-    reason: Literal["noisy-count-below-minimum"]
+    reason: HiddenFor
     noisy_count: str
     minimum: int
 
     def text(self, language: str = "en") -> str:
         """The reason in words."""
         facts = {"group": self.label, "count": self.noisy_count, "minimum": self.minimum}
-        return messages.text("mpc.group_hidden", facts, language)
+        return messages.text(_HIDDEN_FOR[self.reason], facts, language)
+
+
+class MeasureResult(Wire, frozen=True, tag="mpc.measure_result"):
+    """What was found of one measure, group by group. measure: its column, "" where rows are counted only."""
+
+    measure: str
+    groups: tuple[GroupResult, ...]
+    hidden: tuple[HiddenGroup, ...]
 
 
 class NoiseStatement(Wire, frozen=True, tag="mpc.noise_statement"):
-    """Standard deviation of the noise on one cell of a kind, decimals in `unit`.
+    """Standard deviation of the noise on one cell of a measure's kind, decimals in `unit`.
 
-    site: what one site adds; pooled: all sites together, as in the released number; required: what
-    the budget needs in the pool (sigma). rho_nano: debited for the kind.
-    squares: of the sum of 2 d^2 - D^2.
+    measure: its column, "" where rows are counted only. site: what one site adds; pooled: all sites in the sum
+    together, as in the released number; required: what the budget needs in the pool (sigma). rho_nano: debited
+    for the measure's kind. squares: of the sum of 2 d^2 - D^2.
     """
 
+    measure: str
     kind: Kind
     unit: Literal["rows", "measure", "measure squared"]
     sensitivity: str
@@ -122,11 +190,16 @@ class DatasetNote(Wire, frozen=True, tag="mpc.dataset_note"):
 
 
 class PhaseRecord(Wire, frozen=True, tag="mpc.phase_record"):
-    """One phase as the board has it: every site's commitment, and the opened sums."""
+    """One phase as the board has it: who took part, whose vectors are summed, with commitments, and the opened sums.
+
+    near: earlier sums of the population next to which these disclose a site or two (`mpc.history`).
+    """
 
     phase: int
-    contributions: tuple[Contribution, ...]
+    parties: Parties
+    survivors: Survivors
     opened: Opened
+    near: tuple[NearSums, ...] = ()
 
 
 class Board(Wire, frozen=True, tag="mpc.board"):
@@ -135,21 +208,31 @@ class Board(Wire, frozen=True, tag="mpc.board"):
     query: Handle
     query_hash: Hash
     population: Name
-    roster: tuple[Name, ...]
+    roster: Sites
+    approvals: Sites
     rho_nano: Nano
     phases: tuple[PhaseRecord, ...]
     budget_before_nano: Nano
     budget_after_nano: Nano
 
 
+class PhaseSites(Wire, frozen=True, tag="mpc.phase_sites"):
+    """Whose data are in the sums of a phase, and who of the roster was lost before it was opened."""
+
+    phase: int
+    sites: Sites
+    lost: Sites
+
+
 class Release(Wire, frozen=True, tag="mpc.release"):
     """The published result with all a stranger needs. Every field is public.
 
-    query, salt: open query_hash of the board. unit, rows_per_person, rows_of_one_unit: the privacy
-    unit in plain sight (rows_of_one_unit: rows by which neighbouring inputs differ, all sites).
-    sites: whose data are in it; lost: approved but not in it (none today: one missing site ends a
-    run). budget before and after: of the population, in nano-rho, before this query was reserved
-    and after it was spent.
+    query, salt: open query_hash of the board. unit, rows_per_person, spread, rows_of_one_unit: the privacy
+    unit in plain sight (rows_of_one_unit: rows by which neighbouring inputs differ, all sites). results: one
+    for each measure of the query, in its order, or the one count of rows.
+    sites: whose data are in the groups' numbers, the survivors of phase 2; lost: approved but not in them;
+    survivors: the same of each phase. epsilons, noise: with the noise of those. budget before and after: of the
+    population, in nano-rho, before this query was reserved and after it was spent.
     """
 
     header: Header
@@ -158,18 +241,29 @@ class Release(Wire, frozen=True, tag="mpc.release"):
     salt: Salt
     unit: Literal["row", "person"]
     rows_per_person: int
+    spread: Spread
     rows_of_one_unit: int
     rho_nano: Nano
     epsilons: tuple[Epsilon, ...]
     noise: tuple[NoiseStatement, ...]
-    groups: tuple[GroupResult, ...]
-    hidden: tuple[HiddenGroup, ...]
-    sites: tuple[Name, ...]
-    lost: tuple[Name, ...]
+    results: tuple[MeasureResult, ...]
+    sites: Sites
+    lost: Sites
+    survivors: tuple[PhaseSites, ...]
     budget_before_nano: Nano
     budget_after_nano: Nano
     phases: tuple[PhaseRecord, ...]
     notes: tuple[DatasetNote, ...]
+
+    def protection(self, language: str = "en") -> str:
+        """What protects persons in this release, in words."""
+        facts = {"population": self.query.population, "minimum": self.query.minimum_group}
+        facts |= {"exponent": self.query.delta_exponent}
+        return messages.text("mpc.protected_exact" if self.query.exact else "mpc.protected_noised", facts, language)
+
+    def disclosures(self, language: str = "en") -> tuple[str, ...]:
+        """What this release discloses of single sites together with earlier sums, in words: see `mpc.history`."""
+        return tuple(near.text(self.handle, one.phase, language) for one in self.phases for near in one.near)
 
 
 HEADER = evidence.register("release", 1, Release)
@@ -192,15 +286,19 @@ def finish(
         roster=board.roster,
         rho_nano=board.rho_nano,
     )
-    if tuple(record.phase for record in board.phases) != (COUNTS, SUMS):
+    if set(board.approvals) != set(board.roster):
+        raise VerificationError("mpc.not_approved", query=board.query.hex())
+    if tuple(record.phase for record in board.phases) != (GATE, SUMS):
         raise VerificationError("mpc.phases_missing", query=board.query.hex(), phases=PHASES)
-    counts, sums = board.phases
-    first = counts_layout(query)
-    _check_phase(query, salt, board, first, counts, backend)
-    passed = passing(query, counts.opened.totals)
+    gate, sums = board.phases
+    first = gate_layout(query)
+    _check_phase(query, salt, board, first, gate, backend)
+    passed = passing(query, gate.opened.totals, len(gate.survivors.sites))
     second = sums_layout(query, passed)
     _check_phase(query, salt, board, second, sums, backend)
-    shown, hidden = _results(query, passed, first, second, counts.opened.totals, sums.opened.totals)
+    check_exact_sites(query, gate.survivors.sites, sums.survivors.sites)
+    there = tuple(len(record.survivors.sites) for record in board.phases)
+    survivors = tuple(_sites(query, record) for record in board.phases)
     return Release(
         header=HEADER,
         handle=board.query,
@@ -208,14 +306,15 @@ def finish(
         salt=salt,
         unit=query.unit,
         rows_per_person=query.rows_per_person,
+        spread=query.spread,
         rows_of_one_unit=rows_of_one_unit(query),
         rho_nano=query.rho_nano,
-        epsilons=epsilons(query, most_cells(query)),
-        noise=noise_statements(query),
-        groups=shown,
-        hidden=hidden,
-        sites=query.roster,
-        lost=(),
+        epsilons=epsilons(query, most_cells(query), there),
+        noise=noise_statements(query, there),
+        results=_results(query, passed, (first, second), board.phases),
+        sites=survivors[-1].sites,
+        lost=survivors[-1].lost,
+        survivors=survivors,
         budget_before_nano=board.budget_before_nano,
         budget_after_nano=board.budget_after_nano,
         phases=board.phases,
@@ -245,99 +344,156 @@ def _check_phase(
     query: Query, salt: bytes, board: Board, layout: Layout, record: PhaseRecord, backend: str = ARKWORKS
 ) -> None:
     session = session_for(query, salt, board.query, layout)
-    check_opening(session, record.contributions, record.opened, backend)
+    parties, survivors = record.parties, record.survivors
+    try:
+        check_listed(session, parties.sites, session.roster, "parties")
+        check_listed(session, survivors.sites, parties.sites, "survivors")
+    except ProtocolAbort:
+        raise VerificationError("mpc.not_the_roster", phase=layout.phase) from None
+    if {(one.query, one.phase) for one in (parties, survivors)} != {(board.query, layout.phase)}:
+        raise VerificationError("mpc.not_the_roster", phase=layout.phase)
+    check_opening(session, survivors, record.opened, backend)
 
 
-def noise_statements(query: Query) -> tuple[NoiseStatement, ...]:
-    """The noise that a release of `query` will carry: known before anything is asked."""
-    return tuple(_statement(query, scale) for scale in scales(query))
+def _sites(query: Query, record: PhaseRecord) -> PhaseSites:
+    there = record.survivors.sites
+    return PhaseSites(record.phase, there, tuple(site for site in query.roster if site not in there))
 
 
-def _statement(query: Query, scale: Scale) -> NoiseStatement:
+def noise_statements(query: Query, survivors: Sequence[int] = ()) -> tuple[NoiseStatement, ...]:
+    """The noise that a release of `query` will carry: known before anything is asked, but for the sites that are lost.
+
+    survivors: how many sites survived each phase, all of the roster by default.
+    """
+    there = tuple(survivors) or (len(query.roster),) * PHASES
+    return tuple(_statement(query, scale, _of_kind(scale.kind, there)) for scale in scales(query))
+
+
+def _of_kind(kind: Kind, survivors: Sequence[int]) -> int:
+    """How many sites are in the sums of a kind."""
+    return survivors[0] if kind == "gate" else survivors[1]
+
+
+def _statement(query: Query, scale: Scale, sites: int) -> NoiseStatement:
     unit = _unit(query, scale)
     site = scale.site_variance * unit**2
-    required = Fraction(scale.sensitivity**2 * 10**9, 2 * scale.rho_nano) * (unit * scale.lattice) ** 2
+    required = Fraction(0)
+    if scale.rho_nano:
+        required = Fraction(scale.sensitivity**2 * 10**9, 2 * scale.rho_nano) * (unit * scale.lattice) ** 2
     return NoiseStatement(
+        measure=columns(query)[scale.measure],
         kind=scale.kind,
         unit=_UNITS[scale.kind],
         sensitivity=_text(scale.sensitivity * unit * scale.lattice),
         rho_nano=scale.rho_nano,
         site=_text(_root(site)),
-        pooled=_text(_root(site * len(query.roster))),
+        pooled=_text(_root(site * sites)),
         required=_text(_root(required)),
     )
 
 
 def _unit(query: Query, scale: Scale) -> Fraction:
-    """One lattice step of a kind in its natural unit."""
-    power = {"counts": 0, "sums": 1, "squares": 2, "bins": 0}[scale.kind]
-    return Fraction(1, scale.lattice * query.measure.scale**power)
+    """One lattice step of a measure's kind in its natural unit."""
+    power = {"gate": 0, "counts": 0, "sums": 1, "squares": 2, "bins": 0}[scale.kind]
+    return Fraction(1, scale.lattice * local_plans(query)[scale.measure].scale ** power)
 
 
 def _results(
-    query: Query,
+    query: Query, passed: Passed, layouts: Sequence[Layout], phases: Sequence[PhaseRecord]
+) -> tuple[MeasureResult, ...]:
+    there = [len(record.survivors.sites) for record in phases]
+    lattice: dict[tuple[int, Kind], tuple[int, ...]] = {}
+    for layout, record, sites in zip(layouts, phases, there, strict=True):
+        lattice |= noisy(layout, record.opened.totals, sites)
+    gate, gated = layouts[0], phases[0].opened.totals
+    because = {one.group: _WHY[one.why] for one in hidden_exactly(query, gated, there[0])} if query.exact else {}
+    minima = [-(-needed(query, block.scale, there[0]) // block.scale.lattice) for block in gate.blocks]
+    found: list[dict[Kind, Pooled]] = [{} for _ in passed]
+    for scale in scales(query):
+        unit = _unit(query, scale)
+        variance = scale.site_variance * unit**2 * _of_kind(scale.kind, there)
+        cells = tuple(total * unit for total in lattice[scale.measure, scale.kind])
+        found[scale.measure][scale.kind] = Pooled(cells, variance)
+    return tuple(
+        _result(plan, groups, kinds, minimum, because)
+        for plan, groups, kinds, minimum in zip(local_plans(query), passed, found, minima, strict=True)
+    )
+
+
+class Pooled(NamedTuple):
+    """The noisy pooled cells of one kind of a measure, in its natural unit, and the variance of the noise on each."""
+
+    cells: tuple[Fraction, ...]
+    variance: Fraction
+
+
+def _result(
+    plan: LocalPlan,
     passed: Sequence[int],
-    first: Layout,
-    second: Layout,
-    counts: Sequence[int],
-    sums: Sequence[int],
-) -> tuple[tuple[GroupResult, ...], tuple[HiddenGroup, ...]]:
-    plan = local_plan(query)
-    unit = {scale.kind: _unit(query, scale) for scale in scales(query)}
-    variance = {s.kind: s.site_variance * unit[s.kind] ** 2 * len(query.roster) for s in scales(query)}
-    cells = {**noisy(first, counts), **noisy(second, sums)}
+    pooled: Mapping[Kind, Pooled],
+    minimum: int,
+    because: Mapping[int, HiddenFor],
+) -> MeasureResult:
+    """One measure's results. minimum: what a noisy count had to reach; because: why, where a query is exact."""
     place = {group: position for position, group in enumerate(passed)}
+    variance = {kind: of_kind.variance for kind, of_kind in pooled.items()}
     shown: list[GroupResult] = []
     hidden: list[HiddenGroup] = []
     for index, values in enumerate(plan.combinations()):
         label = plan.label(values)
-        n = cells["counts"][index] * unit["counts"]
         if index not in place:
-            hidden.append(HiddenGroup(label, values, "noisy-count-below-minimum", _text(n), query.minimum_group))
+            n = pooled["gate"].cells[index]
+            reason = because.get(index, "noisy-count-below-minimum")
+            hidden.append(HiddenGroup(label, values, reason, _text(n), minimum))
             continue
         at = place[index]
-        s = cells["sums"][at] * unit["sums"]
-        q = cells["squares"][at] * unit["squares"]
-        bins = cells["bins"][at * plan.bins : (at + 1) * plan.bins] if plan.bins else ()
+        n = pooled["counts"].cells[at]
+        count = _estimate(n, _root(variance["counts"]))
+        if plan.measure is None:
+            shown.append(GroupResult(label, values, count, None, None, ()))
+            continue
+        s, q = pooled["sums"].cells[at], pooled["squares"].cells[at]
+        bins = pooled["bins"].cells[at * plan.bins : (at + 1) * plan.bins] if plan.bins else ()
         shown.append(
             GroupResult(
                 label=label,
                 values=values,
-                count=_estimate(n, _root(variance["counts"])),
-                mean=_mean(query, n, s, variance),
-                sd=_sd(query, n, s, q, variance),
-                bins=tuple(_estimate(b * unit["bins"], _root(variance["bins"])) for b in bins),
+                count=count,
+                mean=_mean(plan, n, s, variance),
+                sd=_sd(plan, n, s, q, variance),
+                bins=tuple(_estimate(b, _root(variance["bins"])) for b in bins),
             )
         )
-    return tuple(shown), tuple(hidden)
+    return MeasureResult(plan.measure or "", tuple(shown), tuple(hidden))
 
 
-def _shift(query: Query, n: Fraction, s: Fraction) -> tuple[Fraction, Fraction, Fraction]:
+def _shift(plan: LocalPlan, n: Fraction, s: Fraction) -> tuple[Fraction, Fraction, Fraction]:
     """t = mean - centre, clipped, and its bounds."""
-    plan = local_plan(query)
     low, high = Fraction(plan.low - plan.centre, plan.scale), Fraction(plan.high - plan.centre, plan.scale)
     return min(max(s / n, low), high), low, high
 
 
-def _mean(query: Query, n: Fraction, s: Fraction, variance: dict[Kind, Fraction]) -> Estimate:
-    plan = local_plan(query)
+def _mean(plan: LocalPlan, n: Fraction, s: Fraction, variance: Mapping[Kind, Fraction]) -> Estimate:
     centre = Fraction(plan.centre, plan.scale)
-    t, low, high = _shift(query, n, s)
+    if n < _FEWEST_ROWS:
+        return Estimate(None, _text(Fraction(plan.low, plan.scale)), _text(Fraction(plan.high, plan.scale)))
+    t, low, high = _shift(plan, n, s)
     half = Z95 * _root(variance["sums"] + t**2 * variance["counts"]) / n
     return Estimate(_text(centre + t), _text(centre + max(t - half, low)), _text(centre + min(t + half, high)))
 
 
-def _sd(query: Query, n: Fraction, s: Fraction, q: Fraction, variance: dict[Kind, Fraction]) -> Estimate:
-    plan = local_plan(query)
-    t, _, _ = _shift(query, n, s)
+def _sd(plan: LocalPlan, n: Fraction, s: Fraction, q: Fraction, variance: Mapping[Kind, Fraction]) -> Estimate:
     largest = Fraction(plan.largest, plan.scale) ** 2
+    if n < _FEWEST_ROWS:
+        return Estimate(None, "0", _text(_root(2 * largest)))
+    t, _, _ = _shift(plan, n, s)
     v = (q / n + largest) / 2 - t**2
     noise = variance["squares"] / 4 + 4 * t**2 * variance["sums"] + (2 * t**2 - q / (2 * n)) ** 2 * variance["counts"]
     half = Z95 * _root(noise) / n
     sample = n / (n - 1)
     bounds = [min(max(edge, Fraction(0)), largest) * sample for edge in (v, v - half, v + half)]
     value, low, high = (_text(_root(edge)) for edge in bounds)
-    return Estimate(value if v > 0 else None, low, high)
+    return Estimate(value if v > 0 or not noise else None, low, high)
 
 
 def _estimate(value: Fraction, sd: Fraction) -> Estimate:

@@ -2,8 +2,7 @@
 
     Com(u, r) = sum_j u_j G_j + r H
 
-over G1 of BLS12-381, with G_0, G_1, ... and H hashed to the curve from fixed names, so that nobody
-knows a relation between them (RFC 9380, domain VECTOR_GENERATOR). Perfectly hiding while r is
+over G1 of BLS12-381, with G_0, G_1, ... and H from `mpc.generator_table`. Perfectly hiding while r is
 uniform and secret; binding under discrete logarithms. Commitments add up: the sum of all sites'
 points commits to the sum of their vectors under the sum of their blindings.
 
@@ -15,38 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wire.domains import VECTOR_GENERATOR
+from mpc.generator_table import blinding_generator, generators
 from wire.errors import VerificationError
-from zkp.groups import ARKWORKS, Point, R
+from zkp.groups import ARKWORKS, R
 from zkp.groups import backend as group
-
-LONGEST = 2**17
-"""Most cells of one vector."""
-
-_values: dict[str, tuple[Point, ...]] = {}
-_blinding: dict[str, Point] = {}
-
-
-def generators(count: int, backend: str = ARKWORKS) -> tuple[Point, ...]:
-    """G_0 .. G_{count-1} (public), computed once a process: about 0.2 ms each with arkworks."""
-    if not 0 <= count <= LONGEST:
-        raise ValueError(f"a vector has at most {LONGEST} cells")
-    known = _values.get(backend, ())
-    if len(known) < count:
-        curve = group(backend)
-        fresh = (
-            curve.hash_to_point(VECTOR_GENERATOR, b"value" + index.to_bytes(4, "big"))
-            for index in range(len(known), count)
-        )
-        known = _values[backend] = (*known, *fresh)
-    return known[:count]
-
-
-def blinding_generator(backend: str = ARKWORKS) -> Point:
-    """H (public)."""
-    if backend not in _blinding:
-        _blinding[backend] = group(backend).hash_to_point(VECTOR_GENERATOR, b"blinding")
-    return _blinding[backend]
 
 
 def commit(values: Sequence[int], blinding: int, backend: str = ARKWORKS) -> bytes:
