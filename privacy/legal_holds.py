@@ -7,7 +7,8 @@ never removed, so that what was held, and until when, can be shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from threading import RLock
 from typing import Annotated, Protocol
 
 import msgspec
@@ -22,6 +23,10 @@ KIND = "legal-hold"
 """The kind of document that keeps a hold, under its id."""
 DOCUMENTS = "document."
 """How the names begin under which a vault has the large documents of a person, by their kind."""
+
+
+settling = RLock()
+"""Held while a hold is placed, and while keys are destroyed that none was found to keep: one of both comes first."""
 
 
 class LegalHold(Wire, frozen=True, tag="privacy.legal_hold"):
@@ -43,6 +48,15 @@ class LegalHold(Wire, frozen=True, tag="privacy.legal_hold"):
         return named and self.since <= day <= self.until
 
 
+class KeptOf(Protocol):
+    """What a hold looks at of a data key: `privacy.vault.DataKey`."""
+
+    @property
+    def dataset(self) -> str:
+        """The dataset of its rows."""
+        ...
+
+
 class HoldKeeper(Protocol):
     """What keeps holds: a vault."""
 
@@ -60,10 +74,14 @@ class HoldKeeper(Protocol):
 
 
 class HeldVault(HoldKeeper, Protocol):
-    """The same, with the datasets that a hold can name."""
+    """The same, with the datasets and persons that a hold can name."""
 
     def info(self, dataset: str) -> object:
         """A dataset's description. Raises Refused where there is none."""
+        ...
+
+    def keys_of(self, person: bytes) -> Sequence[KeptOf]:
+        """The data keys of a person, by keyed id."""
         ...
 
 
@@ -91,20 +109,28 @@ def check_hold(hold: LegalHold) -> None:
             raise Refused("privacy.hold_form", hold=hold.hold, field=field)
 
 
-def place_hold(vault: HeldVault, hold: LegalHold) -> None:
+def place_hold(vault: HeldVault, hold: LegalHold, *, not_here_yet: bool = False) -> None:
     """Keep a hold. Again with the same it changes nothing.
 
-    Raises Refused: another of that id, a dataset that the vault does not have, or as `check_hold`. A name that was
-    mistyped would hold nothing, and what it was to keep could be erased.
+    not_here_yet: the officer knows that nothing is kept yet of the person whom it names. Raises Refused: another of
+    that id, a dataset that the vault does not have, a person of whom nothing is kept there, or as `check_hold`. A name
+    that was mistyped would hold nothing, and what it was to keep could be erased.
     """
     check_hold(hold)
-    if hold.hold in vault.documents(KIND):
-        if _hold(vault, hold.hold) != hold:
-            raise Refused("privacy.hold_exists", hold=hold.hold)
-        return
-    if hold.dataset and not hold.dataset.startswith(DOCUMENTS):
-        vault.info(hold.dataset)
-    vault.put_document(KIND, hold.hold, encode(hold))
+    with settling:
+        if hold.hold in vault.documents(KIND):
+            if _hold(vault, hold.hold) != hold:
+                raise Refused("privacy.hold_exists", hold=hold.hold)
+            return
+        if hold.dataset and not hold.dataset.startswith(DOCUMENTS):
+            vault.info(hold.dataset)
+        if hold.person and not not_here_yet and not _holds_anything(vault, hold):
+            raise Refused("privacy.hold_nobody", hold=hold.hold, dataset=hold.dataset or "*")
+        vault.put_document(KIND, hold.hold, encode(hold))
+
+
+def _holds_anything(vault: HeldVault, hold: LegalHold) -> bool:
+    return any(hold.dataset in ("", key.dataset) for key in vault.keys_of(hold.person))
 
 
 def lift_hold(vault: HoldKeeper, name: str, today: int) -> LegalHold:

@@ -14,6 +14,8 @@ one row moves them least: with centre = (low + high) // 2,
     sum          sum of (v' - centre)
     sum_squares  sum of (v' - centre)^2
     bin_i        rows with edges[i] <= v' < edges[i + 1]; the last bin includes its upper edge
+
+A plan without a measure counts rows and nothing else.
 """
 
 from __future__ import annotations
@@ -59,6 +61,7 @@ class GroupColumn(Wire, frozen=True, tag="privacy.group_column"):
 class LocalPlan(Wire, frozen=True, tag="privacy.local_plan"):
     """What to compute. All of it public; see the module's docstring for units.
 
+    measure: the column, or None: rows are counted, and low, high, edges and missing say nothing.
     missing: values of v' (before clamping) that mean "not known", such as cholesterol 0.
     max_rows: public upper bound on a site's rows (the largest row class of the roster): sums are
     proved to fit from it. person: the column that names the person, or "" where a row is its own
@@ -66,7 +69,7 @@ class LocalPlan(Wire, frozen=True, tag="privacy.local_plan"):
     after leaving out missing measures, are counted.
     """
 
-    measure: Field
+    measure: Field | None
     low: Int64
     high: Int64
     scale: Annotated[int, msgspec.Meta(ge=1, le=10**9)]
@@ -92,6 +95,13 @@ class LocalPlan(Wire, frozen=True, tag="privacy.local_plan"):
         """Number of histogram bins; 0 for no histogram."""
         return max(len(self.edges) - 1, 0)
 
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """What is computed of each group: count; with a measure sum, sum_squares, bin_0 .. bin_{k-1} as well."""
+        if self.measure is None:
+            return ("count",)
+        return ("count", "sum", "sum_squares", *(f"bin_{i}" for i in range(self.bins)))
+
     def combinations(self) -> tuple[tuple[str, ...], ...]:
         """Every declared combination of group values, the last column fastest: the result's row order."""
         return tuple(product(*(group.labels() for group in self.groups)))
@@ -108,27 +118,18 @@ class LocalPlan(Wire, frozen=True, tag="privacy.local_plan"):
     def columns(self) -> frozenset[str]:
         """The columns the plan reads (the filter's come on top)."""
         person = {self.person} if self.person else set()
-        return frozenset({self.measure, *(group.name for group in self.groups)} | person)
+        measure = set() if self.measure is None else {self.measure}
+        return frozenset({group.name for group in self.groups} | measure | person)
 
     def result_schema(self) -> pa.Schema:
-        """Schema of the result: group, count, sum, sum_squares, bin_0 .. bin_{k-1}; none nullable."""
-        numbers = ["count", "sum", "sum_squares", *(f"bin_{i}" for i in range(self.bins))]
+        """Schema of the result: group and `numbers`; none nullable."""
         fields = [pa.field("group", pa.string(), nullable=False)]
-        return pa.schema(fields + [pa.field(name, pa.int64(), nullable=False) for name in numbers])
+        return pa.schema(fields + [pa.field(name, pa.int64(), nullable=False) for name in self.numbers])
 
     def check(self) -> None:
         """Check what the types cannot say. Raises Refused naming the declaration, never data."""
-        if self.low >= self.high:
-            raise Refused("privacy.plan_bounds", measure=self.measure)
-        if self.largest**2 * self.max_rows >= _SPACE:
-            raise Refused("privacy.plan_overflow", measure=self.measure, rows=self.max_rows)
-        if self.edges and (
-            len(self.edges) < 2
-            or self.edges[0] != self.low
-            or self.edges[-1] != self.high
-            or any(a >= b for a, b in pairwise(self.edges))
-        ):
-            raise Refused("privacy.plan_edges", measure=self.measure)
+        if self.measure is not None:
+            self._check_measure(self.measure)
         names = [group.name for group in self.groups]
         if len(set(names)) != len(names):
             raise Refused("privacy.plan_groups", column=next(name for name in names if names.count(name) > 1))
@@ -136,6 +137,19 @@ class LocalPlan(Wire, frozen=True, tag="privacy.local_plan"):
             labels = group.labels()
             if len(set(labels)) != len(labels) or any(c in value for value in labels for c in _FORBIDDEN_IN_VALUES):
                 raise Refused("privacy.plan_groups", column=group.name)
+
+    def _check_measure(self, measure: str) -> None:
+        if self.low >= self.high:
+            raise Refused("privacy.plan_bounds", measure=measure)
+        if self.largest**2 * self.max_rows >= _SPACE:
+            raise Refused("privacy.plan_overflow", measure=measure, rows=self.max_rows)
+        if self.edges and (
+            len(self.edges) < 2
+            or self.edges[0] != self.low
+            or self.edges[-1] != self.high
+            or any(a >= b for a, b in pairwise(self.edges))
+        ):
+            raise Refused("privacy.plan_edges", measure=measure)
 
 
 class RowFilter(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import msgspec
 
 from privacy.grants.levels import ColumnFacts, DatasetFacts
 from privacy.grants.opt_outs import OptOutState, ScopeId
-from privacy.grants.terms import HOME, UseKind
+from privacy.grants.terms import HOME, Jurisdiction, UseKind
 from privacy.predicate import Predicate, columns
 from wire.canonical import Wire
 from wire.dates import Instant
@@ -20,6 +20,20 @@ from wire.identifiers import Hash, Name
 
 NOBODY = b""
 """`UseRequest.person` of a use that is about many."""
+
+
+class Declaration(Wire, frozen=True, tag="privacy.declaration"):
+    """What a recipient says of its own use, in the message that asks for it, under its signature: nobody else knows.
+
+    commercial: whether it serves someone's sales. jurisdiction: where the recipient processes.
+    """
+
+    commercial: bool = False
+    jurisdiction: Jurisdiction = HOME
+
+
+NOTHING_SAID = Declaration()
+"""Not commercial, and in the mainland."""
 
 
 class UseRequest(Wire, frozen=True, tag="privacy.use_request"):

@@ -2,7 +2,7 @@
 
 entries   the chain: canonical entries with the head after each
 batches   which entries were anchored, or are on their way to the ledger
-uses      of each intent: recipient, dataset, grant. An index: it can be made again from the entries
+uses      of each intent: recipient, dataset, grant, its own nonce. An index: it can be made again from the entries
 touched   (keyed person, intent): whose record a use looked at, where it was one person's. Not in the chain,
           since entries are shown to outsiders; the keyed id is the vault's, which only its index key makes
 pruned    how far the chain was cut off at its old end, with the head there
@@ -21,7 +21,7 @@ from wire.canonical import decode, encode
 from wire.errors import DecodeError, VerificationError
 
 APPLICATION = b"mvau"
-VERSION = 2
+VERSION = 3
 PERSON_BYTES = 16
 
 _FIRST = """
@@ -38,6 +38,10 @@ CREATE TABLE touched (person BLOB, sequence INTEGER, PRIMARY KEY (person, sequen
 CREATE INDEX touched_by_sequence ON touched (sequence);
 CREATE TABLE pruned (one INTEGER PRIMARY KEY CHECK (one = 1), first INTEGER, last INTEGER, head BLOB, time INTEGER)
     STRICT
+"""
+_THIRD = """
+ALTER TABLE uses ADD COLUMN nonce BLOB;
+CREATE INDEX uses_by_nonce ON uses (nonce)
 """
 
 _PIECE = 2000
@@ -61,7 +65,9 @@ class TrailFile(Store):
 
     def __init__(self, path: Path, organisation: str) -> None:
         self.organisation = organisation
-        super().__init__(path, APPLICATION, f"{_FIRST};{_SECOND}", VERSION, None, {1: _index_uses})
+        super().__init__(
+            path, APPLICATION, f"{_FIRST};{_SECOND};{_THIRD}", VERSION, None, {1: _add_index, 2: _add_nonces}
+        )
 
     # ---- entries
 
@@ -140,7 +146,7 @@ class TrailFile(Store):
 
     def _checked_rows(self, first: int) -> Iterator[tuple[int, Any, int, Any, tuple[Any, ...] | None]]:
         statement = (
-            "SELECT e.sequence, e.entry, e.intent, e.head, u.recipient, u.dataset, u.grant_id FROM entries e"
+            "SELECT e.sequence, e.entry, e.intent, e.head, u.recipient, u.dataset, u.grant_id, u.nonce FROM entries e"
             " LEFT JOIN uses u ON u.sequence = e.sequence WHERE e.sequence >= ? ORDER BY e.sequence LIMIT ?"
         )
         while rows := self.rows(statement, first, _PIECE):
@@ -182,10 +188,10 @@ class TrailFile(Store):
     # ---- views
 
     def intents(self, column: str, value: str | bytes, first: int, limit: int) -> tuple[Entry, ...]:
-        """Up to `limit` intents from number `first` on: of a recipient, dataset, grant_id or (keyed) person."""
+        """Up to `limit` intents from number `first` on: of a recipient, dataset, grant_id, nonce or (keyed) person."""
         if column == "person":
             statement = "SELECT sequence FROM touched WHERE person = ?"
-        elif column in ("recipient", "dataset", "grant_id"):
+        elif column in ("recipient", "dataset", "grant_id", "nonce"):
             statement = f"SELECT sequence FROM uses WHERE {column} = ?"
         else:
             raise ValueError(f"the trail has no index by {column!r}")
@@ -198,21 +204,28 @@ class TrailFile(Store):
         return tuple(decode(Entry, blob(entry)) for (entry,) in rows)
 
 
-def _indexed(entry: Entry) -> tuple[str, str, str] | None:
+def _indexed(entry: Entry) -> tuple[str, str, str, bytes] | None:
     use = entry.use
-    return (use.recipient, use.dataset, use.grant) if entry.intent == 0 else None
+    return (use.recipient, use.dataset, use.grant, entry.nonce) if entry.intent == 0 else None
 
 
 def _index(database: sqlite3.Connection, entry: Entry) -> None:
     indexed = _indexed(entry)
     if indexed is not None:
-        database.execute("INSERT INTO uses VALUES (?, ?, ?, ?)", (entry.sequence, *indexed))
+        database.execute("INSERT INTO uses VALUES (?, ?, ?, ?, ?)", (entry.sequence, *indexed))
 
 
-def _index_uses(database: sqlite3.Connection) -> None:
-    """From version 1: the same entries, with the index and the tables that it did not have."""
+def _add_index(database: sqlite3.Connection) -> None:
+    """From version 1: the tables that it did not have; the index is filled with the nonces."""
     for statement in _SECOND.split(";"):
         database.execute(statement)
+
+
+def _add_nonces(database: sqlite3.Connection) -> None:
+    """From version 2: the same entries, their index made again."""
+    for statement in _THIRD.split(";"):
+        database.execute(statement)
+    database.execute("DELETE FROM uses")
     for (data,) in database.execute("SELECT entry FROM entries ORDER BY sequence").fetchall():
         _index(database, decode(Entry, blob(data)))
 

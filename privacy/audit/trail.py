@@ -139,6 +139,11 @@ class AuditTrail:
         """Intents without an outcome, such as those of a process that was killed."""
         return tuple(sorted(self._open))
 
+    def begun(self, nonce: bytes) -> EntryId | None:
+        """The intent of this nonce that no outcome ended; None where there is none."""
+        with self._guard:
+            return next((entry.sequence for entry in self._open.values() if entry.nonce == nonce), None)
+
     def waiting(self) -> int:
         """How many entries no anchored batch holds yet."""
         return (self._last.sequence if self._last else 0) - self._store.anchored()
@@ -148,7 +153,7 @@ class AuditTrail:
         return self._store.entries(first, last)
 
     def intents(self, column: str, value: str | bytes, first: int = 1, limit: int = 1000) -> tuple[Entry, ...]:
-        """Up to `limit` intents from number `first` on, of one recipient, dataset, grant_id or (keyed) person."""
+        """Up to `limit` intents from number `first` on: of one recipient, dataset, grant_id, nonce, (keyed) person."""
         return self._store.intents(column, value, first, limit)
 
     def end(self, intent: EntryId) -> Entry | None:

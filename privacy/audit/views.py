@@ -51,10 +51,14 @@ class UseSeen(msgspec.Struct, frozen=True):
 
 
 class PersonView(msgspec.Struct, frozen=True):
-    """What may concern one person. possible: with whether the grant's filter reached a row of theirs, where known."""
+    """What may concern one person. possible: with whether the grant's filter reached a row of theirs, where known.
+
+    known: whether rows of the person are kept, or were named in the trail: of a mistyped identifier nothing is.
+    """
 
     noted: tuple[UseSeen, ...]
     possible: tuple[tuple[UseSeen, bool | None], ...]
+    known: bool = True
 
 
 def of_recipient(trail: Trail, recipient: str, first: int = 1, limit: int = 1000) -> tuple[UseSeen, ...]:
@@ -72,13 +76,17 @@ def of_dataset(trail: Trail, dataset: str, first: int = 1, limit: int = 1000) ->
     return _seen(trail, trail.intents("dataset", dataset, first, limit))
 
 
-def of_person(trail: Trail, person: bytes, datasets: Sequence[str], reaches: Reaches) -> PersonView:
-    """All that may concern a person (keyed id, 16 bytes, private). datasets: those that hold rows of theirs.
+def of_person(
+    trail: Trail, person: bytes, datasets: Sequence[str], reaches: Reaches, earlier: Sequence[bytes] = ()
+) -> PersonView:
+    """All that may concern a person (keyed id, 16 bytes, private). datasets: those that hold rows of theirs. earlier:
+    ids that the person had before: entries are never changed, and may have them.
 
     Denied uses, in which nobody's row was looked at, are not among the possible ones; nor is a use that ended without
     a release, or one whose grant's filter is known to leave the person out.
     """
-    noted = _seen(trail, _all(trail, "person", person))
+    entries = {entry.sequence: entry for one in (person, *earlier) for entry in _all(trail, "person", one)}
+    noted = _seen(trail, [entries[number] for number in sorted(entries)])
     direct = {seen.intent.sequence for seen in noted}
     possible = []
     for dataset in dict.fromkeys(datasets):
@@ -89,7 +97,8 @@ def of_person(trail: Trail, person: bytes, datasets: Sequence[str], reaches: Rea
             reached = reaches(dataset, use.grant)
             if seen.outcome in ("", "released") and reached is not False:
                 possible.append((seen, reached))
-    return PersonView(noted, tuple(sorted(possible, key=lambda pair: pair[0].intent.sequence)))
+    ordered = tuple(sorted(possible, key=lambda pair: pair[0].intent.sequence))
+    return PersonView(noted, ordered, known=bool(noted or datasets))
 
 
 def _seen(trail: Trail, intents: Iterable[Entry]) -> tuple[UseSeen, ...]:

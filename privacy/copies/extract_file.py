@@ -5,7 +5,7 @@
     end    = {cover, sealed}                                          canonical, public
     sealed = HPKE(recipient's key, info = cover; {facts, signature, K})
     facts  = cover, grant, commitment of its terms, dataset, purpose, times, columns and what was done to each,
-             rows, hash of the risk report, length and SHA-256 of body, hash of K
+             rows, hash of the risk report, length of body and SHA-256 of its pieces, hash of K
     signature = ed25519 by the issuer's envelope key, domain EXTRACT, over the canonical facts
 
 The end is written last, because K leaves last: until then the file is noise to everybody. HPKE does not name its
@@ -36,7 +36,8 @@ from wire.identifiers import Handle, Hash, Name
 from wire.sealing import OpenKey, Sealed, SealKey
 from wire.signing import Signature, Signer, VerifyKey, verify
 
-VERSION = 1
+VERSION = 2
+"""Of version 1 were those whose body was hashed as a whole: they are not opened."""
 PARQUET_AES_256_GCM = 1
 """Suite of the body: Parquet modular encryption, AES_GCM_V1 with one 256-bit key."""
 
@@ -74,7 +75,7 @@ class ExtractFacts(Wire, frozen=True, tag="privacy.extract_facts"):
     commitment: of the grant's terms, as anchored on the ledger. audit: number of the intent in the issuer's trail.
     delete_by: when the recipient must have deleted its copies. rows: exact. risk: SHA-256 of the report on
     re-identification that the issuer measured before release. guarantee: in plain words, that no noise protects it.
-    length, body: of the encrypted Parquet, the latter its SHA-256. key: hash of what decrypts it.
+    length, body: of the encrypted Parquet, the latter the SHA-256 of its pieces. key: hash of what decrypts it.
     """
 
     cover: ExtractCover

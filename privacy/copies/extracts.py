@@ -238,7 +238,7 @@ def stage_extract(
                 yield from map(seen.leaving, cut.groups(rows, rand))
                 checked.append(beside.submit(seen.check))  # while the last group is written
 
-            written = write_parquet(file, stored, leaving(), key, cover.place())
+            written = write_parquet(file, stored, leaving(), key, cover.place(), pieces=True)
             file.flush()
             os.fsync(file.fileno())
         for one in checked:
@@ -475,7 +475,7 @@ def open_extract(
     facts = opened.facts
     if at >= facts.delete_by:
         raise Refused("extracts.due", grant=facts.grant, delete_by=format_instant(facts.delete_by))
-    data = read_checked(path, facts.length, facts.body)
+    data = read_checked(path, facts.length, facts.body, pieces=True)
     columns = tuple(StoredColumn(column.name, column.kind) for column in facts.columns)
     return facts, parse_parquet(data, columns, facts.rows, opened.key, facts.cover.place(), path.name)
 

@@ -26,8 +26,9 @@ from wire.evidence import Header
 from wire.identifiers import Handle, Name
 from wire.signing import Signature, Signer, VerifyKey, verify
 
-Why = Literal["erasure", "consent-revoked", "due", "chosen"]
-"""Why it goes: somebody in it was erased, the consent was revoked, its day has come, or its recipient chose so."""
+Why = Literal["erasure", "consent-revoked", "withdrawn", "due", "chosen"]
+"""Why it goes: somebody in it was erased, the consent was revoked, its issuer took it back while it was on its way, its
+day has come, or its recipient chose so."""
 Found = Literal["deleted", "not-held"]
 """What a recipient found: the sealed file, which is deleted; or that the extract never came to its gateway."""
 Reach = Literal["opened", "copies"]

@@ -34,6 +34,10 @@ class RecallKeeper(Protocol):
         """A document's content."""
         ...
 
+    def find_document(self, kind: str, name: str) -> bytes | None:
+        """The same; None where there is none."""
+        ...
+
     def documents(self, kind: str) -> tuple[str, ...]:
         """Names of the documents of one kind."""
         ...
@@ -74,12 +78,8 @@ def recalls(vault: RecallKeeper) -> tuple[Recall, ...]:
 
 def recall_of(vault: RecallKeeper, extract: bytes) -> Recall | None:
     """The entry of one extract; None where there is none."""
-    try:
-        return decode(Recall, vault.document(KIND, extract.hex()))
-    except Refused as error:
-        if error.code != "privacy.no_document":
-            raise
-        return None
+    found = vault.find_document(KIND, extract.hex())
+    return None if found is None else decode(Recall, found)
 
 
 def recall(vault: RecallKeeper, made: Recall) -> Recall:

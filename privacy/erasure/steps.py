@@ -1,6 +1,7 @@
 """Erasing one person's data: restart it anywhere, and it ends with nothing decryptable and a receipt.
 
-    1  the plan is kept                      a private document of the vault
+    1  the plan is kept                      a private document of the vault; from the first step on a second one,
+                                             that it was begun, which a restore takes over when the trail is older
     2  intent in the audit trail             one for each dataset; no log, no erasure
     3  all its keys restricted               in one transaction: a read, query or snapshot shows all rows or none
     4  keys destroyed that nothing keeps     register, then one transaction of the vault (`Vault.destroy`)
@@ -11,8 +12,9 @@
 
 Each step may be done twice. A process that is killed leaves the plan; `apply` takes it up again, `unfinished` lists
 what waits. What cannot be done now (a token that does not answer) raises, and the erasure goes on when it is called
-again. Holds are looked at once more just before keys are destroyed, at each attempt: one that was placed meanwhile
-keeps them.
+again. A plan that lacks rows, since they came after it was made, is refused before anything is written; of those that
+come while it is carried out, `unplanned` says how many there are. Holds are looked at once more just before keys are
+destroyed, at each attempt: one that was placed meanwhile keeps them, and none is placed in between.
 
 Rotation makes older copies of the vault useless: whoever has such a copy and no copy of the key file of then cannot
 unwrap what is in it.
@@ -26,8 +28,8 @@ from typing import Annotated, Protocol
 
 import msgspec
 
-from privacy.audit import AuditTrail, own_use
-from privacy.erasure.plan import ErasurePlan, PlannedKey, still_erasable
+from privacy.audit import AuditTrail, EntryId, own_use
+from privacy.erasure.plan import ErasurePlan, HeldKey, PlannedKey, still_erasable
 from privacy.erasure.receipt import (
     BEYOND,
     MARK_BYTES,
@@ -40,7 +42,7 @@ from privacy.erasure.receipt import (
     sign_receipt,
 )
 from privacy.grants.terms import Reference
-from privacy.legal_holds import all_holds, fits
+from privacy.legal_holds import all_holds, fits, settling
 from privacy.retention import ZONE
 from wire.canonical import Wire, decode, encode
 from wire.dates import Instant, day_at
@@ -51,9 +53,20 @@ from wire.signing import Signer
 
 KIND = "erasure"
 """The kind of document that keeps an erasure, under its id in hex."""
+BEGUN = "erasure-begun"
+"""The kind of document that says since which instant one is carried out, under its id in hex; none: a mere plan."""
 DAY_MS = 86_400_000
 ROTATE_WITHIN = 30 * DAY_MS
 """Milliseconds after which the key epoch is to be rotated, unless the caller says sooner."""
+
+
+class DataKey(HeldKey, Protocol):
+    """What an erasure looks at of a data key: `privacy.vault.DataKey`."""
+
+    @property
+    def state(self) -> str:
+        """active or restricted."""
+        ...
 
 
 class ErasableVault(Protocol):
@@ -75,6 +88,14 @@ class ErasableVault(Protocol):
         """Those of these keys that the register of erasures names: nothing keeps them any more."""
         ...
 
+    def keys_of(self, person: bytes) -> Sequence[DataKey]:
+        """The data keys of a person, by keyed id."""
+        ...
+
+    def person_id(self, person: bytes) -> bytes:
+        """The keyed id of a person, by one that it has or had before."""
+        ...
+
     def put_document(self, kind: str, name: str, content: bytes) -> None:
         """Keep a document."""
         ...
@@ -85,6 +106,10 @@ class ErasableVault(Protocol):
 
     def documents(self, kind: str) -> tuple[str, ...]:
         """Names of the documents of one kind."""
+        ...
+
+    def remove_document(self, kind: str, name: str) -> bool:
+        """Delete a document; whether there was one."""
         ...
 
 
@@ -180,9 +205,39 @@ def erasures(vault: ErasableVault) -> tuple[Erasure, ...]:
     return tuple(sorted(found, key=lambda one: (one.requested, one.plan.erasure)))
 
 
-def unfinished(vault: ErasableVault) -> tuple[Erasure, ...]:
+def unfinished(vault: ErasableVault, trail: AuditTrail) -> tuple[Erasure, ...]:
     """Those that were begun, and that `apply` has to go on with; not plans that nobody began to carry out."""
-    return tuple(one for one in erasures(vault) if one.traces and not one.done)
+    noted = set(vault.documents(BEGUN))
+    waiting = (one for one in erasures(vault) if not one.done)
+    return tuple(
+        one
+        for one in waiting
+        if one.name in noted or one.traces or one.marks or one.restricted or any(_begun(trail, one.plan))
+    )
+
+
+def note_begun(vault: ErasableVault, name: str, at: int) -> None:
+    """Note that the erasure `name` is carried out since instant `at`: it is `unfinished` until it is done."""
+    if name not in vault.documents(BEGUN):
+        vault.put_document(BEGUN, name, at.to_bytes(8, "big"))
+
+
+def begun(vault: ErasableVault) -> list[tuple[Erasure, int]]:
+    """Erasures that are or were carried out, the oldest first, and since which instant; those of earlier versions since
+    they restricted."""
+    noted = {name: int.from_bytes(vault.document(BEGUN, name), "big") for name in vault.documents(BEGUN)}
+    found = ((one, noted.get(one.name, one.restricted)) for one in erasures(vault))
+    return [(one, at) for one, at in found if at]
+
+
+def under_way(vault: ErasableVault) -> frozenset[str]:
+    """Names of the erasures that were begun and are not done."""
+    return frozenset(one.name for one, _ in begun(vault) if not one.done)
+
+
+def unplanned(vault: ErasableVault, made: Erasure) -> int:
+    """How many rows of the person may be used that the plan does not know: they came after it was made."""
+    return sum(key.rows for key in _later(vault, made.plan))
 
 
 # ---- what is done
@@ -202,7 +257,8 @@ def apply(
     """Carry out the erasure `name`, from wherever it stopped; returns it as it is then.
 
     clock: instants. given: the extracts of these datasets that rest on consent. fault: called with the name of each
-    step that is done, for tests that stop there. Raises what vault and trail raise; then call again.
+    step that is done, for tests that stop there. Raises Refused, and nothing is erased, where rows came after the plan
+    was made; what vault and trail raise: then call again.
     """
     made = erasure(vault, name)
     plan = made.plan
@@ -213,9 +269,12 @@ def apply(
     if made.done:
         return made
     if not made.traces:
+        _check_current(vault, trail, made)
+        note_begun(vault, name, clock())
+        fault("begun")
         traces = []
         for dataset in plan.datasets:
-            about = digest(ERASURE_INTENT, plan.erasure, dataset.encode())
+            about = _about(plan, dataset)
             use = own_use(plan.organisation, dataset, "erasure", about)
             traces.append(Trace(dataset, trail.intent(use, about[:16], persons=[plan.person])))
             fault("intent")
@@ -232,10 +291,11 @@ def apply(
         made = keep(restricted=clock())
         fault("restricted")
     if not made.destroyed:
-        made = _reconsidered(vault, made, day_at(clock(), zone))
-        plan = made.plan
-        fault("marked")
-        vault.destroy([one.key for one in plan.erase], tombstone(plan.erasure))
+        with settling:
+            made = _reconsidered(vault, made, day_at(clock(), zone))
+            plan = made.plan
+            fault("marked")
+            vault.destroy([one.key for one in plan.erase], tombstone(plan.erasure))
         fault("destroy")
         made = keep(destroyed=clock())
         fault("destroyed")
@@ -257,6 +317,40 @@ def apply(
     return made
 
 
+def _about(plan: ErasurePlan, dataset: str) -> bytes:
+    """What the intent for one dataset is about (32 bytes); it begins with the intent's nonce."""
+    return digest(ERASURE_INTENT, plan.erasure, dataset.encode())
+
+
+def _begun(trail: AuditTrail, plan: ErasurePlan) -> list[EntryId]:
+    """The open intents of an erasure that did not come to note them: of a process that was killed."""
+    found = (trail.begun(_about(plan, dataset)[:16]) for dataset in plan.datasets)
+    return [entry for entry in found if entry is not None]
+
+
+def _later(vault: ErasableVault, plan: ErasurePlan) -> list[DataKey]:
+    """Data keys of the person whose rows may be used and that the plan does not know."""
+    known = {one.key for one in (*plan.erase, *plan.restrict)}
+    return [key for key in vault.keys_of(plan.person) if key.key not in known and key.state == "active"]
+
+
+def _check_current(vault: ErasableVault, trail: AuditTrail, made: Erasure) -> None:
+    """Raises Refused where the plan of a whole person lacks some of the person's keys; what was begun of it has failed.
+
+    One that erases what an earlier one restricted is of those keys alone; and one that had begun with the keys, before
+    a restore say, goes on: rows that came after that are `unplanned`.
+    """
+    touched = made.marks or made.restricted or made.destroyed
+    later = [] if made.plan.follows or touched else _later(vault, made.plan)
+    if not later:
+        return
+    for entry in _begun(trail, made.plan):
+        trail.outcome(entry, "failed")
+    vault.remove_document(BEGUN, made.name)
+    datasets = ", ".join(sorted({key.dataset for key in later}))
+    raise Refused("privacy.erasure_stale", erasure=made.name, rows=sum(key.rows for key in later), datasets=datasets)
+
+
 def _reconsidered(vault: ErasableVault, made: Erasure, today: int) -> Erasure:
     """The erasure as it is to be carried out on civil day `today`, kept.
 
@@ -266,7 +360,8 @@ def _reconsidered(vault: ErasableVault, made: Erasure, today: int) -> Erasure:
     plan, before = made.plan, dict(zip([one.key for one in made.plan.erase], made.marks, strict=False))
     there = vault.marks([one.key for one in plan.erase])
     gone = vault.registered(list(there)) | {one.key for one in plan.erase if one.key not in there}
-    open_still = msgspec.structs.replace(plan, erase=tuple(one for one in plan.erase if one.key not in gone))
+    left = tuple(one for one in plan.erase if one.key not in gone)
+    open_still = msgspec.structs.replace(plan, erase=left, person=vault.person_id(plan.person))
     decided = still_erasable(open_still, all_holds(vault), today)
     going = gone | {one.key for one in decided.erase}
     erase = tuple(one for one in plan.erase if one.key in going)
@@ -303,6 +398,24 @@ def note_rotation(vault: ErasableVault, began: int, at: int) -> int:
             _changed(vault, one.name, rotated=at)
             count += 1
     return count
+
+
+def restored(vault: ErasableVault, *, rotate_again: bool) -> None:
+    """After a restore: destroy what these erasures destroyed, where it is back; what was under way goes on.
+
+    rotate_again: key epochs that were destroyed are back as well; the rotation is due again by the dates of before.
+    Whether the audit trail has what was under way is not known: `apply` looks for its intents anew.
+    """
+    for one in erasures(vault):
+        if one.destroyed:
+            back = list(vault.marks([key.key for key in one.plan.erase]))
+            if back:
+                vault.destroy(back, tombstone(one.plan.erasure))
+        if one.rotated and rotate_again:
+            _changed(vault, one.name, rotated=0)
+        if one.traces and not one.done:
+            note_begun(vault, one.name, one.requested)
+            _changed(vault, one.name, traces=())
 
 
 # ---- recipients

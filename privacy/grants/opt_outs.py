@@ -17,8 +17,6 @@ the patient's word aside (PIPL 13 and 44). Everything else, other scopes of "pur
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
@@ -34,8 +32,6 @@ from wire.identifiers import Handle, check_name
 
 NOTE = "opt-out"
 """Kind of the notes about persons in the vault that hold opt-outs."""
-ALIKE = "opt-out-alike"
-"""Kind of the notes that say, under the id of another spelling (`spellings`), under which id the opt-outs are."""
 VERSION = 1
 NO_END = 2**63 - 1
 """`until` of an opt-out that lasts."""
@@ -48,8 +44,6 @@ ScopeId = Annotated[str, msgspec.Meta(min_length=3, max_length=80)]
 ALL: ScopeId = "all"
 PRIMARY = frozenset(("TREAT", "HPAYMT", "PATRQT"))
 """Purposes that "all" leaves alone, with what is below them."""
-_NUMBER = re.compile(r"[1-9][0-9]{16}[0-9X]")
-_OLD_NUMBER = re.compile(r"[1-9][0-9]{14}")
 OVERRIDING: frozenset[LegalBasis] = frozenset(("statutory-duty", "public-health-emergency"))
 """Bases on which no opt-out counts."""
 
@@ -190,47 +184,17 @@ def matching(scopes: Iterable[ScopeId], asked: str, recipient: str, kind: str, l
     return tuple(sorted(under.intersection(scopes)))
 
 
-def spellings(person: str) -> tuple[str, ...]:
-    """In which ways records may write an identifier (secret) of one person; first the one that notes go under.
-
-    Without blanks at its ends and in half-width characters; of an identity number also without any blanks, with x and
-    X, and with the fifteen digits that it had until 1999 (GB 11643). Capitals are not folded otherwise: p1 and P1 may
-    be two persons.
-    """
-    plain = unicodedata.normalize("NFKC", person).strip()
-    compact = "".join(plain.split()).upper()
-    ways = [plain]
-    if _OLD_NUMBER.fullmatch(compact):
-        compact = _with_check(f"{compact[:6]}19{compact[6:]}")
-    if _NUMBER.fullmatch(compact):
-        ways = [compact, compact.lower()]
-        if compact[6:8] == "19" and compact == _with_check(compact[:17]):
-            ways.append(compact[:6] + compact[8:17])
-    return tuple(dict.fromkeys((*ways, plain, person)))
-
-
-def _with_check(digits: str) -> str:
-    """Seventeen digits of an identity number, and its check character."""
-    from stdnum.cn import ric
-
-    return digits + str(ric.calc_check_digit(digits + "0"))
-
-
 class OptOutRegister:
     """All opt-outs at home, by person and by scope. Secret: it stays in the process that holds the vault.
 
-    notes: keyed person ids and contents as the vault gives them out; alike: ids of other spellings, each with the id
-    that the person's opt-outs are noted under. Raises DecodeError, Refused for a note that is none, or is not there:
-    persons are never left in because their opt-out could not be read.
+    notes: keyed person ids and contents as the vault gives them out; several of one person count together. Raises
+    DecodeError, Refused for a note that is none: persons are never left in because their opt-out could not be read.
     """
 
-    def __init__(self, notes: Iterable[tuple[bytes, bytes]], alike: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        self._named: dict[bytes, tuple[OptOut, ...]] = {person: opt_outs_in(content) for person, content in notes}
-        self._of = dict(self._named)
-        for person, noted in alike:
-            if noted not in self._named:
-                raise Refused("privacy.opt_out_form", scope="alike")
-            self._of[person] = tuple(dict.fromkeys((*self._of.get(person, ()), *self._named[noted])))
+    def __init__(self, notes: Iterable[tuple[bytes, bytes]]) -> None:
+        self._of: dict[bytes, tuple[OptOut, ...]] = {}
+        for person, content in notes:
+            self._of[person] = tuple(dict.fromkeys((*self._of.get(person, ()), *opt_outs_in(content))))
         self._by_scope: dict[ScopeId, list[tuple[bytes, OptOut]]] = {}
         for person, opt_outs in self._of.items():
             for one in opt_outs:
@@ -238,8 +202,8 @@ class OptOutRegister:
 
     @property
     def opt_outs(self) -> Mapping[bytes, tuple[OptOut, ...]]:
-        """By person, once each: under the id that notes go under."""
-        return self._named
+        """By person."""
+        return self._of
 
     def state(self, at: int, persons: Iterable[bytes] = ()) -> OptOutState:
         """What a decision at instant `at` reads. persons: those whom its request names."""

@@ -91,6 +91,8 @@ class Blobs:
         path, length = _path(blob), 0
         try:
             with self._errors():
+                if self._folder is not None:
+                    _for_its_owner(self._folder / path)
                 self._filesystem.create_dir(path.rpartition("/")[0], recursive=True)
             # Errors of `chunks` pass as they are: they are of the text that is read, not of the store.
             with self._errors():
@@ -188,6 +190,13 @@ def _local(filesystem: fs.FileSystem) -> Path | None:
         base = _local(filesystem.base_fs)
         return None if base is None else base / filesystem.base_path.lstrip("/")
     return None
+
+
+def _for_its_owner(path: Path) -> None:
+    """An empty file, and the folders on the way to it, that nobody else may read: pyarrow would ask the umask."""
+    for folder in reversed([one for one in path.parents if not one.exists()]):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _on_disk(path: Path, root: Path) -> None:

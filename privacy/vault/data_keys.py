@@ -179,49 +179,58 @@ class DataKeys:
 
     # ---- active <-> restricted
 
-    def restrict(self, ids: Sequence[bytes], restricted: bool) -> int:
-        """Set the state of keys; returns how many changed. Raises Refused for a key that is not there."""
-        self._opened.check_writes()
+    def turn(self, connection: sa.Connection, ids: Sequence[bytes], restricted: bool) -> int:
+        """See `Vault.restrict`; in a transaction of the caller's."""
         before, after = (ACTIVE, RESTRICTED) if restricted else (RESTRICTED, ACTIVE)
-        with self._opened.database.transaction() as connection:
-            rows, large = self._found(connection, ids), self._streams.found(connection, ids)
-            if len(rows) + len(large) != len(set(ids)):
+        rows, large = self._found(connection, ids), self._streams.found(connection, ids)
+        if len(rows) + len(large) != len(set(ids)):
+            raise Refused("privacy.no_key")
+        turned = self._streams.turn(connection, large, before, after)
+        known = Known(self._descriptions, connection)
+        changing = [row for row in rows if row.state == before]
+        epoch = current_epoch(self._opened.provider)
+        by_dataset = defaultdict[str, list[KeyRow]](list)
+        for row in changing:
+            of = known.of(row)
+            if of is None:
                 raise Refused("privacy.no_key")
-            turned = self._streams.turn(connection, large, before, after)
-            known = Known(self._descriptions, connection)
-            changing = [row for row in rows if row.state == before]
-            epoch = current_epoch(self._opened.provider)
-            by_dataset = defaultdict[str, list[KeyRow]](list)
-            for row in changing:
-                of = known.of(row)
-                if of is None:
-                    raise Refused("privacy.no_key")
-                by_dataset[of.name].append(row)
-            for name, some in by_dataset.items():
-                info = self._descriptions.of(connection, name)
-                places = Loads(self._opened, info)
-                wraps = [(row.wrapped, row.place(places.of(row.load))) for row in some]
-                masters = unwrap_all(self._opened.provider, [row.epoch for row in some], wraps)
-                if None in masters:
-                    raise VerificationError("privacy.vault_dataset", dataset=info.name)
-                again = self._opened.provider.wrap_many(
-                    epoch,
-                    [
-                        (key, row.place(places.of(row.load), after))
-                        for key, row in zip(masters, some, strict=True)
-                        if key is not None
-                    ],
-                )
-                bulk.run_many(
-                    connection,
-                    keys.update()
-                    .where(keys.c.first == sa.bindparam("at"))
-                    .values(state=after, epoch=epoch, wrapped=sa.bindparam("wrap")),
-                    [{"at": row.first, "wrap": wrap} for row, wrap in zip(some, again, strict=True)],
-                )
-                hidden = sum(row.rows for row in some) * (1 if restricted else -1)
-                self._descriptions.change(connection, info, restricted=info.restricted + hidden)
+            by_dataset[of.name].append(row)
+        for name, some in by_dataset.items():
+            info = self._descriptions.of(connection, name)
+            places = Loads(self._opened, info)
+            wraps = [(row.wrapped, row.place(places.of(row.load))) for row in some]
+            masters = unwrap_all(self._opened.provider, [row.epoch for row in some], wraps)
+            if None in masters:
+                raise VerificationError("privacy.vault_dataset", dataset=info.name)
+            again = self._opened.provider.wrap_many(
+                epoch,
+                [
+                    (key, row.place(places.of(row.load), after))
+                    for key, row in zip(masters, some, strict=True)
+                    if key is not None
+                ],
+            )
+            bulk.run_many(
+                connection,
+                keys.update()
+                .where(keys.c.first == sa.bindparam("at"))
+                .values(state=after, epoch=epoch, wrapped=sa.bindparam("wrap")),
+                [{"at": row.first, "wrap": wrap} for row, wrap in zip(some, again, strict=True)],
+            )
+            hidden = sum(row.rows for row in some) * (1 if restricted else -1)
+            self._descriptions.change(connection, info, restricted=info.restricted + hidden)
         return len(changing) + turned
+
+    def there(self, connection: sa.Connection, ids: Sequence[bytes]) -> list[bytes]:
+        """Those of these keys that the tables have."""
+        found = [row.key for row in self._found(connection, ids)]
+        return found + [row.key for row in self._streams.found(connection, ids)]
+
+    def restricted(self, connection: sa.Connection) -> list[bytes]:
+        """The ids of all restricted keys, unchecked."""
+        found = bulk.fetch(connection, sa.select(keys.c.key).where(keys.c.state == RESTRICTED))
+        large = sa.select(tables.streams.c.key).where(tables.streams.c.state == RESTRICTED)
+        return [key for (key,) in (*found, *bulk.fetch(connection, large))]
 
     # ---- erased
 

@@ -45,12 +45,17 @@ class Loading:
     """Loads tables into an open vault, one at a time."""
 
     def __init__(
-        self, opened: Opened, descriptions: Descriptions, holds: Callable[[], Iterable[LegalHold]] = tuple
+        self,
+        opened: Opened,
+        descriptions: Descriptions,
+        holds: Callable[[], Iterable[LegalHold]] = tuple,
+        hear: Callable[[Iterable[str]], None] = lambda names: None,
     ) -> None:
-        """holds: every legal hold that was placed, read anew at each call."""
+        """holds: every legal hold that was placed, read anew at each call. hear: told whose rows come, before they are
+        there (`privacy.vault.awaited`)."""
         self._opened = opened
         self._descriptions = descriptions
-        self._holds = holds
+        self._holds, self._hear = holds, hear
         self.alone = Lock()
         """Held while a table is loaded, and by a rotation."""
 
@@ -135,6 +140,7 @@ class Loading:
         for batch in _parts(source):
             own = owners.part(taken, taken + batch.num_rows)
             own.check(batch.num_rows)
+            self._hear(own.persons or own.record_ids or ())
             keys, rows, width = seal_part(
                 opened, info, place, batch, own, (info.next_row + loaded, info.positions + loaded), width
             )

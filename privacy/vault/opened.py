@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import groupby
 from typing import Any, TypeVar
@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from privacy.keys import KEY_BYTES, NONCE_BYTES, KeyProvider
 from privacy.store import Database
 from privacy.suites import AES_256_GCM, unseal
-from privacy.vault.places import ID_BYTES, Place, VaultHeader
+from privacy.vault.person_names import canonical
+from privacy.vault.places import ID_BYTES, ONE_NAME, Place, VaultHeader
 from wire.canonical import encode
 from wire.domains import DATA_KEY, VAULT_INDEX, VAULT_PERSON, VAULT_RECORD, framed, keyed
 from wire.errors import Refused, Unavailable, VerificationError
@@ -36,11 +37,17 @@ class Opened:
     clock: Callable[[], int]
     fault: Callable[[str], None]
     reads_only: bool = False
+    renamed: Mapping[bytes, bytes] = field(default_factory=dict)
+    """Ids that persons had before (`privacy.vault.respelling`), each with the one that the person has."""
 
     # ---- ids
 
     def person_id(self, person: str) -> bytes:
-        """A person in the vault's tables: 16 bytes, the same in all its datasets. person: secret."""
+        """A person in the vault's tables: 16 bytes, one for all its datasets and all spellings. person: secret."""
+        return self.spelling_id(canonical(person))
+
+    def spelling_id(self, person: str) -> bytes:
+        """The id of one spelling: a person's, if it is the one that counts (`privacy.vault.person_names`)."""
         return blake2b(_PERSON + person.encode(), key=self.index_key, digest_size=ID_BYTES).digest()
 
     def record_id(self, dataset: str, record: str) -> bytes:
@@ -57,6 +64,11 @@ class Opened:
         """Where something lies in this vault."""
         header = self.header
         return Place(AES_256_GCM, header.vault, header.organisation, what, name, b"", version, item, 0)
+
+    def index_place(self, header: VaultHeader | None = None) -> Place:
+        """Of the index key, which so is bound to how the vault names persons. header: the one to come."""
+        version = (header or self.header).version
+        return self.place("index key", "", version=version if version >= ONE_NAME else 0)
 
     def new_key(self, what: str, name: str, item: bytes = b"") -> tuple[bytes, int, bytes]:
         """A fresh key (secret), the epoch it is wrapped under, and its wrap."""

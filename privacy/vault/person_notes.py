@@ -6,7 +6,8 @@ it is about to somebody without the vault's keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,23 +25,33 @@ _STEP = 256
 
 
 class PersonNotes:
-    """The notes of an open vault: one of each kind for a person."""
+    """The notes of an open vault: one of each kind for a person. What writes is in a transaction of the caller's."""
 
     def __init__(self, opened: Opened) -> None:
         self._opened = opened
+        self._revisions: Counter[str] = Counter()
 
-    def put(self, kind: str, person: bytes, content: bytes) -> None:
+    def revised(self, kind: str) -> None:
+        """Notes of this kind are others than before."""
+        self._revisions[kind] += 1
+
+    def revision(self, kind: str) -> int:
+        """See `Vault.revision`."""
+        return self._revisions[kind]
+
+    def write(self, connection: sa.Connection, kind: str, person: bytes, content: bytes) -> None:
         """See `Vault.put_person_note`."""
-        self._opened.check_writes()
         if len(person) != ID_BYTES:
             raise ValueError("a keyed person id has 16 bytes")
         check_name(kind, "kind of note")
-        with self._opened.database.transaction() as connection:
-            key, epoch, wrapped = self._opened.new_key(_KEY, kind, person)
-            sealed = self._opened.seal(key, pad(content, _STEP), self._opened.place(_NOTE, kind, item=person))
-            connection.execute(person_notes.delete().where(_mine(kind, person)))
-            row = {"kind": kind, "person": person, "epoch": epoch, "wrapped": wrapped, "sealed": sealed}
-            connection.execute(person_notes.insert().values(**row))
+        connection.execute(person_notes.delete().where(self._mine(kind, person)))
+        self._insert(connection, kind, person, content)
+
+    def _insert(self, connection: sa.Connection, kind: str, person: bytes, content: bytes) -> None:
+        key, epoch, wrapped = self._opened.new_key(_KEY, kind, person)
+        sealed = self._opened.seal(key, pad(content, _STEP), self._opened.place(_NOTE, kind, item=person))
+        row = {"kind": kind, "person": person, "epoch": epoch, "wrapped": wrapped, "sealed": sealed}
+        connection.execute(person_notes.insert().values(**row))
 
     def all(self, kind: str) -> Iterator[tuple[bytes, bytes]]:
         """See `Vault.person_notes`."""
@@ -49,7 +60,8 @@ class PersonNotes:
         def read(connection: sa.Connection) -> list[tuple[bytes, bytes]]:
             rows = connection.execute(statement).all()
             with self._opened.provider.batch(f"list {kind}", len(rows)):
-                return [(row.person, self._content(row)) for row in rows]
+                renamed = self._opened.renamed
+                return [(renamed.get(row.person, row.person), self._content(row)) for row in rows]
 
         yield from self._opened.reading(read)
 
@@ -60,15 +72,37 @@ class PersonNotes:
         except (InvalidTag, VerificationError):
             raise VerificationError("privacy.vault_document", kind=row.kind) from None
 
-    def remove(self, kind: str, person: bytes) -> bool:
+    def every(self, connection: sa.Connection) -> Iterator[tuple[str, bytes, bytes]]:
+        """(kind, keyed person, content) of every note of any kind."""
+        rows = connection.execute(sa.select(person_notes)).all()
+        with self._opened.provider.batch("list notes", len(rows)):
+            for row in rows:
+                yield row.kind, row.person, self._content(row)
+
+    def delete(self, connection: sa.Connection, kind: str, person: bytes) -> bool:
         """See `Vault.remove_person_note`."""
-        self._opened.check_writes()
-        with self._opened.database.transaction() as connection:
-            gone = connection.execute(person_notes.delete().where(_mine(kind, person))).rowcount > 0
-        if gone and self._opened.database.path is not None:
-            self._opened.database.cut_log()
-        return gone
+        return connection.execute(person_notes.delete().where(self._mine(kind, person))).rowcount > 0
 
+    def earlier(self, person: bytes) -> list[bytes]:
+        """The ids that a person had before."""
+        return [old for old, now in self._opened.renamed.items() if now == person]
 
-def _mine(kind: str, person: bytes) -> sa.ColumnElement[bool]:
-    return (person_notes.c.kind == kind) & (person_notes.c.person == person)
+    def rename(self, connection: sa.Connection, renamed: Mapping[bytes, bytes]) -> None:
+        """Bring notes to other persons' ids (`privacy.vault.respelling`), in the caller's transaction.
+
+        Where the person has a note of that kind already, both stay, and are listed as of the same person.
+        """
+        rows = connection.execute(sa.select(person_notes)).all()
+        there = {(row.kind, row.person) for row in rows}
+        for row in rows:
+            person = renamed.get(row.person)
+            if person is not None and (row.kind, person) not in there:
+                content = self._content(row)
+                mine = (person_notes.c.kind == row.kind) & (person_notes.c.person == row.person)
+                connection.execute(person_notes.delete().where(mine))
+                self._insert(connection, row.kind, person, content)
+                there.add((row.kind, person))
+
+    def _mine(self, kind: str, person: bytes) -> sa.ColumnElement[bool]:
+        """Of a person, by the ids that it had before, too."""
+        return (person_notes.c.kind == kind) & person_notes.c.person.in_([person, *self.earlier(person)])

@@ -36,8 +36,12 @@ where_row = struct.Struct(">QQc").pack
 """Number and position of a row, 8 bytes each, and part. Raises struct.error for what is neither."""
 
 
+ONE_NAME = 3
+"""Version of the header of a vault in which a person has one id for all spellings (`privacy.vault.respelling`)."""
+
+
 class VaultHeader(Wire, frozen=True, tag="privacy.vault_header"):
-    """Whose vault this is. vault: its random 16-byte id."""
+    """Whose vault this is. version: `ONE_NAME`, or what it was before. vault: its random 16-byte id."""
 
     version: int
     vault: bytes

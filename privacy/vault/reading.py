@@ -87,6 +87,8 @@ class Reading:
                 claimed = self._keys_of_person(connection, info, self._opened.person_id(record_id))
             if not claimed:
                 raise Refused("privacy.no_record", dataset=dataset)
+            if not info.has_persons and len(claimed) > 1:
+                claimed = self._spelled(connection, info, claimed, record_id) or claimed
             (master,) = Unsealing(self._opened, info).masters(claimed[:1])
             if master is None:
                 raise VerificationError("privacy.vault_dataset", dataset=dataset)
@@ -122,6 +124,19 @@ class Reading:
                 if key.first <= row < key.first + key.rows:
                     found[key.first] = key
         return self._active(info, list(found.values()))
+
+    def _spelled(
+        self, connection: sa.Connection, info: DatasetInfo, claimed: Sequence[KeyRow], record_id: str
+    ) -> list[KeyRow]:
+        """Those of a person's keys whose rows spell the record id so: each spelling has keys, and salts, of its own."""
+        found = []
+        for key in claimed:
+            run = Unsealing(self._opened, info).run([key], self._rows(connection, info, [key]))
+            decoder = RowDecoder(info.columns, info.suite)
+            decoder.take(run.main[:1], run.apart[:1])
+            if decoder.table("").column("").to_pylist() == [record_id]:
+                found.append(key)
+        return found
 
     def _active(self, info: DatasetInfo, found: Sequence[KeyRow]) -> list[KeyRow]:
         """The active ones; the others must be what they say they are, for their rows are left out in silence.

@@ -3,28 +3,31 @@
 A backup of a vault holds keys that were destroyed since. The register does not go back with it: whoever opens a vault
 removes what the register names first, so that nothing erased comes back, unless the register was lost as well.
 
-    magic       16 bytes
+    beginning   magic, mark: see `privacy.vault.growing_file`
+    erasure     entries, and a mark when they are on disk
     entry       key (16) || receipt (32) || more (1 bit), time, ms UTC (63 bits) || MAC (16)
 
 An entry is appended and on disk before its key is destroyed. The MAC is under the vault's index key: nobody without it
 can have keys removed. What is destroyed together is appended together: all of its entries but the last say that more
-follow. An erasure that was cut short (a crash or a full disk while it was appended) is none, as a whole: no key of it
-was destroyed. Entries of one register can be added to another of the same vault (`join`).
+follow. An erasure that was cut short (a crash, a power cut or a full disk while it was appended) is none, as a whole:
+no key of it was destroyed. Entries of one register can be added to another of the same vault (`join`). Registers of
+before have another magic and no marks; they are read, and written anew by the next erasure.
 """
 
 from __future__ import annotations
 
 import hmac
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
+from privacy.vault.growing_file import BEGINNING, MAGIC_BYTES, MARK_BYTES, GrowingFile, content_of, has_hole
 from wire.domains import ERASURES, keyed
 from wire.errors import DecodeError, Unavailable
 
-MAGIC = b"medveil erased 1"
+MAGIC = b"medveil erased 2"
+_BEFORE = b"medveil erased 1"
 RECEIPT_BYTES = 32
 _MAC_BYTES = 16
 _ENTRY = 16 + RECEIPT_BYTES + 8 + _MAC_BYTES
@@ -45,6 +48,7 @@ class Register:
     def __init__(self, path: Path, index_key: bytes) -> None:
         self.path = path
         self._mac_key = keyed(index_key, ERASURES)
+        self._file = GrowingFile(path, MAGIC, keyed(index_key, ERASURES, b"mark")[:MARK_BYTES])
         self._appending = Lock()
 
     def entries(self) -> tuple[Erasure, ...]:
@@ -52,32 +56,37 @@ class Register:
 
         Raises DecodeError (damaged, or of another vault), Unavailable.
         """
-        return tuple(self._read(_content(self.path), self.path)[0])
+        return tuple(self._read(content_of(self.path), self.path)[0])
 
     def append(self, erasures: Iterable[Erasure]) -> None:
         """Note erasures, all of them or none: on disk when this returns. Raises as `entries`."""
-        noted = list(erasures)
-        entries = [self._entry(erasure, more=True) for erasure in noted[:-1]]
-        entries += [self._entry(erasure, more=False) for erasure in noted[-1:]]
+        added = self._together(list(erasures))
         with self._appending:
-            _, whole = self._read(_content(self.path), self.path)
-            if entries:
-                _append(self.path, whole, b"".join(entries))
+            content = content_of(self.path)
+            found, whole = self._read(content, self.path)
+            if not added:
+                return
+            if not self._file.begins(content):
+                whole = self._file.rewrite([self._together(found)] if found else [])
+            self._file.append(whole, added)
 
     def join(self, other: Path) -> int:
         """Take over the entries of another register of this vault; returns how many were new.
 
         Raises as `entries`, and Unavailable where it is not: with a path that was mistyped what was erased would stay.
         """
-        content = _content(other) if other.is_file() else b""
+        content = content_of(other) if other.is_file() else b""
         if not content:
             raise Unavailable("privacy.no_register", path=str(other))
-        if len(content) < len(MAGIC):
+        if len(content) < MAGIC_BYTES:
             raise DecodeError("privacy.register_damaged", path=str(other))
         known = {erasure.key for erasure in self.entries()}
         new = [erasure for erasure in self._read(content, other)[0] if erasure.key not in known]
         self.append(new)
         return len(new)
+
+    def _together(self, noted: Sequence[Erasure]) -> bytes:
+        return b"".join(self._entry(erasure, more=at < len(noted)) for at, erasure in enumerate(noted, start=1))
 
     def _entry(self, erasure: Erasure, more: bool) -> bytes:
         if len(erasure.key) != 16 or len(erasure.receipt) != RECEIPT_BYTES:
@@ -88,53 +97,40 @@ class Register:
     def _mac(self, body: bytes) -> bytes:
         return hmac.digest(self._mac_key, body, "sha256")[:_MAC_BYTES]
 
+    def _goes_on(self, content: bytes, start: int) -> bool:
+        """Of a register of before: whether another erasure was appended to one that does not verify at `start`."""
+        for at in range(start, len(content) - 2 * _ENTRY + 1, _ENTRY):
+            body = content[at : at + _ENTRY - _MAC_BYTES]
+            last = not int.from_bytes(body[-8:], "big") & _MORE
+            if last and hmac.compare_digest(self._mac(body), content[at + _ENTRY - _MAC_BYTES : at + _ENTRY]):
+                return True
+        return False
+
     def _read(self, content: bytes, path: Path) -> tuple[list[Erasure], int]:
         """The entries of whole erasures, and where the last of them ends; 0 for not even the beginning of a file."""
-        if content[: len(MAGIC)] != MAGIC[: len(content)]:
+        marked = self._file.begins(content)
+        if not marked and content[:MAGIC_BYTES] != _BEFORE[: len(content)]:
             raise DecodeError("privacy.register_damaged", path=str(path))
         found: list[Erasure] = []
         together: list[Erasure] = []
-        whole = len(MAGIC) if len(content) >= len(MAGIC) else 0
-        for start in range(len(MAGIC), len(content) - _ENTRY + 1, _ENTRY):
+        whole = BEGINNING if marked else MAGIC_BYTES if len(content) >= MAGIC_BYTES else 0
+        start, cut_short = whole, True
+        while whole and start + _ENTRY <= len(content):
             body = content[start : start + _ENTRY - _MAC_BYTES]
             if not hmac.compare_digest(self._mac(body), content[start + _ENTRY - _MAC_BYTES : start + _ENTRY]):
-                if not any(content[start:]):
-                    break  # the disk made room and lost power: nothing was written there
-                raise DecodeError("privacy.register_damaged", path=str(path))
+                cut_short = marked or (has_hole(content, start, start + _ENTRY) and not self._goes_on(content, start))
+                break
+            start += _ENTRY
             at = int.from_bytes(body[-8:], "big")
             together.append(Erasure(body[:16], body[16 : 16 + RECEIPT_BYTES], at & ~_MORE))
-            if not at & _MORE:
-                found += together
-                together, whole = [], start + _ENTRY
+            if at & _MORE:
+                continue
+            if marked and not self._file.marked(content, start):
+                cut_short = self._file.never_was(content, whole, start)
+                break
+            start += MARK_BYTES if marked else 0
+            found += together
+            together, whole = [], start
+        if not cut_short or (marked and not self._file.never_was(content, whole)):
+            raise DecodeError("privacy.register_damaged", path=str(path))
         return found, whole
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise Unavailable("privacy.store_failed", path=str(path), reason=error.strerror or "I/O") from None
-
-
-def _append(path: Path, whole: int, added: bytes) -> None:
-    """Add to the `whole` good bytes of the file; what an interrupted call left after them is overwritten."""
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            if whole < len(MAGIC):
-                whole, added = 0, MAGIC + added
-            file.truncate(whole)
-            file.seek(whole)
-            file.write(added)
-            file.flush()
-            os.fsync(file.fileno())
-        if whole == 0:
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    except OSError as error:
-        raise Unavailable("privacy.store_failed", path=str(path), reason=error.strerror or "I/O") from None

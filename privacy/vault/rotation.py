@@ -12,6 +12,7 @@ open some of what it wrapped, of each batch, while those are still there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -23,9 +24,11 @@ from privacy.vault.descriptions import Descriptions
 from privacy.vault.opened import Opened, check_wrap, unwrap_all
 from privacy.vault.tables import ROW_BITS
 from wire.canonical import encode
-from wire.errors import VerificationError
+from wire.errors import Refused, VerificationError
 
 _BATCH = 5_000
+_TRIED = 3
+"""Keys of each table that are tried, to tell a foreign provider from an altered vault."""
 
 
 class _Few(NamedTuple):
@@ -43,6 +46,23 @@ _FEW = (
     _Few(tables.streams, "stream key", "kind", "document"),
     _Few(tables.person_notes, "note key", "kind", "person"),
 )
+
+
+def is_own(opened: Opened) -> bool:
+    """Whether the provider opens any of the vault's keys; also where there is none to try.
+
+    For a vault whose index key does not open. Raises Unavailable.
+    """
+    tried = 0
+    with opened.database.reading() as connection:
+        for few in _FEW:
+            for row in connection.execute(sa.select(few.table).limit(_TRIED)).mappings().all():
+                tried += 1
+                with suppress(VerificationError, Refused):
+                    name, item = row[few.name], row[few.item] if few.item else b""
+                    opened.own_key(row["epoch"], row["wrapped"], few.what, name, item)
+                    return True
+    return tried == 0
 
 
 class Rotation:
@@ -85,7 +105,7 @@ class Rotation:
 
     def _index_key(self, epoch: int) -> None:
         opened, vault = self._opened, tables.vault
-        place = encode(opened.place("index key", ""))
+        place = encode(opened.index_place())
         with opened.database.transaction() as connection:
             wrapped = opened.provider.wrap(epoch, opened.index_key, place)
             check_wrap(opened.provider, epoch, opened.index_key, wrapped, place)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any, NamedTuple
 
@@ -214,6 +214,24 @@ class Streams:
 
         return self._opened.reading(read)
 
+    def usable(self, kind: str, person: bytes) -> tuple[StreamInfo, ...]:
+        """See `Vault.streams_of`."""
+
+        def read(connection: sa.Connection) -> tuple[StreamInfo, ...]:
+            mine = (streams.c.kind == kind) & (streams.c.person == person) & (streams.c.state == ACTIVE)
+            found = connection.execute(sa.select(streams).where(mine)).all()
+            return tuple(sorted((self._info(row)[1] for row in found), key=lambda info: info.name))
+
+        return self._opened.reading(read)
+
+    def there(self, kind: str, names: Iterable[str]) -> dict[str, bool]:
+        """See `Vault.streams_there`."""
+        asked = {self._item(kind, name): name for name in names}
+        statement = sa.select(streams.c.document, streams.c.state).where(streams.c.kind == kind)
+        with self._opened.database.reading() as connection:
+            found = connection.execute(statement).all()
+        return {asked[item]: state == ACTIVE for item, state in found if item in asked}
+
     def remove(self, kind: str, name: str) -> None:
         """See `Vault.remove_stream`."""
         self._opened.check_writes()
@@ -244,7 +262,7 @@ class Streams:
 
     def every(self, connection: sa.Connection) -> Iterator[StreamRow]:
         """All documents."""
-        for row in connection.execute(sa.select(*_ROW).order_by(streams.c.kind, streams.c.document)):
+        for row in connection.execute(sa.select(*_ROW).order_by(streams.c.kind, streams.c.document)).all():
             yield StreamRow(*row)
 
     def found(self, connection: sa.Connection, ids: Iterable[bytes]) -> list[StreamRow]:
@@ -266,6 +284,21 @@ class Streams:
             change = streams.update().where(_mine(short.kind, short.document))
             connection.execute(change.values(state=after, sealed=sealed))
         return len(turning)
+
+    def rename(self, connection: sa.Connection, renamed: Mapping[bytes, bytes]) -> None:
+        """Bring documents to other persons' ids (`privacy.vault.respelling`), in the caller's transaction."""
+        for short in self.every(connection):
+            if short.person is not None and short.person in renamed:
+                row: Any = connection.execute(sa.select(streams).where(_mine(short.kind, short.document))).one()
+                try:
+                    master, info = self._info(row)
+                except VerificationError:  # whoever reads it is told
+                    continue
+                person = renamed[short.person]
+                place = self._row_place(short.kind, short.document, short.version, short.retain_until, short.state)
+                plaintext = pad(encode(msgspec.structs.replace(info, person=person)), _STEP)
+                change = streams.update().where(_mine(short.kind, short.document))
+                connection.execute(change.values(person=person, sealed=self._opened.seal(master, plaintext, place)))
 
     def delete(self, connection: sa.Connection, rows: Sequence[StreamRow]) -> None:
         """Delete documents from the index, keys and all, in the caller's transaction; then `forget` their blobs."""

@@ -24,7 +24,7 @@ from privacy.vault.places import APART, MAIN, NOBODY, key_places, where_row
 from privacy.vault.tables import ACTIVE, ROW_BITS
 from wire.errors import VerificationError
 
-_ALTERED = (InvalidTag, TypeError, ValueError, OverflowError, AttributeError, struct.error)
+ALTERED = (InvalidTag, TypeError, ValueError, OverflowError, AttributeError, struct.error)
 """What altered rows raise: those that do not open, and cells of other kinds."""
 
 T = TypeVar("T")
@@ -69,10 +69,10 @@ class Unsealing:
             _check_whole(claimed, rows)
             shown = [key[6] == ACTIVE for key in claimed]
             if all(shown):
-                return self._opened(claimed, masters, rows, only)
+                return self.opened(claimed, masters, rows, only)
             mine = _these(rows, _each(shown, [key[3] for key in claimed]))
-            return self._opened(_these(claimed, shown), _these(masters, shown), mine, only)
-        except _ALTERED:
+            return self.opened(_these(claimed, shown), _these(masters, shown), mine, only)
+        except ALTERED:
             number = self._first_altered(claimed, masters, rows, only)
         raise altered(self._info, number)
 
@@ -81,10 +81,10 @@ class Unsealing:
         wraps = list(zip([key[8] for key in claimed], key_places(self._places, claimed), strict=True))
         return unwrap_all(self._provider, [key[7] for key in claimed], wraps)
 
-    def _opened(
-        self, claimed: Sequence[bulk.Row], masters: Masters, rows: Sequence[bulk.Row], only: bytes | None
+    def opened(
+        self, claimed: Sequence[bulk.Row], masters: Masters, rows: Sequence[bulk.Row], only: bytes | None = None
     ) -> Run:
-        """Rows of these keys, which are active: as many as they have, or one of each. Raises one of `_ALTERED`."""
+        """Rows of these keys, in whichever state: as many as they have, or one of each. Raises one of `ALTERED`."""
         opening = [master for master in masters if master is not None]
         if len(opening) != len(claimed):
             raise InvalidTag
@@ -134,8 +134,8 @@ class Unsealing:
                 if key[6] == ACTIVE:
                     for row in mine:
                         number = row[0]
-                        self._opened([key], [master], [row], only)
-            except _ALTERED:
+                        self.opened([key], [master], [row], only)
+            except ALTERED:
                 return int(number)
         return int(rows[end][0])
 

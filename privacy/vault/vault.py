@@ -6,7 +6,8 @@ data key; destroying a person's keys erases the person (`privacy.vault.data_keys
     K             random, wrapped by the provider under the current epoch
     row           AES-256-GCM(BLAKE2b(K, "data"), padded msgpack of the cells; place)     or SM4-GCM, for some columns
     salt key      HMAC(K, "salt"): for commitments; dies with K
-    person        BLAKE2b(index key, person): 16 bytes, the same in all datasets of this vault, and in no other
+    person        BLAKE2b(index key, the one spelling of the identifier): 16 bytes, the same in all datasets of this
+                  vault, and in no other
 
 The place (`privacy.vault.places`) binds suite, vault, organisation, dataset, columns and schema hash, load, person,
 record and position: a row that was changed, moved, copied from elsewhere or left out raises VerificationError; it never
@@ -23,7 +24,7 @@ from __future__ import annotations
 import io
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +38,8 @@ from privacy.keys import KEY_BYTES, KeyProvider
 from privacy.legal_holds import all_holds
 from privacy.store import Database
 from privacy.suites import AES_256_GCM
-from privacy.vault import backup, migration, tables
+from privacy.vault import backup, migration, rotation, tables
+from privacy.vault.awaited import Awaited
 from privacy.vault.backup import BLOBS, FILE
 from privacy.vault.blobs import Blobs
 from privacy.vault.data_keys import DataKey, DataKeys
@@ -47,10 +49,11 @@ from privacy.vault.loading import Loading, Source
 from privacy.vault.opened import Opened, blob, current_epoch, number
 from privacy.vault.parts import Owners
 from privacy.vault.person_notes import PersonNotes
-from privacy.vault.places import ID_BYTES, VaultHeader
+from privacy.vault.places import ID_BYTES, ONE_NAME, VaultHeader
 from privacy.vault.reading import Reading
 from privacy.vault.register import Erasure, Register
-from privacy.vault.rotation import Rotation
+from privacy.vault.respelling import Respelling, look_again, rename_holds
+from privacy.vault.safeguards import Safeguards
 from privacy.vault.sealed_stream import Readable
 from privacy.vault.streams import StreamInfo, Streams
 from wire.canonical import decode, encode
@@ -58,7 +61,7 @@ from wire.errors import DecodeError, Refused, Unavailable, VerificationError
 from wire.identifiers import check_name
 
 REGISTER = "erased"
-"""The register's file, beside the vault's folder, unless another is named."""
+"""The register's file, beside the vault's folder, unless another is named; the log of safeguards lies beside it."""
 
 _READER_PATIENCE = 5.0
 """Seconds that a reader waits for the writer to finish an erasure that the register names."""
@@ -87,9 +90,12 @@ class Vault:
         self._blobs = Blobs(path / BLOBS, blobs)
         self._streams = Streams(opened, self._blobs)
         self._keys = DataKeys(opened, self._descriptions, register, self._streams)
-        self._loading = Loading(opened, self._descriptions, lambda: all_holds(self))
+        self._awaited = Awaited(opened, self._documents, lambda: rename_holds(self, opened.renamed))
+        self._loading = Loading(opened, self._descriptions, lambda: all_holds(self), self._awaited.hear)
         self._reading = Reading(opened, self._descriptions)
         self._notes = PersonNotes(opened)
+        beside, came = register.path.parent, self._awaited.await_rows
+        self._safeguards = Safeguards(opened, beside, self._documents, self._notes, self._keys, came)
 
     @classmethod
     def create(
@@ -115,17 +121,19 @@ class Vault:
         store = _database(path, database, organisation, fault)
         there, claimed = Blobs(path / BLOBS, blobs), False
         try:
-            header = VaultHeader(tables.VERSION, rand(16), organisation)
+            header = VaultHeader(ONE_NAME, rand(16), organisation)
             claimed = there.claim(header.vault)
             opened = Opened(store, provider, header, rand(KEY_BYTES), rand, clock, fault)
             with store.transaction() as connection:
                 if connection.execute(sa.select(tables.vault.c.one)).first():  # without it: an interrupted creation
                     raise Refused("privacy.store_exists", path=store.place)
                 epoch = current_epoch(provider)
-                wrapped = provider.wrap(epoch, opened.index_key, encode(opened.place("index key", "")))
+                wrapped = provider.wrap(epoch, opened.index_key, encode(opened.index_place()))
                 row = {"one": 1, "header": encode(header), "epoch": epoch, "wrapped": wrapped}
                 connection.execute(tables.vault.insert().values(**row))
-            return cls(path, opened, Register(register or path.parent / REGISTER, opened.index_key), blobs)
+            vault = cls(path, opened, Register(register or path.parent / REGISTER, opened.index_key), blobs)
+            vault._safeguards.settle()
+            return vault
         except BaseException:
             store.close()
             if claimed:
@@ -147,11 +155,12 @@ class Vault:
         blobs: FileSystem | None = None,
         fault: Callable[[str], None] = _no_fault,
     ) -> Vault:
-        """Open the vault that `create` made, to write: what interrupted calls left is put right first, and what the
-        register of erasures names is gone.
+        """Open the vault that `create` made, to write: what interrupted calls left is put right first, what the
+        register of erasures names is gone, and what the log of safeguards has is there.
 
         A file of version 1 is brought to the present one; a copy stays beside it until the next rotation or erasure.
-        Raises Unavailable (not there, in use), VerificationError (another organisation's, or another provider's keys),
+        Where each spelling of an identifier was a person of its own, they are brought together, once.
+        Raises Unavailable (not there, in use, another provider's), VerificationError (another organisation's, altered),
         DecodeError (damaged, of a newer medveil).
         """
         _check_there(path, database)
@@ -160,8 +169,10 @@ class Vault:
         store = _database(path, database, organisation, fault)
         try:
             vault = cls._of(path, store, provider, organisation, rand, clock, register, blobs, fault)
+            vault._name_persons()
             if vault._keys.settle():
                 migration.remove_copy(path / FILE)
+            vault._safeguards.settle()
             with suppress(Unavailable):  # a disk that is full: it is nobody's, and goes before the next load
                 vault._loading.clean_up()
         except BaseException:
@@ -187,6 +198,8 @@ class Vault:
             rand, until = secrets.token_bytes, time.monotonic() + _READER_PATIENCE
             vault = cls._of(path, store, provider, organisation, rand, _now, register, blobs, _no_fault)
             vault._opened.reads_only = True
+            if vault._opened.header.version >= ONE_NAME:  # else they may be noted, and rows not brought together yet
+                vault._opened.renamed = vault._awaited.known()
             while vault._keys.pending():
                 if time.monotonic() > until:
                     raise Unavailable("privacy.erasure_pending", path=store.place, retry_after=60)
@@ -216,12 +229,16 @@ class Vault:
         header = decode(VaultHeader, blob(found.header))
         if header.organisation != organisation:
             raise VerificationError("privacy.vault_of_other", path=store.place, organisation=organisation)
+        if header.version > ONE_NAME:
+            raise DecodeError("database.newer", place=store.place, version=header.version, known=ONE_NAME)
         opened = Opened(store, provider, header, b"", rand, clock, fault)
         try:
-            place = encode(opened.place("index key", ""))
+            place = encode(opened.index_place())
             opened.index_key = provider.unwrap(number(found.epoch), blob(found.wrapped), place)
         except (VerificationError, Refused):
-            raise VerificationError("privacy.vault_keys", path=store.place) from None
+            if rotation.is_own(opened):
+                raise VerificationError("privacy.vault_keys", path=store.place) from None
+            raise Unavailable("privacy.provider_other", path=store.place, retry_after=60) from None
         return cls(path, opened, Register(register or path.parent / REGISTER, opened.index_key), blobs)
 
     def keep_held(self) -> None:
@@ -332,9 +349,21 @@ class Vault:
 
     # ---- data keys
 
-    def person_id(self, person: str) -> bytes:
-        """The keyed id (16 bytes) of a person, the same in all datasets of this vault."""
-        return self._opened.person_id(person)
+    def person_id(self, person: str | bytes) -> bytes:
+        """The keyed id (16 bytes) of a person, the same in all datasets of this vault.
+
+        person: in any spelling (`privacy.vault.person_names`); or a keyed id, also one that the person had before
+        (`privacy.vault.respelling`).
+        """
+        return self._keyed(person)
+
+    def spelling_id(self, spelling: str) -> bytes:
+        """The keyed id that a vault of before made of one spelling of an identifier (secret)."""
+        return self._opened.spelling_id(spelling)
+
+    def earlier_ids(self, person: bytes) -> tuple[bytes, ...]:
+        """Keyed ids that a person (keyed id) had before: what was written of it elsewhere may have them."""
+        return tuple(old for old, now in self._opened.renamed.items() if now == person)
 
     def keys_of(self, person: str | bytes) -> tuple[DataKey, ...]:
         """The data keys of a person, by name or keyed id, over all datasets; none where nothing is kept."""
@@ -349,11 +378,11 @@ class Vault:
 
         Raises Refused for a key that is not there.
         """
-        return self._keys.restrict(keys, True)
+        return self._safeguards.restrict(keys, True)
 
     def unrestrict(self, keys: Sequence[bytes]) -> int:
         """Undo `restrict`."""
-        return self._keys.restrict(keys, False)
+        return self._safeguards.restrict(keys, False)
 
     def destroy(self, keys: Sequence[bytes], receipt: bytes) -> int:
         """Destroy data keys with their rows and the salts of their commitments; returns how many were there.
@@ -388,10 +417,8 @@ class Vault:
         return self._opened.database.engine_name
 
     def marks(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """By data key, of those that are there: the first 16 bytes of its wrap.
-
-        They are random. Where they are found in a file after the key was destroyed, a wrap has survived there.
-        """
+        """By data key, of those that are there: the first 16 bytes of its wrap, which are random. Where they are found
+        in a file after the key was destroyed, a wrap has survived there."""
         return self._keys.marks(keys)
 
     def erasures(self, since: int = 0) -> tuple[Erasure, ...]:
@@ -439,6 +466,17 @@ class Vault:
         """Names of the large documents of one kind, sorted."""
         return self._streams.names(kind)
 
+    def streams_of(self, kind: str, person: str | bytes) -> tuple[StreamInfo, ...]:
+        """The large documents of one kind about one person, by name or keyed id, that may be used, by name.
+
+        Raises VerificationError (altered).
+        """
+        return self._streams.usable(kind, self._keyed(person))
+
+    def streams_there(self, kind: str, names: Iterable[str]) -> dict[str, bool]:
+        """Those of these large documents that are there, and whether they may be used; nothing is decrypted."""
+        return self._streams.there(kind, names)
+
     def remove_stream(self, kind: str, name: str) -> None:
         """Remove a large document and its key. It is not noted in the register: a backup brings it back; `destroy` its
         key where that must not be. Raises Refused where there is none."""
@@ -464,7 +502,7 @@ class Vault:
 
     def put_person_note(self, kind: str, person: str | bytes, content: bytes) -> None:
         """Keep a note (secret) about a person beside the records. Replaces an older one of that kind."""
-        self._notes.put(kind, self._keyed(person), content)
+        self._safeguards.put_note(kind, self._keyed(person), content)
 
     def person_notes(self, kind: str) -> Iterator[tuple[bytes, bytes]]:
         """(keyed person id, content) of every note of one kind."""
@@ -472,20 +510,21 @@ class Vault:
 
     def remove_person_note(self, kind: str, person: str | bytes) -> bool:
         """Delete a note; whether there was one."""
-        return self._notes.remove(kind, self._keyed(person))
+        return self._safeguards.remove_note(kind, self._keyed(person))
 
     # ---- documents
 
     def put_document(self, kind: str, name: str, content: bytes) -> None:
-        """Keep a small private file (secret), such as grant terms or a wallet. Replaces an older one.
-
-        The document keeps its key, and so its salt key, when it is replaced.
-        """
-        self._documents.put(kind, name, content)
+        """Keep a small private file (secret), such as grant terms, in place of an older one, whose keys it keeps."""
+        self._safeguards.put_document(kind, name, content)
 
     def document(self, kind: str, name: str) -> bytes:
         """The document's content (secret). Raises Refused where there is none."""
         return self._documents.get(kind, name)
+
+    def find_document(self, kind: str, name: str) -> bytes | None:
+        """The document's content (secret); None where there is none."""
+        return self._documents.find(kind, name)
 
     def documents(self, kind: str) -> tuple[str, ...]:
         """Names of the documents of one kind, sorted."""
@@ -493,12 +532,12 @@ class Vault:
 
     def remove_document(self, kind: str, name: str) -> bool:
         """Delete a document with its key; whether there was one."""
-        return self._documents.remove(kind, name)
+        return self._safeguards.remove_document(kind, name)
 
     def revision(self, kind: str) -> int:
-        """How often a document of one kind was put here since the vault was opened: the same number, the same
-        documents, for nobody else writes."""
-        return self._documents.revision(kind)
+        """How often documents or notes of one kind changed here since the vault was opened: the same number, the same
+        content, for nobody else writes."""
+        return self._documents.revision(kind) + self._notes.revision(kind)
 
     def document_salt_key(self, kind: str, name: str) -> bytes:
         """The 32-byte salt key (secret) of a document, for `wire.commitment.salt`."""
@@ -514,16 +553,39 @@ class Vault:
         """
         with self._loading.alone:
             self._loading.clean_up()  # what a load left that could not undo itself is nobody's, and is not wrapped
-            epoch = Rotation(self._opened, self._descriptions).run()
+            epoch = rotation.Rotation(self._opened, self._descriptions).run()
+        self._safeguards.rotated(epoch)
         migration.remove_copy(self.path / FILE)
         return epoch
 
+    # ---- after a restore
+
+    def take_over(self, log: Path) -> int:
+        """Take over what another log of safeguards of this vault has, and this one does not: holds, opt-outs,
+        restrictions, erasures, recalls. Returns how many. Raises DecodeError (damaged, another vault's), Unavailable.
+        """
+        return self._safeguards.take_over(log)
+
+    def epochs_are_back(self) -> bool:
+        """Whether the provider has key epochs again that a rotation destroyed: it is older than the safeguards."""
+        return self._safeguards.epochs_are_back()
+
     def _keyed(self, person: str | bytes) -> bytes:
         if isinstance(person, str):
+            if self._opened.header.version < ONE_NAME and not look_again(self._opened, self._awaited):
+                raise Unavailable("privacy.vault_spellings", path=self.place, retry_after=60)
+            if not self._opened.reads_only:
+                self._awaited.hear([person])
             return self._opened.person_id(person)
         if len(person) != ID_BYTES:
             raise ValueError("a keyed person id has 16 bytes")
-        return person
+        return self._opened.renamed.get(person, person)
+
+    def _name_persons(self) -> None:
+        """Bring a vault of before to one id for each person, and legal holds with it."""
+        if self._opened.header.version < ONE_NAME:
+            Respelling(self._opened, self._descriptions, self._documents, self._streams, self._awaited).run()
+        self._awaited.take_up()
 
 
 def _check_there(path: Path, database: str) -> None:
