@@ -87,6 +87,17 @@ class Replica:
     def follow(self, blocks: Sequence[Block], note: Note) -> SignatureLine | None:
         """Replay `blocks` (those it already has are skipped) and cosign `note`, which must be their head.
 
+        What `cosign` gives, once it is remembered. Raises as that does, and Unavailable where the disk refuses.
+        """
+        line = self.cosign(blocks, note)
+        if line is not None:
+            self.remember(note.with_line(line))
+        return line
+
+    def cosign(self, blocks: Sequence[Block], note: Note) -> SignatureLine | None:
+        """As `follow`, but for whoever calls `remember` before the line is shown to anybody or the next one is asked
+        for.
+
         None while its organisation is no member, while it is `silent`, and while a restarted replica is still below
         the head it cosigned before: a cosignature says that no larger head was seen, and only at that size can the two
         histories be compared. Raises VerificationError, stays where it was and does not cosign, if anything is not as
@@ -113,9 +124,7 @@ class Replica:
             return None
         # Never much later than the block: whoever cosigns an old head now does not say that nothing has changed since.
         time = max(0, min(self._clock(), self.machine.time + FUTURE))
-        line = cosign_checkpoint(signer, self.organisation, note, time // 1000)
-        self._remember(note.with_line(line))
-        return line
+        return cosign_checkpoint(signer, self.organisation, note, time // 1000)
 
     def _own_signer(self, members: Membership) -> Signer | None:
         """Its own cosign key among `members`; None if it is none of them. VerificationError if it does not hold it."""
@@ -216,7 +225,9 @@ class Replica:
                 return
         raise VerificationError("checkpoint.unknown_signer", name=own.name)
 
-    def _remember(self, note: Note) -> None:
+    def remember(self, note: Note) -> None:
+        """Put a head with its own line on the disk: it waits for that, so whoever has other things to do calls it in a
+        thread. Raises Unavailable."""
         if self._memory is not None:
             self._memory.remember(note)
         self._cosigned = note

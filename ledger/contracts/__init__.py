@@ -26,6 +26,7 @@ from ledger.contracts.queries import (
     ApproveQuery,
     CloseQuery,
     Contribute,
+    FixParties,
     FixSurvivors,
     ProposeQuery,
     Release,
@@ -51,6 +52,7 @@ Op = (
     | ApproveQuery
     | AnnounceContribution
     | Contribute
+    | FixParties
     | FixSurvivors
     | Release
     | CloseQuery
@@ -96,6 +98,7 @@ __all__ = [
     "ApproveQuery",
     "AnnounceContribution",
     "Contribute",
+    "FixParties",
     "FixSurvivors",
     "Release",
     "CloseQuery",

@@ -66,7 +66,9 @@ class RegisterPopulation(Wire, frozen=True, tag="datasets.register_population"):
 
     unit: what the budget protects. rows_per_person: cap on the rows of one person at one site (1 for
     unit "row"). colluders: sites assumed to pool what they know, in the noise. owners: distinct members that
-    are data owners, the sender among them or not.
+    are data owners, the sender among them or not. spread: at how many sites one person can have rows;
+    "one-site" is the owners' word, and makes the noise smaller. public: whether sums over its larger groups may be
+    published without noise. Owners agree to all of it by voting a budget.
     """
 
     population: Name
@@ -74,6 +76,8 @@ class RegisterPopulation(Wire, frozen=True, tag="datasets.register_population"):
     rows_per_person: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
     colluders: Annotated[int, msgspec.Meta(ge=0, le=1000)]
     owners: Owners
+    spread: Literal["one-site", "every-site"] = "every-site"
+    public: bool = False
 
 
 Columns = Annotated[tuple[Column, ...], msgspec.Meta(min_length=1, max_length=256)]
@@ -141,6 +145,8 @@ class PopulationState(Wire, frozen=True, tag="datasets.population"):
     unit: Literal["row", "person"]
     rows_per_person: int
     colluders: int
+    spread: Literal["one-site", "every-site"]
+    public: bool
     registered_by: Name
     owners: Owners
     datasets: Ids
@@ -236,7 +242,7 @@ def register_population(op: RegisterPopulation, sender: str, context: Context, v
     require_role(view, sender, *OWNERS)
     if view.get(population_key(op.population), PopulationState) is not None:
         raise Refused("datasets.population_exists", population=op.population)
-    if op.unit == "row" and op.rows_per_person != 1:
+    if op.unit == "row" and (op.rows_per_person != 1 or op.spread != "every-site"):
         raise Refused("datasets.row_unit", population=op.population)
     for at, owner in enumerate(op.owners):
         if owner in op.owners[:at]:
@@ -247,6 +253,8 @@ def register_population(op: RegisterPopulation, sender: str, context: Context, v
         unit=op.unit,
         rows_per_person=op.rows_per_person,
         colluders=op.colluders,
+        spread=op.spread,
+        public=op.public,
         registered_by=sender,
         owners=op.owners,
         datasets=(),

@@ -2,26 +2,34 @@
 
     propose -> every roster member approves -> budget RESERVED
       for phase 1, 2, ...:
-        every roster member announces H(query, phase, site, C_i, salt)
-        every roster member contributes C_i and salt      only after all have announced
-        the researcher fixes the survivors                only after all have contributed; the first one SPENDS
-        the researcher releases totals X and blinding R   anyone checks sum C_i = Com(X, R)
-    close: before the first fixing, by the researcher or a roster member: the reservation goes back
+        roster members announce H(query, phase, site, C_i, salt)
+        the researcher fixes the parties                  at least t of those who announced; nobody announces any more
+        the parties contribute C_i and salt
+        the researcher fixes the survivors                at least t of those who contributed; the first time SPENDS
+        the researcher releases totals X and blinding R   anyone checks sum C_i = Com(X, R) over the survivors
+    close: before the first survivors, by the researcher or a roster member: the reservation goes back
 
-Announcing first keeps a site from choosing its commitment after it saw another's. Fixing the survivors
-is what allows sites to send masked numbers; today all of the roster must survive. Budget is whole
-nano-rho, never below zero; after the first fixing nothing is returned, whatever happens later.
+t = floor(2n / 3) + 1 of the n sites of the roster. Announcing first keeps a site from choosing its commitment
+after it saw another's. Fixing the parties says who masks with whom, under which keys; fixing the survivors is
+what allows sites to unmask, once. A later phase takes its parties from all of the roster again. Budget is whole
+nano-rho, never below zero; after the first survivors nothing is returned, whatever happens later.
 A site that has superseded or retired a table since the proposal neither approves nor announces in phase 1:
 the query is about a table that is no more, to be closed and proposed anew.
 The contract does not open commitments: it records what `medveil verify` checks with the curve.
 
+Sums of one population over sets of sites that differ by one or two, subtracted, are about these sites alone. So each
+population has a book of the sets over which sums were fixed, opened or not, and a phase keeps with its survivors the
+earlier sets that are near: what was earlier is for the order of the ledger to say.
+
 State keys: ``queries/query/<handle>`` -> QueryState; ``queries/phase/<handle>/<phase>`` -> PhaseState;
-``queries/release/<handle>/<phase>`` -> ReleaseState.
+``queries/release/<handle>/<phase>`` -> ReleaseState; ``queries/sets/<population>`` -> SummedSets;
+``queries/set/<population>/<number>`` -> SummedSet, from 1.
 """
 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -34,12 +42,15 @@ from wire.commitment import contribution_digest
 from wire.errors import Refused
 from wire.identifiers import Handle, Hash, Name
 from wire.keyset import Height
+from wire.secure_sum import FEWEST_SITES, apart, threshold
 
 NAME = "queries"
-FEWEST_SITES = 3
+NO_KEYS = bytes(32)
+"""Of a phase whose parties are not fixed."""
 
 Phase = Annotated[int, msgspec.Meta(ge=1, le=4)]
 Roster = Annotated[tuple[Name, ...], msgspec.Meta(min_length=FEWEST_SITES, max_length=200)]
+Sites = Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, max_length=200)]
 Total = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Totals = Annotated[tuple[Total, ...], msgspec.Meta(max_length=2**17)]
 """Cells in order. A later phase has none where nothing of the one before may be asked further."""
@@ -82,11 +93,25 @@ class Contribute(Wire, frozen=True, tag="queries.contribute"):
     salt: Hash
 
 
-class FixSurvivors(Wire, frozen=True, tag="queries.fix_survivors"):
-    """By the researcher: whose contributions are summed. Today the whole roster."""
+class FixParties(Wire, frozen=True, tag="queries.fix_parties"):
+    """By the researcher: who takes part. sites: who announced, at least t, in the roster's order.
+
+    keys: digest of the mask keys under which they take part (`mpc.sum_messages.keys_digest`).
+    """
 
     query: Handle
     phase: Phase
+    sites: Sites
+    keys: Hash
+
+
+class FixSurvivors(Wire, frozen=True, tag="queries.fix_survivors"):
+    """By the researcher: whose contributions are summed. sites: parties that contributed, at least t, in the roster's
+    order."""
+
+    query: Handle
+    phase: Phase
+    sites: Sites
 
 
 class Release(Wire, frozen=True, tag="queries.release"):
@@ -142,14 +167,48 @@ class Contribution(Wire, frozen=True, tag="queries.contribution"):
     salt: Hash
 
 
+class SummedSets(Wire, frozen=True, tag="queries.summed_sets"):
+    """How many different sets of sites a population's sums are over."""
+
+    sets: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class SummedSet(Wire, frozen=True, tag="queries.summed_set"):
+    """One of them, sorted. query, phase: the latest of its sums; sums: how many there are."""
+
+    sites: Ids
+    query: Handle
+    phase: Phase
+    sums: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class NearSet(Wire, frozen=True, tag="queries.near_set"):
+    """Earlier sums over a set that differs from a phase's survivors in `sites`, one or two, sorted.
+
+    query, phase, sums: as `SummedSet` had them when the survivors were fixed.
+    """
+
+    query: Handle
+    phase: Phase
+    sums: Annotated[int, msgspec.Meta(ge=1)]
+    sites: Ids
+
+
 class PhaseState(Wire, frozen=True, tag="queries.phase"):
-    """A phase now, in order of arrival. survivors: in the roster's order, empty until fixed."""
+    """A phase now, in order of arrival.
+
+    parties, survivors: in the roster's order. Until they are fixed they are empty, and keys is `NO_KEYS`. near: in the
+    order in which the population first had sums over these sets.
+    """
 
     query: Handle
     phase: Phase
     announced: tuple[Announcement, ...]
+    parties: Ids
+    keys: Hash
     contributed: tuple[Contribution, ...]
     survivors: Ids
+    near: tuple[NearSet, ...]
 
 
 class ReleaseState(Wire, frozen=True, tag="queries.released"):
@@ -177,6 +236,16 @@ def release_key(query: bytes, phase: int) -> bytes:
     return state_key(NAME, "release", query, phase)
 
 
+def sets_key(population: str) -> bytes:
+    """State key of how many sets of sites a population's sums are over."""
+    return state_key(NAME, "sets", population)
+
+
+def set_key(population: str, number: int) -> bytes:
+    """State key of one of them, from 1."""
+    return state_key(NAME, "set", population, number)
+
+
 def query(view: View, handle: bytes) -> QueryState:
     """The query under that handle. Raises Refused."""
     state = view.get(query_key(handle), QueryState)
@@ -186,7 +255,7 @@ def query(view: View, handle: bytes) -> QueryState:
 
 
 def _phase(view: View, handle: bytes, phase: int) -> PhaseState:
-    return view.get(phase_key(handle, phase), PhaseState) or PhaseState(handle, phase, (), (), ())
+    return view.get(phase_key(handle, phase), PhaseState) or PhaseState(handle, phase, (), (), NO_KEYS, (), (), ())
 
 
 def propose(op: ProposeQuery, sender: str, context: Context, view: View) -> tuple[Event, ...]:
@@ -244,9 +313,11 @@ def approve(op: ApproveQuery, sender: str, context: Context, view: View) -> tupl
 
 
 def announce(op: AnnounceContribution, sender: str, context: Context, view: View) -> tuple[Event, ...]:
-    """Record a digest. A phase opens when the one before it is released."""
+    """Record a digest. A phase opens when the one before it is released; its parties are fixed from who announced."""
     state = _of_roster(view, op.query, sender)
     phase = _open_phase(view, state, op.phase)
+    if phase.parties:
+        raise Refused("queries.parties_fixed", query=op.query.hex(), phase=op.phase)
     if state.status == "reserved":  # nothing is spent yet: the query can be closed and asked again
         _check_tables(view, state, sender)
     if any(entry.site == sender for entry in phase.announced):
@@ -257,17 +328,13 @@ def announce(op: AnnounceContribution, sender: str, context: Context, view: View
 
 
 def contribute(op: Contribute, sender: str, context: Context, view: View) -> tuple[Event, ...]:
-    """Record a commitment that matches the sender's digest, once all of the roster have announced."""
+    """Record a party's commitment that matches its digest."""
     state = _of_roster(view, op.query, sender)
     phase = _open_phase(view, state, op.phase)
-    if len(phase.announced) < len(state.roster):
-        raise Refused(
-            "queries.not_all_announced",
-            query=op.query.hex(),
-            phase=op.phase,
-            have=len(phase.announced),
-            need=len(state.roster),
-        )
+    if not phase.parties:
+        raise Refused("queries.no_parties", query=op.query.hex(), phase=op.phase)
+    if sender not in phase.parties:
+        raise Refused("queries.not_listed", query=op.query.hex(), phase=op.phase, organisation=sender)
     if any(entry.site == sender for entry in phase.contributed):
         raise Refused("queries.contributed", query=op.query.hex(), phase=op.phase, organisation=sender)
     (announced,) = (entry.digest for entry in phase.announced if entry.site == sender)
@@ -278,25 +345,52 @@ def contribute(op: Contribute, sender: str, context: Context, view: View) -> tup
     return (Event("queries.contributed", op.query.hex(), (op.phase, len(contributed))),)
 
 
-def fix_survivors(op: FixSurvivors, sender: str, context: Context, view: View) -> tuple[Event, ...]:
-    """Fix the roster as survivors; the first time, the reservation is spent."""
+def fix_parties(op: FixParties, sender: str, context: Context, view: View) -> tuple[Event, ...]:
+    """Fix who takes part in a phase, once."""
     state = _of_researcher(view, op.query, sender)
     phase = _open_phase(view, state, op.phase)
-    if len(phase.contributed) < len(state.roster):
-        raise Refused(
-            "queries.not_all_contributed",
-            query=op.query.hex(),
-            phase=op.phase,
-            have=len(phase.contributed),
-            need=len(state.roster),
-        )
-    events = [Event("queries.survivors", op.query.hex(), (op.phase, len(state.roster)))]
+    if phase.parties:
+        raise Refused("queries.parties_fixed", query=op.query.hex(), phase=op.phase)
+    _check_listed(state, op.phase, op.sites, [entry.site for entry in phase.announced])
+    view.put(phase_key(op.query, op.phase), msgspec.structs.replace(phase, parties=op.sites, keys=op.keys))
+    return (Event("queries.parties", op.query.hex(), (op.phase, len(op.sites))),)
+
+
+def fix_survivors(op: FixSurvivors, sender: str, context: Context, view: View) -> tuple[Event, ...]:
+    """Fix whose contributions are summed, once; the first time, the reservation is spent."""
+    state = _of_researcher(view, op.query, sender)
+    phase = _open_phase(view, state, op.phase)
+    _check_listed(state, op.phase, op.sites, [entry.site for entry in phase.contributed])
+    events = [Event("queries.survivors", op.query.hex(), (op.phase, len(op.sites)))]
     if state.status == "reserved":
         datasets.spend(view, state.population, state.rho_nano)
         view.put(query_key(op.query), msgspec.structs.replace(state, status="spent"))
         events.append(Event("queries.spent", op.query.hex(), (state.rho_nano,)))
-    view.put(phase_key(op.query, op.phase), msgspec.structs.replace(phase, survivors=state.roster))
+    near = _summed(view, state.population, op)
+    view.put(phase_key(op.query, op.phase), msgspec.structs.replace(phase, survivors=op.sites, near=near))
     return tuple(events)
+
+
+def _summed(view: View, population: str, op: FixSurvivors) -> tuple[NearSet, ...]:
+    """Enter a phase's survivors in its population's book; returns the earlier sets that are near.
+
+    Takes as long as there are different sets, however many sums.
+    """
+    sites, found = tuple(sorted(op.sites)), view.get(sets_key(population), SummedSets)
+    known, sums, near = 0 if found is None else found.sets, 1, list[NearSet]()
+    place = known + 1
+    for number in range(1, known + 1):
+        one = view.get(set_key(population, number), SummedSet)
+        if one is None:
+            raise ValueError("a population's book of sums has no gaps")
+        if one.sites == sites:
+            place, sums = number, one.sums + 1
+        elif differing := apart(one.sites, sites):
+            near.append(NearSet(one.query, one.phase, one.sums, differing))
+    if place > known:
+        view.put(sets_key(population), SummedSets(place))
+    view.put(set_key(population, place), SummedSet(sites, op.query, op.phase, sums))
+    return tuple(near)
 
 
 def release(op: Release, sender: str, context: Context, view: View) -> tuple[Event, ...]:
@@ -324,6 +418,18 @@ def close(op: CloseQuery, sender: str, context: Context, view: View) -> tuple[Ev
         datasets.give_back(view, state.population, state.rho_nano)
     view.put(query_key(op.query), msgspec.structs.replace(state, status="closed"))
     return (Event("queries.closed", op.query.hex(), (state.rho_nano if state.status == "reserved" else 0,)),)
+
+
+def _check_listed(state: QueryState, phase: int, sites: Sequence[str], able: Sequence[str]) -> None:
+    """Refuse a list of fewer than t sites, of one that is not `able`, or in another order than the roster's."""
+    for site in sites:
+        if site not in able:
+            raise Refused("queries.not_listed", query=state.query.hex(), phase=phase, organisation=site)
+    if list(sites) != [site for site in state.roster if site in sites]:
+        raise Refused("queries.roster_order", query=state.query.hex(), phase=phase)
+    need = threshold(len(state.roster))
+    if len(sites) < need:
+        raise Refused("queries.too_few_sites", query=state.query.hex(), phase=phase, have=len(sites), need=need)
 
 
 def _wrong_status(state: QueryState) -> Refused:
@@ -368,6 +474,7 @@ CONTRACT = Contract(
         ProposeQuery: propose,
         ApproveQuery: approve,
         AnnounceContribution: announce,
+        FixParties: fix_parties,
         Contribute: contribute,
         FixSurvivors: fix_survivors,
         Release: release,

@@ -47,7 +47,7 @@ async def followed(engine: Engine, replica: Replica) -> AsyncIterator[Followed]:
     async for block, note in _shown(engine, replica):
         while True:
             try:
-                line = replica.follow((block,), note)
+                line = replica.cosign((block,), note)
                 break
             except VerificationError as error:
                 if error.code != "ledger.future_block":
@@ -56,6 +56,8 @@ async def followed(engine: Engine, replica: Replica) -> AsyncIterator[Followed]:
             await asyncio.sleep(PAUSE)
             if await _is_closed(engine):
                 return
+        if line is not None:
+            await asyncio.to_thread(replica.remember, note.with_line(line))
         yield Followed(block, note, line)
 
 
