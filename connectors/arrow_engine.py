@@ -40,15 +40,19 @@ class ArrowEngine:
         for name in sorted(plan.columns() | row_filter.columns()):
             if table.column_names.count(name) != 1:
                 raise Refused("connectors.no_such_column", column=name)
-        measure = table.schema.field(plan.measure).type
-        if not (pa.types.is_integer(measure) or pa.types.is_floating(measure)):
-            raise Refused("connectors.not_a_measure", column=plan.measure)
+        if plan.measure is not None:
+            measure = table.schema.field(plan.measure).type
+            if not (pa.types.is_integer(measure) or pa.types.is_floating(measure)):
+                raise Refused("connectors.not_a_measure", column=plan.measure)
         if table.num_rows > plan.max_rows:
             raise Refused("connectors.more_rows_than_declared", limit=plan.max_rows)
         if row_filter.predicate is not None:
             check(row_filter.predicate, {name: _kind(table.schema.field(name).type) for name in row_filter.columns()})
             table = table.filter(to_arrow(row_filter.predicate))
-        values, known = scaled(table[plan.measure], plan)
+        if plan.measure is None:
+            values, known = np.zeros(table.num_rows, dtype=np.int64), np.ones(table.num_rows, dtype=bool)
+        else:
+            values, known = scaled(table[plan.measure], plan)
         group, declared = _groups(table, plan)
         if plan.person:
             # "the first rows_per_person rows of a person, after filtering and leaving out missing measures":
@@ -133,7 +137,7 @@ def _first_rows(persons: pa.ChunkedArray, most: int) -> Mask:
     codes = np.asarray(pc.fill_null(pc.dictionary_encode(persons.combine_chunks()).indices, -1))
     order = np.argsort(codes, kind="stable")
     ordered = codes[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, dtype=np.int64)
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])[: len(ordered)]  # none where there is no row
     lengths = np.diff(np.r_[starts, len(ordered)])
     rank = np.arange(len(ordered)) - np.repeat(starts, lengths)
     first = np.zeros(len(codes), dtype=bool)
@@ -142,7 +146,7 @@ def _first_rows(persons: pa.ChunkedArray, most: int) -> Mask:
 
 
 def _sums(plan: LocalPlan, values: Integers, group: Integers) -> pa.Table:
-    """count, sum of (v' - centre), sum of its square and the histogram, for every declared group."""
+    """count; with a measure sum of (v' - centre), of its square and the histogram, for every declared group."""
     groups = len(plan.group_labels())
     centred = values - plan.centre
 
@@ -151,13 +155,10 @@ def _sums(plan: LocalPlan, values: Integers, group: Integers) -> pa.Table:
         np.add.at(sums, group, what)
         return sums
 
-    columns: list[Any] = [
-        pa.array(plan.group_labels(), pa.string()),
-        total(np.ones(len(values), dtype=np.int64)),
-        total(centred),
-        total(centred * centred),
-    ]
-    if plan.bins:
+    columns: list[Any] = [pa.array(plan.group_labels(), pa.string()), total(np.ones(len(values), dtype=np.int64))]
+    if plan.measure is not None:
+        columns += [total(centred), total(centred * centred)]
+    if plan.measure is not None and plan.bins:
         edges = np.array(plan.edges, dtype=np.int64)
         # bin_i: edges[i] <= v' < edges[i + 1]; the last bin includes its upper edge
         position = np.minimum(np.searchsorted(edges, values, side="right") - 1, plan.bins - 1)

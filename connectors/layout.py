@@ -249,7 +249,8 @@ def local_plan(layout: Layout, max_rows: int) -> LocalPlan:
         high=study.edges[-1] if study.edges else measure.high,
         scale=measure.scale,
         groups=tuple(
-            GroupColumn(name=name, values=layout.column(name).values, other=study.other) for name in study.groups
+            GroupColumn(name=name, values=layout.column(name).values, other=study.other)
+            for name in sorted(study.groups)  # as queries have them
         ),
         edges=study.edges,
         max_rows=max_rows,

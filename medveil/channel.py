@@ -48,6 +48,10 @@ class Channel(Protocol):
         """The session with `peers` (empty: with everybody) is over: only what still has to be carried is kept of it."""
         ...
 
+    async def end(self, session: bytes, peers: Collection[str]) -> None:
+        """Forget the session with `peers` for good: what they still send in it is acknowledged, and dropped."""
+        ...
+
 
 class _Inbox:
     """What has arrived for one organisation in one session."""
@@ -89,6 +93,7 @@ class InMemoryPost:
     def __init__(self) -> None:
         self._inboxes: dict[tuple[str, bytes], _Inbox] = defaultdict(_Inbox)
         self._members: set[str] = set()
+        self._ended: set[tuple[str, bytes, str]] = set()  # recipient, session, sender
         self._openings: dict[str, asyncio.Queue[tuple[bytes, Delivery]]] = defaultdict(asyncio.Queue)
         self.bytes_carried = 0
         self.messages_carried = 0
@@ -104,6 +109,8 @@ class InMemoryPost:
             raise Unavailable("channel.unknown_organisation", organisation=recipient)
         self.messages_carried += 1
         self.bytes_carried += len(delivery.payload)
+        if (recipient, session, delivery.sender) in self._ended:
+            return
         if delivery.sequence == 0:
             self._openings[recipient].put_nowait((session, delivery))
         self._inboxes[recipient, session].accept(delivery)
@@ -126,6 +133,11 @@ class InMemoryPost:
             self._inboxes.pop((organisation, session), None)
         elif (organisation, session) in self._inboxes:
             self._inboxes[organisation, session].drop(peers)
+
+    def end(self, organisation: str, session: bytes, peers: Collection[str]) -> None:
+        """Forget it, and drop what comes of it."""
+        self.forget(organisation, session, peers)
+        self._ended.update((organisation, session, peer) for peer in peers)
 
 
 class InMemoryChannel:
@@ -159,3 +171,7 @@ class InMemoryChannel:
     async def forget(self, session: bytes, peers: Collection[str] = ()) -> None:
         """See `Channel.forget`."""
         self._post.forget(self.organisation, session, peers)
+
+    async def end(self, session: bytes, peers: Collection[str]) -> None:
+        """See `Channel.end`."""
+        self._post.end(self.organisation, session, peers)

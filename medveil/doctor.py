@@ -58,6 +58,7 @@ def run(json: bool = False, language: str | None = None, home: Path | None = Non
     findings = list(examine(Path.cwd()))
     if home is not None:
         findings.append(_checked("keys", lambda: _keys(home)))
+        findings.append(_checked("extracts", lambda: _extracts(home)))
         findings.append(_checked("vault", lambda: _vault(home)))
         if findings[-1].state == "ok":  # else what is tried would be put into a store that is not there
             findings.append(_checked("large documents", lambda: _blobs(home)))
@@ -203,7 +204,7 @@ def _keys(home: Path) -> str:
     finally:
         guard.close()
     where = f"token {config.keys.token}" if config.keys.provider == "pkcs11" else "file"
-    return f"{where}, epoch {epochs[-1]} of {len(epochs)}, wrapped and unwrapped in {took:.1f} ms"
+    return f"{where}, epoch {epochs[-1]} ({len(epochs)} kept), wrapped and unwrapped in {took:.1f} ms"
 
 
 def _vault(home: Path) -> str:
@@ -219,7 +220,7 @@ def _vault(home: Path) -> str:
     try:
         with Vault.reader(home / "vault", guard, config.organisation, database=database, blobs=blobs) as vault:
             vault.check_blobs()
-            return f"{vault.place}, {len(vault.datasets())} datasets"
+            return f"{vault.place}, datasets: {len(vault.datasets())}"
     finally:
         guard.close()
 
@@ -230,6 +231,23 @@ def _blobs(home: Path) -> str:
     from medveil.service.home.vault_place import try_blobs
 
     return try_blobs(read_config(home / FILE).vault)
+
+
+def _extracts(home: Path) -> str:
+    """How much of the disk extracts of others take, and how much they may."""
+    from shutil import disk_usage
+
+    from medveil.service.home.config import FILE, read_config
+
+    shares = read_config(home / FILE).extracts
+    folder = home / "extracts" / "held"
+    try:
+        sizes = [path.stat().st_size for path in folder.iterdir()] if folder.is_dir() else []
+        free = disk_usage(home).free
+    except OSError as error:
+        raise Unavailable("doctor.folder", folder=str(folder), reason=type(error).__name__) from None
+    held = f"{sum(sizes) / 1024**3:.1f} of {shares.whole} GiB held, {free / 1024**3:.1f} free"
+    return f"{held}; {shares.issuer} an organisation, {shares.unasked} unasked"
 
 
 def _hybrid_sealing() -> str:

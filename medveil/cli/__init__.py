@@ -138,11 +138,28 @@ def main() -> None:
             raise
         if isinstance(error, UnicodeError):
             error = DecodeError("medveil.not_text")
+        elif isinstance(error, OSError):
+            error = _of_path(error)
         if as_json:
             _say_json(error)
         else:
             _say(_sentence(error))
         sys.exit(1)
+
+
+def _of_path(error: OSError) -> Exception:
+    """What a path that was typed, and is not as it should be, is in words; any other fault of a disk as it came."""
+    from wire.errors import Unavailable
+
+    if not isinstance(error.filename, str):
+        return error
+    if isinstance(error, FileNotFoundError):
+        return Unavailable("medveil.no_such_path", path=error.filename)
+    if isinstance(error, PermissionError):
+        return Unavailable("medveil.path_denied", path=error.filename)
+    if isinstance(error, (IsADirectoryError, NotADirectoryError)):
+        return Unavailable("medveil.other_path", path=error.filename)
+    return error
 
 
 _NEAREST = {"…": "...", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "×": "x", "≥": ">=", "≤": "<="}

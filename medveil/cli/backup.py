@@ -59,7 +59,8 @@ def register(app: typer.Typer) -> None:
         erased: Annotated[
             Path | None,
             typer.Option(
-                readable=False, help="The lost home's register of erasures: its file `erased`, if it is left."
+                readable=False,
+                help="The lost home, or a folder with its files `erased` and `safeguards`, if they are left.",
             ),
         ] = None,
         vault_database: Annotated[
@@ -82,6 +83,7 @@ def register(app: typer.Typer) -> None:
 
         from medveil.service.home.backup import FILES
         from medveil.service.home.config import FILE, Config, VaultPlace, passphrase, read_config
+        from medveil.service.home.restore import kept_apart
         from medveil.service.home.restore import restore as bring_back
         from wire.dates import format_instant
 
@@ -98,13 +100,23 @@ def register(app: typer.Typer) -> None:
             password_file = vault_password_file if vault_database else before.password_file
             stored = "" if blobs == "home" else blobs or before.blobs
             vault = VaultPlace(vault_database or before.database, password_file, stored)
-        body = bring_back(backup, home, secret, secrets.token_bytes, _now, moved=moved, erased=erased, vault=vault).body
+        back = bring_back(backup, home, secret, secrets.token_bytes, _now, moved=moved, erased=erased, vault=vault)
+        body = back.manifest.body
         if json:
-            _print_json({"home": str(home), "organisation": body.organisation, "backed_up": body.created})
+            facts = {"home": str(home), "organisation": body.organisation, "backed_up": body.created}
+            _print_json({**facts, "erased_again": back.again})
             return
         typer.echo(f"{home}: the home of {body.organisation} as of {format_instant(body.created)}.")
         if body.database == "postgresql":
             typer.echo("Bring its PostgreSQL database back from the dump of that moment.")
+        if back.again:
+            typer.echo(
+                f"Of {back.again} persons who were erased since, the backup has rows that the lost home had under"
+            )
+            typer.echo(
+                "other keys, such as of a table that was loaded over. They are out of use, and the gateway erases"
+            )
+            typer.echo("them: `medveil erasure show`.")
         if moved:
             return
         typer.echo("When it is started it cosigns and uses nothing until the consortium has gone on without it for")
@@ -115,10 +127,14 @@ def register(app: typer.Typer) -> None:
         typer.echo("ended after the backup: invite again who had not come, have tokens made anew.")
         typer.echo("People, passwords, records and grants are those of that day: go through what changed since.")
         if erased is None:
+            typer.echo("What was erased since is there again, and who was restricted, held or opted out since is not:")
+            typer.echo("say all of it again, or restore with --erased and the lost home, if its files `erased` and")
+            typer.echo("`safeguards` are left.")
+        elif not kept_apart(erased)[1].is_file():
             typer.echo(
-                "What was erased since is there again: erase it again, or restore with --erased and the register"
+                "No file `safeguards` was there: legal holds, opt-outs, restrictions, recalls and erasures under way"
             )
-            typer.echo("of the lost home.")
+            typer.echo("are those of that day. Say again what came since.")
 
     @app.command("restore-trail")
     def restore_trail(

@@ -22,15 +22,28 @@ if TYPE_CHECKING:
     from medveil.client import Client
     from medveil.client.jobs import Progress
 
+
+def country(value: str) -> str:
+    """What a country must be, before anything is asked: two letters of ISO 3166."""
+    given = value.strip().upper()
+    if len(given) != 2 or not given.isascii() or not given.isalpha():
+        raise typer.BadParameter("a country is two letters, such as CN")
+    return given
+
+
+Commercial = Annotated[bool, typer.Option("--commercial", help="It serves somebody's sales.")]
+Jurisdiction = Annotated[str, typer.Option(callback=country, help="Where you work with it, two letters.")]
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 Key = Annotated[str, typer.Option(help="Name of this very request: given again, it finds the job of the first time.")]
 
 
-def hex_digits(count: int) -> Callable[[str], str]:
-    """What an id of so many hex digits must be, before anything is asked."""
+def hex_digits(count: int, *, optional: bool = False) -> Callable[[str], str]:
+    """What an id of so many hex digits must be, before anything is asked. optional: it may be left out."""
 
     def check(value: str) -> str:
         given = value.strip().lower()
+        if optional and not value:
+            return value
         if len(given) != count or set(given) - set("0123456789abcdef"):
             raise typer.BadParameter(f"{count} digits from 0 to 9 and a to f are meant, as lists show them")
         return given

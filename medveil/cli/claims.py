@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medveil.cli import screen
-from medveil.cli.calling import Json, Key, calling, following, hex_digits
+from medveil.cli.calling import Commercial, Json, Jurisdiction, Key, calling, following, hex_digits
 from medveil.cli.members import write_evidence
+from medveil.cli.on_files import PERSON
 from medveil.cli.terms import parse_json, read_text
 
 if TYPE_CHECKING:
@@ -37,12 +38,19 @@ def _bills(app: typer.Typer) -> None:
     @bills.command("issue")
     def issue(
         amount: Annotated[str, typer.Argument(help="A decimal, such as 128.50.")],
-        person: Annotated[str, typer.Option(help="Whose wallet takes it, by a name of your own.")],
+        person: Annotated[
+            str, typer.Option(help="Whose wallet takes it, where a name of your own says so; else you are asked.")
+        ] = "",
         currency: Currency = "CNY",
         key: Key = "",
         json: Json = False,
     ) -> None:
-        """Issue a bill; prints the handle under which it stands on the ledger."""
+        """Issue a bill; prints the handle under which it stands on the ledger.
+
+        The person's identifier is asked for, or read from standard input: give it as your tables have it, in any
+        spelling, so that an erasure of the person finds wallet and bill.
+        """
+        person = person or screen.typed(PERSON)
         with calling() as client, following(json) as told:
             bill = client.bills.issue(person, amount, currency, key=key, told=told)
         if json:
@@ -84,6 +92,8 @@ def _eligibility(app: typer.Typer) -> None:
         purpose: Purpose,
         grant: Annotated[str, typer.Option(help="The hospital's grant that you ask under.")],
         currency: Currency = "CNY",
+        commercial: Commercial = False,
+        jurisdiction: Jurisdiction = "CN",
         key: Key = "",
         json: Json = False,
     ) -> None:
@@ -96,6 +106,8 @@ def _eligibility(app: typer.Typer) -> None:
                 currency=currency,
                 purpose=purpose,
                 grant=grant,
+                commercial=commercial,
+                jurisdiction=jurisdiction,
                 key=key,
                 told=told,
             )
@@ -234,13 +246,22 @@ def _scores(app: typer.Typer) -> None:
         dataset: Annotated[str, typer.Argument(help="The dataset whose records are scored.")],
         hospital: Hospital,
         purpose: Purpose,
+        commercial: Commercial = False,
+        jurisdiction: Jurisdiction = "CN",
         key: Key = "",
         json: Json = False,
     ) -> None:
         """Have a hospital score its records under a model, unseen."""
         with calling() as client, following(json) as told:
             found = client.scores.ask(
-                hospital=hospital, model=model, dataset=dataset, purpose=purpose, key=key, told=told
+                hospital=hospital,
+                model=model,
+                dataset=dataset,
+                purpose=purpose,
+                commercial=commercial,
+                jurisdiction=jurisdiction,
+                key=key,
+                told=told,
             )
         _show_scores(found, json)
 

@@ -52,12 +52,24 @@ def register(app: typer.Typer) -> None:
         unit: Annotated[Literal["row", "person"], typer.Option(help="What the budget protects.")] = "person",
         rows_per_person: Annotated[int, typer.Option(min=1, help="Rows of one person that count at a site.")] = 1,
         colluders: Annotated[int, typer.Option(min=0, help="Sites assumed to pool what they know.")] = 1,
+        spread: Annotated[
+            Literal["one-site", "every-site"], typer.Option(help="At how many sites one person can have rows.")
+        ] = "every-site",
+        public: Annotated[
+            bool, typer.Option("--public", help="Numbers of its larger groups may be published without noise.")
+        ] = False,
         json: Json = False,
     ) -> None:
         """Register a population. Its owners then vote its budget."""
         with calling() as client:
             written = client.populations.register(
-                population, unit=unit, owners=owner, rows_per_person=rows_per_person, colluders=colluders
+                population,
+                unit=unit,
+                owners=owner,
+                rows_per_person=rows_per_person,
+                colluders=colluders,
+                spread=spread,
+                public=public,
             )
         show_written(written, json)
 

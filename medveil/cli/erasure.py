@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 Id = Annotated[str, typer.Argument(callback=hex_digits(32), help="The erasure's id: 32 hex digits.")]
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 Within = Annotated[int, typer.Option(min=1, max=366, help="Days within which the key epoch is to be rotated.")]
+LARGEST_MARKERS = 1024 * 1024
 FOUND = 4
 """Exit code of a check that found something: as of medveil verify."""
 
@@ -50,7 +52,7 @@ def _doing(erasure: typer.Typer) -> None:
     ) -> None:
         """Say what would be erased now and what restricted until when, and keep that as a plan. Nothing is erased yet.
 
-        The person's identifier, as the tables have it, is asked for, or read from standard input.
+        The person's identifier, in any spelling, is asked for, or read from standard input.
         """
         person = "" if due else screen.typed(PERSON)
         made: list[Erasure]
@@ -88,17 +90,15 @@ def _doing(erasure: typer.Typer) -> None:
         """
         import msgspec
 
-        from wire.errors import Refused
-        from wire.evidence import write_file
+        from medveil.client.credentials import write_private
 
-        if receipt.exists():
-            raise Refused("client.file_exists", file=str(receipt))
+        _may_write(receipt)
         with at(home) as place, following(json) as told:
             done = place.erasures.apply(name, told=told)
             if rotate:
                 every: ErasureList = place.erasures.rotate(told=told)
                 done = next((one for one in every.erasures if one.erasure == name), done)
-            write_file(receipt, place.erasures.receipt(name))
+            write_private(receipt, place.erasures.receipt(name), new=True)
         if json:
             screen.print_json({"receipt": str(receipt), **msgspec.to_builtins(done)})
             return
@@ -118,12 +118,36 @@ def _doing(erasure: typer.Typer) -> None:
             screen.say("Every key is wrapped under a new epoch; the older ones are destroyed.")
 
 
+def _markers(path: Path) -> list[str]:
+    """The texts in a file or on standard input: an argument would stand in the list of processes and in a history."""
+    from privacy.erasure.check import SHORTEST_MARKER
+    from wire.errors import DecodeError
+    from wire.evidence import read_file
+
+    if path != Path("-"):
+        data = read_file(path, LARGEST_MARKERS)
+    elif len(data := sys.stdin.buffer.read(LARGEST_MARKERS + 1)) > LARGEST_MARKERS:
+        raise DecodeError("wire.too_long", kind="input", length=len(data), limit=LARGEST_MARKERS)
+    try:
+        texts = [text for text in map(str.strip, data.decode().splitlines()) if text]
+    except UnicodeDecodeError:
+        raise DecodeError("medveil.not_text") from None
+    if any(len(text) < SHORTEST_MARKER for text in texts):
+        raise typer.BadParameter(f"a text has at least {SHORTEST_MARKER} characters: shorter ones stand anywhere")
+    return texts
+
+
 def _looking(erasure: typer.Typer) -> None:
     @erasure.command("check")
     def check(
         receipt: Annotated[Path, typer.Argument(readable=False, help="What erasure apply wrote.")],
-        marker: Annotated[
-            list[str] | None, typer.Option(help="Text of the person's that must stand in no file; once for each.")
+        markers: Annotated[
+            Path | None,
+            typer.Option(
+                readable=False,
+                allow_dash=True,
+                help="File of texts of the person's that must stand in no file, one a line; - for standard input.",
+            ),
         ] = None,
         home: HomeOption = None,
         json: Json = False,
@@ -132,19 +156,16 @@ def _looking(erasure: typer.Typer) -> None:
 
         Exits with 4 where something is left, or a file cannot be read.
         """
-        from privacy.erasure.check import SHORTEST_MARKER
         from wire.evidence import read_file
 
-        markers = marker or []
-        if any(len(text) < SHORTEST_MARKER for text in markers):
-            raise typer.BadParameter(f"--marker has at least {SHORTEST_MARKER} characters: shorter ones stand anywhere")
+        texts = [] if markers is None else _markers(markers)
         data = read_file(receipt)
         found: ErasureCheck
         with at(home) as place, following(json) as told:
             if isinstance(place, OnFiles):
-                found = place.erasures.check(data, markers, besides=receipt)
+                found = place.erasures.check(data, texts, besides=receipt)
             else:
-                found = place.erasures.check(data, markers, told=told)
+                found = place.erasures.check(data, texts, told=told)
         if json:
             screen.print_json(found)
         else:
@@ -194,6 +215,9 @@ def _holds(erasure: typer.Typer) -> None:
         dataset: Annotated[str, typer.Option(help="Of this dataset alone.")] = "",
         everybody: Annotated[bool, typer.Option("--everybody", help="Of all persons; else one is asked for.")] = False,
         until: Annotated[str, typer.Option(help="Last day, YYYY-MM-DD; else until it is lifted.")] = "",
+        not_here_yet: Annotated[
+            bool, typer.Option("--not-here-yet", help="Of somebody of whom nothing is kept so far.")
+        ] = False,
         home: HomeOption = None,
         json: Json = False,
     ) -> None:
@@ -201,7 +225,9 @@ def _holds(erasure: typer.Typer) -> None:
         last = _day(until) if until else None
         person = None if everybody else screen.typed(PERSON)
         with at(home) as place:
-            placed: Hold = place.holds.place(name, reference, person=person, dataset=dataset, until=last)
+            placed: Hold = place.holds.place(
+                name, reference, person=person, dataset=dataset, until=last, not_here_yet=not_here_yet
+            )
         _say_hold(placed, json)
 
     @erasure.command("lift")
@@ -238,6 +264,18 @@ def _holds(erasure: typer.Typer) -> None:
         screen.table(found.holds, columns)
 
 
+def _may_write(receipt: Path) -> None:
+    """Look before keys are destroyed whether the receipt will have a place. Raises Refused, Unavailable."""
+    import os
+
+    from wire.errors import Refused, Unavailable
+
+    if receipt.exists():
+        raise Refused("client.file_exists", file=str(receipt))
+    if not os.access(receipt.parent, os.W_OK | os.X_OK):
+        raise Unavailable("client.unwritable", file=str(receipt))
+
+
 # ---- what is shown
 
 
@@ -246,14 +284,16 @@ def _show(one: Erasure) -> None:
 
     screen.say(f"Erasure {one.erasure} ({one.ground}): {one.state}")
     for key in one.erase:
-        screen.say(f"  {'erased' if one.destroyed else 'erase'}: {key.rows} rows of {key.dataset}")
+        screen.say(f"  {'erased' if one.destroyed else 'erase'}: {_rows(key.rows)} of {key.dataset}")
     for kept in one.restrict:
         why = ", ".join(kept.why)
-        screen.say(f"  restricted: {kept.rows} rows of {kept.dataset}, until {_until(kept.until)} ({why})")
+        screen.say(f"  restricted: {_rows(kept.rows)} of {kept.dataset}, until {_until(kept.until)} ({why})")
     if one.erase and one.done and not one.rotated:
         screen.say(
             f"  Backups from before are useless once the key epoch is rotated, by {format_instant(one.rotate_by)}."
         )
+    if one.unplanned:
+        screen.say(f"  {one.unplanned} rows of the person came since and may be used: plan it again.")
     for given in one.extracts:
         deleted = f"deleted {format_instant(given.deleted)}" if given.deleted else "not acknowledged as deleted"
         screen.say(f"  extract of {given.dataset} to {given.recipient} under {given.grant}: {deleted}")
@@ -285,6 +325,10 @@ def _say_hold(hold: Hold, json: bool) -> None:
     else:
         of = hold.dataset or "all datasets"
         screen.say(f"{hold.hold}: holds {of} from {_until(hold.since)} to {_until(hold.until)}.")
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _until(day: str | None) -> str:

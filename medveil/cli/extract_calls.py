@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medveil.cli import screen
-from medveil.cli.calling import Json, Key, calling, following, hex_digits
+from medveil.cli.calling import Commercial, Json, Jurisdiction, Key, calling, following, hex_digits
 from medveil.cli.terms import parse_json
 
 if TYPE_CHECKING:
@@ -19,7 +19,10 @@ Id = Annotated[str, typer.Argument(callback=hex_digits(32), help="The extract's 
 AskId = Annotated[str, typer.Argument(callback=hex_digits(32), help="The request's id: 32 hex digits.")]
 Filter = Annotated[str, typer.Option(help="""Which rows, as JSON: {"column": "age", "at_least": 18}.""")]
 Column = Annotated[list[str] | None, typer.Option(help="A column; repeat it.")]
-AskOption = Annotated[str, typer.Option(help="Answer this request: its columns, rows and purpose.")]
+AskOption = Annotated[
+    str,
+    typer.Option(callback=hex_digits(32, optional=True), help="Answer this request: its columns, rows and purpose."),
+]
 GrantOption = Annotated[str, typer.Option(help="Under this grant of yours, unasked.")]
 Purpose = Annotated[str, typer.Option(help="Its purpose, a code such as HMB; by default the grant's.")]
 Sensitive = Annotated[list[str] | None, typer.Option(help="A masked column that nobody may learn of a person.")]
@@ -36,6 +39,11 @@ Dominance = Annotated[int, typer.Option(min=1, max=100, help="Percent to which o
 Withhold = Annotated[bool, typer.Option("--withhold", help="Leave out the rows of groups that break a limit.")]
 
 
+_GROUPS_SHOWN = 40
+_HOW_ELSE = (
+    "\nWhat is known to others makes these groups. Where others cannot know a column, say so: --sensitive COLUMN if"
+    "\nnobody may learn it, --unknown COLUMN otherwise. Or let fewer columns leave, mask them more, --withhold rows."
+)
 _SHOWN = [(name, name) for name in ("grant", "dataset", "rows")]
 _SINCE = ("since", screen.instant("at"))
 
@@ -55,8 +63,8 @@ def _asking(extract: typer.Typer) -> None:
         column: Annotated[list[str], typer.Option(help="A column that you want; repeat it.")],
         purpose: Annotated[str, typer.Option(help="For what: a code such as HMB.")],
         filter: Filter = "",
-        commercial: Annotated[bool, typer.Option("--commercial", help="It serves somebody's sales.")] = False,
-        jurisdiction: Annotated[str, typer.Option(help="Where you work with it, two letters.")] = "CN",
+        commercial: Commercial = False,
+        jurisdiction: Jurisdiction = "CN",
         key: Key = "",
         json: Json = False,
     ) -> None:
@@ -188,7 +196,7 @@ def _making(extract: typer.Typer) -> None:
 
     @extract.command("withdraw")
     def withdraw(extract_id: Id, json: Json = False) -> None:
-        """Remove an extract that was made and did not reach its recipient."""
+        """Take back an extract that was not delivered. Where it may have left, its recipient is told to delete it."""
         with calling() as client:
             _show_made(client.extracts.withdraw(extract_id), json)
 
@@ -311,8 +319,18 @@ def _asks(found: AskList, whom: str, field: str, as_json: bool) -> None:
         screen.print_json(found)
         return
     same = [(name, name) for name in ("dataset", "columns", "purpose", "state")]
-    answer = [("because", "code"), ("extract", "extract")]
-    screen.table(found.asks, [("request", "ask"), (whom, field), *same, *answer, _SINCE])
+    screen.table(found.asks, [("request", "ask"), (whom, field), *same, ("extract", "extract"), _SINCE])
+    for one in found.asks:
+        if one.code:
+            print(screen.shown(f"{one.ask}: {_why(one.code)}"))
+
+
+def _why(code: str, **facts: str) -> str:
+    """A gateway's code in the reader's words; one of a newer version as it came."""
+    from medveil.cli import language
+    from wire.errors import MedveilError
+
+    return MedveilError(code, **facts).text(language())
 
 
 def _show_made(made: Made, as_json: bool) -> None:
@@ -326,7 +344,7 @@ def _show_preview(found: Preview) -> None:
     print(screen.shown(found.decision))
     if not found.allowed or found.risk is None:
         return
-    risk, unjudged = found.risk, "not judged: no such column named"
+    risk, unjudged = found.risk, "not judged"
     screen.facts(
         [
             ("grant", found.grant),
@@ -337,19 +355,26 @@ def _show_preview(found: Preview) -> None:
             ("to be deleted by", screen.instant("delete_by")(found)),
             ("groups that look alike", risk.groups),
             ("fewest persons", risk.persons),
-            ("fewest sensitive values", risk.diversity or unjudged),
-            ("closeness", risk.closeness / 1_000_000 if risk.diversity else unjudged),
-            ("fewest institutions", risk.institutions or unjudged),
-            ("dominated amounts", risk.dominated if risk.institutions else unjudged),
+            ("fewest sensitive values", risk.diversity or f"{unjudged}: no --sensitive column"),
+            ("closeness", risk.closeness / 1_000_000 if risk.diversity else f"{unjudged}: no --sensitive column"),
+            ("fewest institutions", risk.institutions or f"{unjudged}: no --institution column"),
+            ("dominated amounts", risk.dominated if risk.institutions else f"{unjudged}: no --institution column"),
             ("groups that break a limit", f"{risk.offending} with {risk.offending_rows} rows"),
         ]
     )
     if found.earlier:
-        print(f"{len(found.earlier)} extracts of it were made for this recipient before. Each was measured alone.")
+        before = "1 extract was" if len(found.earlier) == 1 else f"{len(found.earlier)} extracts were"
+        print(f"{before} made of it for this recipient before. Each was measured alone.")
+    if found.other_cut:
+        print(screen.shown(_why("gateway.extract_other_cut", grant=found.grant, extract=found.other_cut)))
     if found.offends:
         print()
         columns = [(name, _value(place)) for place, name in enumerate(risk.known)]
-        screen.table(found.offends, (*columns, ("rows", "rows"), ("persons", "persons"), ("breaks", "reasons")))
+        shown = found.offends[:_GROUPS_SHOWN]
+        screen.table(shown, (*columns, ("rows", "rows"), ("persons", "persons"), ("breaks", "reasons")))
+        if risk.offending > len(shown):
+            print(f"and {risk.offending - len(shown)} more groups; --json lists up to 200")
+        print(_HOW_ELSE)
     if found.withheld is not None:
         screen.say(f"\nWithout these groups {found.withheld.rows} rows leave, {found.withheld.lost} less.")
 

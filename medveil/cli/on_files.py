@@ -95,7 +95,9 @@ class ErasuresOnFiles:
         from medveil.gateway.erasure_told import erasure_told
         from privacy.erasure import steps
 
-        told = [erasure_told(one) for one in steps.erasures(self._organisation.vault)]
+        vault = self._organisation.vault
+        under_way = steps.under_way(vault)
+        told = [erasure_told(one, under_way) for one in steps.erasures(vault)]
         return _as({"erasures": told, "rotate_by": erasing.rotation_due(self._organisation)}, ErasureList)
 
     def get(self, erasure: str) -> Erasure:
@@ -104,7 +106,9 @@ class ErasuresOnFiles:
         from medveil.gateway.erasure_told import erasure_told
         from privacy.erasure import steps
 
-        return _as(erasure_told(steps.erasure(self._organisation.vault, erasure)), Erasure)
+        vault = self._organisation.vault
+        one = steps.erasure(vault, erasure)
+        return _as(erasure_told(one, steps.under_way(vault), steps.unplanned(vault, one)), Erasure)
 
     def plan_due(self, *, rotate_days: int = 30) -> ErasureList:
         """Plan the erasure of what is due."""
@@ -173,7 +177,14 @@ class HoldsOnFiles:
         return _as({"holds": [hold_told(one) for one in all_holds(self._vault)]}, HoldList)
 
     def place(
-        self, hold: str, reference: str, *, person: str | None = None, dataset: str = "", until: str | None = None
+        self,
+        hold: str,
+        reference: str,
+        *,
+        person: str | None = None,
+        dataset: str = "",
+        until: str | None = None,
+        not_here_yet: bool = False,
     ) -> Hold:
         """Place a hold from today on."""
         from datetime import date
@@ -186,7 +197,7 @@ class HoldsOnFiles:
         keyed = b"" if person is None else self._vault.person_id(person)
         last = NO_END if until is None else day_of(date.fromisoformat(until))
         placed = LegalHold(hold, keyed, dataset, reference, _today(), last)
-        place_hold(self._vault, placed)
+        place_hold(self._vault, placed, not_here_yet=not_here_yet)
         return _as(hold_told(placed), Hold)
 
     def lift(self, hold: str) -> Hold:

@@ -54,13 +54,18 @@ def register(app: typer.Typer) -> None:
         json: Json = False,
     ) -> None:
         """Take down what a person does not want, and say what it stops. It counts from the next decision on."""
+        _of_scope(scope, value)
         begins, ends = _instant("--since", since), _instant("--until", until)
         with calling() as client:
             _show(client.opt_outs.add(screen.typed(PERSON), scope, value, since=begins, until=ends), json)
+            if scope == "recipient" and value not in {one.organisation for one in client.members.list().members}:
+                words = f"{value} is no member of the consortium today: was it typed right? It counts all the same."
+                typer.echo(screen.shown(words), err=True)
 
     @opt_outs.command("withdraw")
     def withdraw(scope: Scope, value: Value = "", json: Json = False) -> None:
         """End a person's opt-outs of one scope now, as the person says. What was said stays on file."""
+        _of_scope(scope, value)
         with calling() as client:
             _show(client.opt_outs.withdraw(screen.typed(PERSON), scope, value), json)
 
@@ -80,6 +85,20 @@ def _show(found: PersonOptOuts, as_json: bool) -> None:
         screen.say("No opt-outs of this person.")
     if not found.known:
         screen.say("Nothing else is kept of a person of this identifier here: was it typed right?")
+
+
+def _of_scope(scope: str, value: str) -> None:
+    if scope == "all" and value:
+        raise typer.BadParameter("all has no VALUE: it is every secondary use")
+    if scope != "all" and not value:
+        raise typer.BadParameter(f"{scope} needs a VALUE: {_VALUES[scope]}")
+
+
+_VALUES = {
+    "purpose": "a purpose's code, such as HRESCH",
+    "recipient": "an organisation's name",
+    "use": "query, score, proof, extract, view or export",
+}
 
 
 def _instant(option: str, text: str) -> int | None:

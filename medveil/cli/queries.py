@@ -1,10 +1,9 @@
-"""`medveil ask` and `medveil queries`: questions over several sites, and what was released."""
+"""`medveil queries`: query documents checked, explained and asked; what was released, what was served."""
 
 from __future__ import annotations
 
-from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,74 +11,91 @@ from medveil.cli import screen
 from medveil.cli.calling import Json, Key, calling, following, hex_digits
 from medveil.cli.datasets import rho as in_rho
 from medveil.cli.members import write_evidence
-from medveil.cli.terms import parse_json
-
-if TYPE_CHECKING:
-    from medveil.client import Released
-    from medveil.client.queries import Preview
-    from mpc.query import Query
+from medveil.cli.query_documents import TEMPLATE_HELP, File, read_question
+from medveil.cli.released import keep_released, show_released
 
 Handle = Annotated[str, typer.Argument(callback=hex_digits(32), help="The query's handle: 32 hex digits.")]
 Out = Annotated[Path | None, typer.Option(readable=False, help="Where to write the release as evidence.")]
+Page = Annotated[Path | None, typer.Option(readable=False, help="Where to write the release as a page for a browser.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the tree."""
 
-    @app.command("ask")
-    def ask(
-        population: Annotated[str, typer.Argument(help="The population to ask.")],
-        measure: Annotated[str, typer.Argument(help="The column to measure.")],
-        purpose: Annotated[str, typer.Option(help="For what: a code such as HMB.")],
-        rho: Annotated[str, typer.Option(help="Privacy budget to spend, a decimal such as 0.25.")],
-        by: Annotated[list[str] | None, typer.Option(help="A column to group by; repeat it.")] = None,
-        site: Annotated[list[str] | None, typer.Option(help="Ask this site; repeat it. By default all.")] = None,
-        dataset: Annotated[list[str] | None, typer.Option(help="Which table, where a site has several.")] = None,
-        low: Annotated[str, typer.Option(help="Clamp below this; by default as declared.")] = "",
-        high: Annotated[str, typer.Option(help="Clamp above this.")] = "",
-        edges: Annotated[str, typer.Option(help="Edges of a histogram: 0,10,100.")] = "",
-        filter: Annotated[str, typer.Option(help="""Which rows, as JSON: {"column": "age", "at_least": 18}.""")] = "",
-        other: Annotated[bool, typer.Option("--other/--no-other", help="Group rows of unknown group.")] = True,
-        person: Annotated[str, typer.Option(help="The column that names the person.")] = "",
-        minimum_group: Annotated[int, typer.Option(min=2, help="Hide groups whose noisy count is below it.")] = 10,
-        delta_exponent: Annotated[int, typer.Option(min=3, max=15, help="Delta is 10 to minus this.")] = 6,
-        preview: Annotated[bool, typer.Option("--preview", help="Only say what it would cost and show.")] = False,
-        out: Out = None,
-        key: Key = "",
-        json: Json = False,
-    ) -> None:
-        """Ask a question over several sites; prints what was released, once it is verified."""
-        from medveil.client import Question
-
-        question = Question(
-            population=population,
-            measure=measure,
-            purpose=purpose,
-            rho=rho,
-            sites=tuple(site or ()),
-            datasets=tuple(dataset or ()),
-            low=low or None,
-            high=high or None,
-            edges=tuple(edge.strip() for edge in edges.split(",")) if edges else (),
-            by=tuple(by or ()),
-            other=other,
-            filter=parse_json("--filter", filter) if filter else None,
-            person=person,
-            delta_exponent=delta_exponent,
-            minimum_group=minimum_group,
-        )
-        with calling() as client:
-            if preview:
-                _show_preview(client.queries.preview(question), json)
-                return
-            with following(json) as told:
-                released = client.queries.ask(question, key=key, told=told)
-        if out is not None:
-            write_evidence(out, released.data)
-        _show_released(released, json)
-
     queries = typer.Typer(help="Queries that your organisation asked, or served.", no_args_is_help=True)
     app.add_typer(queries, name="queries")
+
+    @queries.command("template", help=TEMPLATE_HELP)
+    def template(
+        population: Annotated[str, typer.Argument(help="The population to ask.")],
+        columns: Annotated[list[str] | None, typer.Argument(help="Columns to measure; none counts rows.")] = None,
+        purpose: Annotated[str, typer.Option(help="For what: a code such as HMB.")] = "HMB",
+        rho: Annotated[str, typer.Option(help="Privacy budget to spend, a decimal.")] = "0.25",
+        by: Annotated[list[str] | None, typer.Option(help="A column to group by; repeat it.")] = None,
+        json: Json = False,
+    ) -> None:
+        from medveil.client import Group, Measure, Question
+        from mpc.query_document import check_document, show_document
+
+        measures, groups = tuple(map(Measure, columns or ())), tuple(map(Group, by or ()))
+        made = Question(population=population, measures=measures, groups=groups, purpose=purpose, rho=rho)
+        screen.print_json(show_document(check_document(made)))
+
+    @queries.command("check")
+    def check(file: File, json: Json = False) -> None:
+        """Check a query document by itself, without a gateway: explain says whether the population takes it."""
+        from mpc.query_document import check_document, show_document
+        from privacy.grants.purposes import purpose
+
+        document = check_document(read_question(file))
+        purpose(document.purpose)
+        if json:
+            screen.print_json(show_document(document))
+            return
+        measured = tuple(one.column for one in document.measures) or "rows"
+        screen.facts(
+            (
+                ("population", document.population),
+                ("measures", measured),
+                ("groups", tuple(one.column for one in document.groups)),
+                ("rows", "filtered" if document.filter is not None else "all"),
+                ("sites", document.roster or "every site with a table"),
+                ("purpose", document.purpose),
+                ("rho", document.rho),
+                ("delta", document.delta),
+            )
+        )
+        print("The document is in order.")
+
+    @queries.command("explain")
+    def explain(
+        file: Annotated[
+            Path | None, typer.Argument(readable=False, metavar="[FILE]", help="The query document; - for stdin.")
+        ] = None,
+        served: Annotated[
+            str, typer.Option(callback=hex_digits(32, optional=True), help="A query that you served, by its handle.")
+        ] = "",
+        json: Json = False,
+    ) -> None:
+        """Say what each site would compute, what would leave it, noise, cost, what it discloses. Nothing is spent."""
+        if (file is None) == (not served):
+            raise typer.BadParameter("either a query document is meant, or --served with a query's handle")
+        question = None if file is None else read_question(file)
+        with calling() as client:
+            found = client.queries.explain_served(served) if question is None else client.queries.explain(question)
+        if json:
+            screen.print_json(found)
+        else:
+            screen.say(str(found))
+
+    @queries.command("ask")
+    def ask(file: File, out: Out = None, page: Page = None, key: Key = "", json: Json = False) -> None:
+        """Ask what a query document says; prints what was released, once it is verified."""
+        question = read_question(file)
+        with calling() as client, following(json) as told:
+            released = client.queries.ask(question, key=key, told=told)
+        keep_released(released, out, page)
+        show_released(released, json)
 
     @queries.command("list")
     def listed(json: Json = False) -> None:
@@ -115,13 +131,27 @@ def register(app: typer.Typer) -> None:
             )
 
     @queries.command("release")
-    def release(query: Handle, out: Out = None, json: Json = False) -> None:
+    def release(query: Handle, out: Out = None, page: Page = None, json: Json = False) -> None:
         """Print what was released of a query, verified by proofs of the ledger."""
         with calling() as client:
             released = client.queries.release(query)
-        if out is not None:
-            write_evidence(out, released.data)
-        _show_released(released, json)
+        keep_released(released, out, page)
+        show_released(released, json)
+
+    @queries.command("certificate")
+    def certificate(
+        query: Handle,
+        out: Annotated[Path, typer.Argument(readable=False, help="Where to write the certificate.")],
+        json: Json = False,
+    ) -> None:
+        """Write a release with all that `medveil verify` needs to replay it, in one file."""
+        with calling() as client:
+            data = client.queries.certificate(query)
+        write_evidence(out, data)
+        if json:
+            screen.print_json({"file": str(out), "query": query})
+            return
+        screen.say(f"{out}: medveil verify {out} --trust consortium.json")
 
     @queries.command("served")
     def served(
@@ -150,118 +180,3 @@ def register(app: typer.Typer) -> None:
         screen.table(found.served, columns)
         if found.next:
             screen.say(f"\nMore: --first {found.next}")
-
-
-_ASSUMED = {
-    "all-honest": "every site adds its noise",
-    "colluders": "the assumed colluders add none",
-    "one-honest": "one site alone adds noise",
-}
-
-
-def _show_preview(preview: Preview, as_json: bool) -> None:
-    if as_json:
-        screen.print_json(preview)
-        return
-    query = preview.query
-    screen.facts(
-        [
-            ("sites", query.roster),
-            ("datasets", query.datasets),
-            ("measure", query.measure),
-            ("groups", tuple(str(group.get("name")) for group in query.groups)),
-            ("numbers that leave at most", preview.cells),
-            ("budget before", in_rho(preview.before)),
-            ("budget after", in_rho(preview.after) if preview.enough else "not enough"),
-        ]
-    )
-    print()
-    costs = ("rho", lambda one: in_rho(one.rho_nano))
-    screen.table(preview.noise, (("cells", "kind"), ("noise (sd)", "pooled"), ("unit", "unit"), costs))
-    print()
-    columns = (("if", lambda one: _ASSUMED.get(one.assumption, one.assumption)), ("epsilon", "epsilon"))
-    screen.table(preview.epsilons, (*columns, ("delta", "delta")))
-
-
-def _show_released(released: Released, as_json: bool) -> None:
-    release = released.release
-    if as_json:
-        screen.print_json(
-            {
-                "query": released.query,
-                "verified": True,
-                "population": release.query.population,
-                "answers_the_question": released.asked,
-                "asked": _plain(release.query),
-                "sites": release.sites,
-                "unit": release.unit,
-                "rho_nano": release.rho_nano,
-                "epsilons": [_plain(one) for one in release.epsilons],
-                "groups": [_plain(group) for group in release.groups],
-                "hidden": [_plain(group) for group in release.hidden],
-                "budget_before_nano": release.budget_before_nano,
-                "budget_after_nano": release.budget_after_nano,
-                "not_asked": released.declared.not_asked,
-                "available_nano": released.declared.available,
-                "proposed_in_block": released.declared.proposed,
-                "proven_in_block": released.declared.height,
-                "by_the_gateways_word": {"notes": [_plain(note) for note in release.notes]},
-            }
-        )
-        return
-    groups = [group.name for group in release.query.groups]
-    columns = [(name, _value(at)) for at, name in enumerate(groups)]
-    columns += [(name, _estimate(name)) for name in ("count", "mean", "sd")]
-    screen.table(release.groups, columns, none="no group passed")
-    if release.groups:
-        print("In brackets: the 95 % interval of the noise; values beyond the measure's bounds counted as the bound.")
-    for hidden in release.hidden:
-        from medveil.cli import language
-
-        print(screen.shown(hidden.text(language())))
-    query, declared = release.query, released.declared
-    screen.say(f"\nVerified by proofs of the ledger: query {released.query}")
-    rho = f"{in_rho(release.rho_nano)} spent, {in_rho(release.budget_after_nano)} left then"
-    rows = [
-        ("asked", f"in block {declared.proposed}"),
-        ("sites", release.sites),
-        ("not asked, though owners", declared.not_asked),
-        ("measured", _measured(query)),
-        ("rows", "filtered" if query.filter is not None else "all"),
-        ("purpose", query.purpose),
-        ("rho", f"{rho}, {in_rho(declared.available)} left in block {declared.height}"),
-    ]
-    screen.facts((f"  {name}", value) for name, value in rows if value)
-    if not released.asked:
-        print("That this is what was meant to be asked, nobody checked: --json shows all of the query.")
-    if release.notes:
-        print("\nBy the gateway's word alone, what sites say of their tables:")
-        screen.facts((f"  {note.site}", note.text) for note in release.notes)
-
-
-def _measured(query: Query) -> str:
-    """What a query measures, in words."""
-    measure = query.measure
-    low, high = (Decimal(bound) / measure.scale for bound in (measure.low, measure.high))
-    by = f" by {', '.join(group.name for group in query.groups)}" if query.groups else ""
-    return f"{measure.column} from {low:f} to {high:f}{by}"
-
-
-def _plain(thing: object) -> object:
-    """A canonical struct by its fields' names."""
-    if isinstance(thing, tuple):
-        return [_plain(one) for one in thing]
-    names = getattr(thing, "__struct_fields__", None)
-    return thing if names is None else {name: _plain(getattr(thing, name)) for name in names}
-
-
-def _value(at: int) -> screen.Cell:
-    return lambda group: group.values[at]
-
-
-def _estimate(name: str) -> screen.Cell:
-    def show(group: object) -> str:
-        one = getattr(group, name)
-        return f"{'not resolved' if one.value is None else one.value} ({one.low} to {one.high})"
-
-    return show

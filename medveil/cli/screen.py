@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medveil.client.jobs import Progress
 
-PIPED_WIDTH = 160
-"""Columns of a table where there is no terminal to ask."""
+_UNBOUNDED = 100_000
+"""Columns of a table where no terminal has to hold it."""
+_WORDS = 24
+"""Columns that a text of several words has at least."""
 
 Cell = Callable[[Any], Any]
 
@@ -39,7 +41,11 @@ def print_json(body: object) -> None:
 
 
 def table(rows: Iterable[Any], columns: Sequence[tuple[str, str | Cell]], *, none: str = "none") -> None:
-    """Print one row a thing. columns: a heading, and a field's name (``a.b``: of a field's field) or what it shows."""
+    """Print one row a thing. columns: a heading, and a field's name (``a.b``: of a field's field) or what it shows.
+
+    On a terminal that is too narrow, texts of several words go on in the next line; what is one word (an id, a time)
+    stays whole, so that it can be copied, and the terminal breaks the line instead.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -49,14 +55,17 @@ def table(rows: Iterable[Any], columns: Sequence[tuple[str, str | Cell]], *, non
         print(none)
         return
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = PIPED_WIDTH
-    made = Table(box=None, pad_edge=False, header_style="dim")
-    for heading, _ in columns:
-        made.add_column(heading, overflow="fold")
-    for row in found:
-        made.add_row(*(Text(shown(_cell(row, what))) for _, what in columns))
-    console.print(made)
+    cells = [[Text(shown(_cell(row, what))) for _, what in columns] for row in found]
+    made, narrowest = Table(box=None, pad_edge=False, header_style="dim"), 0
+    for (heading, _), column in zip(columns, zip(*cells, strict=True), strict=True):
+        widths = [cell.cell_len for cell in (Text(heading), *column)]
+        words = any(" " in cell.plain for cell in column)
+        made.add_column(heading, no_wrap=not words, overflow="fold")
+        narrowest += (min(max(widths), _WORDS) if words else max(widths)) + 2
+    for row in cells:
+        made.add_row(*row)
+    console.width = max(console.width, narrowest) if console.is_terminal else _UNBOUNDED
+    console.print(made, crop=False, soft_wrap=False)
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> None:

@@ -43,6 +43,8 @@ def register(app: typer.Typer) -> None:
         screen.say("\nUses of tables with rows of this person, which may have reached them:")
         reached = ("reached", lambda one: "by the grant's filter" if one.reached else "not known")
         screen.table(found.possible, (*_COLUMNS, reached))
+        if not found.known:
+            screen.say("\nNothing is or was kept of a person of this identifier here: was it typed right?")
 
     @trail.command("provenance")
     def provenance(
@@ -54,10 +56,10 @@ def register(app: typer.Typer) -> None:
         json: Json = False,
     ) -> None:
         """Write uses as W3C PROV (PROV-JSON): activities, datasets, releases, grants as plans. No person is in it."""
+        from medveil.client.credentials import write_private
         from privacy.audit.provenance import prov_json
         from privacy.audit.views import UseSeen
         from wire.errors import Refused
-        from wire.evidence import write_file
 
         if out.exists():
             raise Refused("client.file_exists", file=str(out))
@@ -70,7 +72,7 @@ def register(app: typer.Typer) -> None:
                     wanted = ((recipient, use.recipient), (grant, use.grant), (dataset, use.dataset))
                     if not entry.intent and all(asked in ("", has) for asked, has in wanted):
                         uses.append(UseSeen(entry, trail.end(entry.sequence)))
-        write_file(out, prov_json(uses))
+        write_private(out, prov_json(uses), new=True)
         if json:
             screen.print_json({"file": str(out), "uses": len(uses)})
         else:

@@ -10,12 +10,16 @@ from medveil.client.grants import Terms, Use
 from medveil.client.queries import Question
 from medveil.client.releases import Released
 from medveil.client.written import Written
+from mpc.query_document import Grouped as Group
+from mpc.query_document import Measured as Measure
 
 __all__ = [
     "AsyncClient",
     "Client",
     "ColumnClass",
     "Feature",
+    "Group",
+    "Measure",
     "Program",
     "Question",
     "Released",

@@ -173,7 +173,10 @@ class Bills(Part[M]):
 
     @verb
     def issue(self, person: str, amount: str, currency: str, *, key: str = "", told: Told = None) -> Exchange[Bill]:
-        """Commit to a bill's amount, register it, hand the slip to the person's wallet. amount: a decimal."""
+        """Commit to a bill's amount, register it, hand the slip to the person's wallet.
+
+        person: as this organisation's tables have it, in any spelling, so that an erasure finds it. amount: a decimal.
+        """
         body = {"person": person, "amount": amount, "currency": currency}
         done = yield from _done(self._line, post("bills", body=body), key, told)
         bill = yield from fetch(self._line, get("bills", done.name), Bill)
@@ -203,10 +206,15 @@ class Eligibility(Part[M]):
         currency: str,
         purpose: str,
         grant: str,
+        commercial: bool = False,
+        jurisdiction: str = "CN",
         key: str = "",
         told: Told = None,
     ) -> Exchange[Proof]:
-        """Have the insured person prove that a bill is within a limit; returns the proof that the gateway verified."""
+        """Have the insured person prove that a bill is within a limit; returns the proof that the gateway verified.
+
+        commercial: whether it serves somebody's sales; jurisdiction: where you work with it. The hospital judges by it.
+        """
         body = {
             "hospital": hospital,
             "handle": handle,
@@ -214,6 +222,8 @@ class Eligibility(Part[M]):
             "currency": currency,
             "purpose": purpose,
             "grant": grant,
+            "commercial": commercial,
+            "jurisdiction": jurisdiction,
         }
         done = yield from _done(self._line, post("eligibility", body=body), key, told)
         proof = yield from fetch(self._line, get("eligibility", done.name), Proof)
@@ -284,10 +294,29 @@ class ScoresPart(Part[M]):
 
     @verb
     def ask(
-        self, *, hospital: str, model: str, dataset: str, purpose: str, key: str = "", told: Told = None
+        self,
+        *,
+        hospital: str,
+        model: str,
+        dataset: str,
+        purpose: str,
+        commercial: bool = False,
+        jurisdiction: str = "CN",
+        key: str = "",
+        told: Told = None,
     ) -> Exchange[Scores]:
-        """Have a hospital score its records under a model, unseen."""
-        body = {"hospital": hospital, "model": model, "dataset": dataset, "purpose": purpose}
+        """Have a hospital score its records under a model, unseen.
+
+        commercial: whether it serves somebody's sales; jurisdiction: where you work with it. The hospital judges by it.
+        """
+        body = {
+            "hospital": hospital,
+            "model": model,
+            "dataset": dataset,
+            "purpose": purpose,
+            "commercial": commercial,
+            "jurisdiction": jurisdiction,
+        }
         done = yield from _done(self._line, post("scores", body=body), key, told)
         return same((yield from fetch(self._line, get("scores", done.name), Scores)), session=done.name)
 

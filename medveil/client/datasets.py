@@ -36,6 +36,9 @@ class Budget(msgspec.Struct, frozen=True):
 class Population(msgspec.Struct, frozen=True):
     """A population now. owner: whether this organisation is one of its owners.
 
+    spread: one-site where its owners say that no person has rows at two sites; public: whether they allow exact
+    numbers.
+
     awaited: owners that have not voted for the budget that was voted for last.
     """
 
@@ -43,6 +46,8 @@ class Population(msgspec.Struct, frozen=True):
     unit: str
     rows_per_person: int
     colluders: int
+    spread: str
+    public: bool
     registered_by: str
     owners: tuple[str, ...]
     owner: bool
@@ -171,8 +176,14 @@ class Populations(Part[M]):
         owners: Sequence[str],
         rows_per_person: int = 1,
         colluders: int = 1,
+        spread: Literal["one-site", "every-site"] = "every-site",
+        public: bool = False,
     ) -> Exchange[Written]:
-        """A named set of datasets with one budget. unit: what it protects; owners: named for good."""
+        """A named set of datasets with one budget. unit: what it protects; owners: named for good.
+
+        spread: "one-site" says that no person has rows at two sites, for which nobody but the owners stands.
+        public: numbers of its larger groups may be published without noise.
+        """
         from ledger.contracts.datasets import RegisterPopulation
 
         body = {
@@ -180,9 +191,11 @@ class Populations(Part[M]):
             "unit": unit,
             "rows_per_person": rows_per_person,
             "colluders": colluders,
+            "spread": spread,
+            "public": public,
             "owners": [*owners],
         }
-        op = RegisterPopulation(population, unit, rows_per_person, colluders, tuple(owners))
+        op = RegisterPopulation(population, unit, rows_per_person, colluders, tuple(owners), spread, public)
         return (yield from write(self._line, post("populations", body=body), op))
 
     @verb

@@ -12,39 +12,36 @@ that it had then is still current.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from wire.canonical import Wire
 from wire.errors import Refused, VerificationError
 
 if TYPE_CHECKING:
     from ledger.contracts.datasets import DatasetState, PopulationState
-    from ledger.machine import StateView
     from ledger.receipts import ProvenValue
-    from medveil.client.releases import Asked
     from medveil.gateway.ledger_account import LedgerState
     from mpc.query import Query
+    from mpc.query_document import QueryDocument
     from mpc.release import Release
-
-W = TypeVar("W", bound=Wire)
 
 
 class Declared(NamedTuple):
-    """What was proven beside a release. proposed: height of the block in which the query was proposed: a query of
-    before is an answer to the same question of before. height: of the block that it was proven for, and may be newer;
+    """What was proven beside a release. proposed: height of the block in which the query was proposed. superseded: its
+    tables that are asked no more. height: of the block that it was proven for, and may be newer;
     not_asked: owners of the population whose sites were not; available: the population's budget there, in 10^-9 rho.
     """
 
     proposed: int
+    superseded: tuple[str, ...]
     height: int
     not_asked: tuple[str, ...]
     available: int
 
 
-def check_declared(release: Release, proofs: Sequence[ProvenValue], asked: Asked | None) -> Declared:
+def check_declared(release: Release, proofs: Sequence[ProvenValue], asked: QueryDocument | None) -> Declared:
     """Check a release against what the ledger says of it, and of what was asked. proofs: each verified.
 
     asked: the question, if it is known. Raises VerificationError.
@@ -52,10 +49,11 @@ def check_declared(release: Release, proofs: Sequence[ProvenValue], asked: Asked
     from ledger.contracts import datasets, queries
     from medveil.gateway.query_board import check_declared as check_terms
     from medveil.gateway.query_board import read_board
+    from medveil.verification.proven import ProvenState
     from mpc.release import verify_release
 
     name, query = release.handle.hex(), release.query
-    state = _state({one.key: one.value for one in proofs})
+    state = ProvenState.of(proofs)
     try:
         board = read_board(state, release.handle)
         population = datasets.population(state.view(), query.population)
@@ -74,35 +72,12 @@ def check_declared(release: Release, proofs: Sequence[ProvenValue], asked: Asked
         _check_chosen(name, query, asked, [one for one in tables if one.current and one.height < proposed])
         _check_filled_in(name, query, asked, population, [one for one in tables if one.dataset in query.datasets])
     owners = tuple(owner for owner in population.owners if owner not in query.roster)
-    return Declared(proposed, min(one.block.height for one in proofs), owners, population.available)
-
-
-class _Proven:
-    """What was proven, read as a ledger's state."""
-
-    def __init__(self, view: StateView) -> None:
-        self._view = view
-
-    def view(self) -> StateView:
-        return self._view
-
-    def get(self, key: bytes, kind: type[W]) -> W | None:
-        return self._view.get(key, kind)
-
-    def items(self, prefix: bytes, kind: type[W]) -> Iterator[tuple[bytes, W]]:
-        raise NotImplementedError("what was proven is read key by key")
+    gone = tuple(one.dataset for one in tables if one.dataset in query.datasets and not one.current)
+    return Declared(proposed, gone, min(one.block.height for one in proofs), owners, population.available)
 
 
 def _differs(query: str, field: str) -> VerificationError:
     return VerificationError("client.other_release", query=query, field=field)
-
-
-def _state(values: dict[bytes, bytes | None]) -> LedgerState:
-    """Proven values as the state of a ledger, to be read."""
-    from ledger.machine import StateView
-    from ledger.trees.state import StateTree
-
-    return _Proven(StateView(StateTree().update(values)))
 
 
 def _table(state: LedgerState, name: str, query: str) -> DatasetState:
@@ -114,29 +89,29 @@ def _table(state: LedgerState, name: str, query: str) -> DatasetState:
     return found
 
 
-def _check_chosen(handle: str, query: Query, asked: Asked, then: Sequence[DatasetState]) -> None:
+def _check_chosen(handle: str, query: Query, asked: QueryDocument, then: Sequence[DatasetState]) -> None:
     """Check that nobody was left out, and no table taken for another. then: tables that were there, and still are."""
     chosen = dict(zip(query.roster, query.datasets, strict=True))
     for table in then:
         if table.population != query.population or table.dataset in query.datasets:
             continue
         if table.owner not in chosen:
-            if not asked.sites:
-                raise _differs(handle, "sites")
+            if not asked.roster:
+                raise _differs(handle, "roster")
         elif chosen[table.owner] not in asked.datasets:
             raise _differs(handle, "datasets")
 
 
 def _check_filled_in(
-    handle: str, query: Query, asked: Asked, population: PopulationState, tables: Sequence[DatasetState]
+    handle: str, query: Query, asked: QueryDocument, population: PopulationState, tables: Sequence[DatasetState]
 ) -> None:
     """Check that the query is what the question becomes over these tables, as they were when it was asked."""
     from ledger.contracts import datasets
     from ledger.machine import StateView
     from ledger.trees.state import StateTree
-    from medveil.gateway.filters import NoFilter, parse_filter
-    from medveil.gateway.question import Question, make_query
-    from mpc.query import normalised
+    from medveil.gateway.question import make_query
+    from medveil.verification.proven import ProvenState
+    from mpc.history import question_of
 
     view = StateView(StateTree())
     names = tuple(sorted(query.datasets))
@@ -144,20 +119,16 @@ def _check_filled_in(
     for table in tables:
         before = msgspec.structs.replace(table, superseded_by=None, retired_at=None)
         view.put(datasets.dataset_key(table.dataset), before)
-    said = {name: getattr(asked, name) for name in asked.__struct_fields__}
+    document = msgspec.structs.replace(asked, roster=query.roster, datasets=query.datasets)
     try:
-        said["filter"] = None if asked.filter is None else parse_filter(asked.filter)
-        said |= {"low": asked.low or "", "high": asked.high or "", "sites": query.roster, "datasets": query.datasets}
-        wanted = normalised(make_query(Question(**said), _Proven(view), query.chain))
-    except NoFilter:
-        raise Refused("client.no_filter") from None
+        wanted = question_of(make_query(document, ProvenState(view), query.chain))
     except Refused:
         raise _differs(handle, "declared") from None
-    found = normalised(query)
+    found = question_of(query)
     for field in found.__struct_fields__:
         if getattr(found, field) != getattr(wanted, field):
             raise _differs(handle, _FIELDS.get(field, field))
 
 
-_FIELDS = {"measures": "measure", "groups": "by", "roster": "sites", "rho_nano": "rho"}
-"""What a question calls them."""
+_FIELDS = {"rho_nano": "rho", "delta_exponent": "delta"}
+"""What a query document calls them."""

@@ -66,6 +66,7 @@ class Erasure(msgspec.Struct, frozen=True):
     done: int
     rotate_by: int
     rotated: int
+    unplanned: int | None
     extracts: tuple[GivenExtract, ...]
 
 
@@ -178,10 +179,14 @@ class PossibleUse(msgspec.Struct, frozen=True):
 
 
 class PersonUses(msgspec.Struct, frozen=True):
-    """Who used one person's data. noted: what looked at their own record; possible: what may have reached it."""
+    """Who used one person's data. noted: what looked at their own record; possible: what may have reached it.
+
+    known: whether anything is or was kept of a person of this identifier; if not, it may be mistyped.
+    """
 
     noted: tuple[PersonUse, ...]
     possible: tuple[PossibleUse, ...]
+    known: bool = True
 
 
 Told = Callable[[Progress], None]
@@ -265,10 +270,26 @@ class Holds(Part[M]):
 
     @verb
     def place(
-        self, hold: str, reference: str, *, person: str | None = None, dataset: str = "", until: str | None = None
+        self,
+        hold: str,
+        reference: str,
+        *,
+        person: str | None = None,
+        dataset: str = "",
+        until: str | None = None,
+        not_here_yet: bool = False,
     ) -> Exchange[Hold]:
-        """Place a hold from today on. person: None for everybody; dataset: "" for all; until: YYYY-MM-DD."""
-        body = {"hold": hold, "reference": reference, "dataset": dataset, "until": until}
+        """Place a hold from today on. person: None for everybody; dataset: "" for all; until: YYYY-MM-DD.
+
+        not_here_yet: nothing is kept of the person so far; without it, such a hold is refused.
+        """
+        body = {
+            "hold": hold,
+            "reference": reference,
+            "dataset": dataset,
+            "until": until,
+            "not_here_yet": not_here_yet,
+        }
         whom = {"everybody": True} if person is None else {"person": person}
         return same((yield from fetch(self._line, post("holds", body=body | whom), Hold)), hold=hold)
 

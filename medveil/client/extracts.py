@@ -39,9 +39,9 @@ class Risk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """A request for an extract. state: waiting, making, declined or delivered; code: why it was declined, or empty.
+    """A request for an extract. state: waiting, making, released (made, and not delivered yet), declined or delivered.
 
-    extract: what came of it, or empty.
+    code: why it was declined, or empty. extract: what came of it, or empty.
     """
 
     ask: str
@@ -126,6 +126,7 @@ class Preview(msgspec.Struct, frozen=True):
     rule: which decided; missing: what is not met. row_class: the rows, rounded up as on the ledger. excluded: scopes
     of opt-outs that are left out. offends: groups that break a limit, at most 200. withheld: what withholding leaves.
     earlier: extracts of this dataset that this recipient has had or is to have; together they may show more.
+    other_cut: one of them with other columns or rows under the same grant, which stands in the way of this one, or "".
     """
 
     decision: str
@@ -143,13 +144,15 @@ class Preview(msgspec.Struct, frozen=True):
     withheld: Withheld | None
     leaves: bool
     earlier: tuple[str, ...] = ()
+    other_cut: str = ""
 
 
 class Made(msgspec.Struct, frozen=True):
-    """An extract that this organisation made. state: staged, released, delivered or withdrawn; at: since when.
+    """An extract that this organisation made. at: since when it is in its state.
 
-    audit: number of the entry that announced it. columns: with what was done to each, or "as it is". risk: hash of the
-    report that was measured.
+    state: staged, released, leaving (its recipient may have it), delivered, withdrawn (it never left) or
+    recalled (it was taken back when it may have left). audit: number of the entry that announced it. columns: with what
+    was done to each, or "as it is". risk: hash of the report that was measured.
     """
 
     extract: str
@@ -201,9 +204,10 @@ class ExtractList(Rows, frozen=True):
 class Recall(msgspec.Struct, frozen=True):
     """An extract that its recipient has to delete, or deleted. Instants are 0 for not yet.
 
-    why: erasure, consent-revoked, or due and chosen where the recipient did so unasked. told: when the notice was first
-    sent. answer: deleted, not-held (it never came there), or "" for none yet; answered: when, by the recipient's clock.
-    beyond: what that does not reach, in words. deletion: the recipient's signed word in base64, or "".
+    why: erasure; consent-revoked; withdrawn (taken back when it may have left); due or chosen where the recipient did
+    so unasked. told: when the notice was first sent. answer: deleted, not-held (it never came there), or "" for none
+    yet; answered: when, by the recipient's clock. beyond: what that does not reach, in words. deletion: the
+    recipient's signed word in base64, or "".
     """
 
     extract: str
@@ -320,7 +324,7 @@ class Extracts(Part[M]):
 
     @verb
     def withdraw(self, extract: str) -> Exchange[Made]:
-        """Remove an extract that was made and did not reach its recipient."""
+        """Take back an extract that was not delivered. Where it may have left, its recipient is told to delete it."""
         return same((yield from fetch(self._line, post("extracts", extract, "withdraw"), Made)), extract=extract)
 
     @verb

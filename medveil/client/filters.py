@@ -1,7 +1,7 @@
 """Row filters as they are written in Python: ``(column("age") >= 18) & column("region").isin(["north"])``.
 
 A value is a whole number, a text or a `decimal.Decimal`: a binary fraction would not say what is meant. What comes
-out is the JSON of `medveil.gateway.filters`, which may be written by hand as well.
+out is the JSON of `privacy.filters`, which may be written by hand as well.
 """
 
 from __future__ import annotations

@@ -301,7 +301,7 @@ def check_handed(data: bytes, grant: str, trust: TrustFile) -> ConsentReceipt:
 
 def _as_asked(grant: Grant, terms: Terms) -> Grant:
     """The grant, if these are its terms. Raises VerificationError."""
-    from medveil.gateway.filters import NoFilter, parse_filter
+    from privacy.filters import NoFilter, parse_filter
 
     issued: dict[str, Any] = {name: getattr(grant.terms, name) for name in terms.__struct_fields__}
     asked = _body(terms)

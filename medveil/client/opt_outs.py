@@ -24,9 +24,10 @@ class OptOut(msgspec.Struct, frozen=True):
 
 
 class PersonOptOuts(Rows, frozen=True):
-    """All opt-outs of one person, past ones too. known: whether anything is kept of the person at the gateway."""
+    """All opt-outs of one person, past ones too. known: whether anything is kept of the person at the gateway; None
+    for who may only read opt-outs."""
 
-    known: bool
+    known: bool | None
     opt_outs: tuple[OptOut, ...]
 
     def rows(self) -> tuple[OptOut, ...]:

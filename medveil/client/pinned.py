@@ -112,6 +112,27 @@ def follow_members(line: Line) -> Exchange[bool]:
     return grown
 
 
+def every_handover(line: Line) -> Exchange[tuple[ProvenValue, ...]]:
+    """All changes of members since genesis, as the gateway shows them: for somebody whose trust file is older."""
+    from medveil.client.line import fetch, get
+    from wire.canonical import decode
+    from wire.keyset import MembershipChanges
+
+    found: list[ProvenValue] = []
+    after = 0
+    for _ in range(MOST_ROUNDS):
+        page = yield from fetch(line, get("members", "handovers", after=after), _Handovers)
+        some = [proven_of(text) for text in page.handovers]
+        if not some:
+            break
+        found += some
+        reached = decode(MembershipChanges, some[-1].value or b"").from_height
+        if reached <= after:
+            break
+        after = reached
+    return tuple(found)
+
+
 def proven_of(text: str) -> ProvenValue:
     """A proven value from its canonical bytes in base64, not yet verified. Raises DecodeError."""
     from ledger.receipts import ProvenValue

@@ -1,91 +1,105 @@
-"""Questions over several sites: previewed, asked, and what was released, verified on arrival."""
+"""Questions over several sites: explained, asked, and what was released, verified on arrival."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from html import escape
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from medveil.client.consortium import Head
 from medveil.client.exchange import Exchange, M, Part, Work, verb
 from medveil.client.filters import AnyFilter, as_json
 from medveil.client.frames import Instant, Rows
 from medveil.client.jobs import Job, Progress, begin, wait
 from medveil.client.line import Line, fetch, get, octets, post, same
-from medveil.client.pinned import believe, bytes_of, proven_of
-from medveil.client.releases import Asked, Released, check_new, check_release
+from medveil.client.pinned import believe, bytes_of, every_handover, proven_of
+from medveil.client.releases import Released, check_new, check_release
 from medveil.client.written import receipt_of
+from mpc.query_document import QueryDocument, check_document, read_document, show_document
 
 if TYPE_CHECKING:
-    from ledger.receipts import Receipt
+    from ledger.receipts import ProvenValue, Receipt
 
 
 _CLOCKS_MS = 5 * 60 * 1000
 """By how much this machine's clock may be ahead of the ledger's."""
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What a researcher asks. low, high, edges, rho: decimals as text; None: as wide as declared.
+class Question(QueryDocument, frozen=True, kw_only=True):
+    """What a researcher asks: the query document, in Python. `mpc.query_document.MEANINGS` says what a field means.
 
-    sites: empty for every site with a table; datasets: which table, where a site has several. by: columns to group
-    by; other: whether rows of an unknown group form the group "other". filter: `medveil.client.filters`. person: the
-    column that names the person, where the population's unit is the person. rho: privacy budget to spend.
-    minimum_group: groups whose noisy count is below it are hidden.
+    filter: `medveil.client.filters`, or its JSON.
     """
 
-    population: str
-    measure: str
-    purpose: str
-    rho: str
-    sites: tuple[str, ...] = ()
-    datasets: tuple[str, ...] = ()
-    low: str | None = None
-    high: str | None = None
-    edges: tuple[str, ...] = ()
-    by: tuple[str, ...] = ()
-    other: bool = True
-    filter: AnyFilter = None
-    person: str = ""
-    delta_exponent: int = 6
-    minimum_group: int = 10
+    filter: AnyFilter = None  # type: ignore[assignment]  # its JSON, once it is made
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "filter", as_json(self.filter))
+
+    @classmethod
+    def read(cls, path: str | PathLike[str]) -> Question:
+        """The question in a file. Raises DecodeError naming the field that does not fit, OSError."""
+        return cls.of(read_document(Path(path).read_bytes()))
+
+    @classmethod
+    def of(cls, document: QueryDocument) -> Question:
+        """The question that a document is."""
+        return cls(**{name: getattr(document, name) for name in document.__struct_fields__})
+
+    def json(self) -> str:
+        """The document's text, every field in it: what `read` reads, and `medveil queries ask` too.
+
+        Raises DecodeError naming the field that does not fit.
+        """
+        shown = show_document(check_document(self))
+        return msgspec.json.format(msgspec.json.encode(shown), indent=2).decode() + "\n"
 
 
-class Measure(msgspec.Struct, frozen=True):
-    """What is measured. low, high, edges: decimals."""
+class AskedMeasure(msgspec.Struct, frozen=True):
+    """What is measured. low, high, edges, missing: decimals. weight: its share of the budget beside the others'."""
 
     column: str
     low: str
     high: str
     edges: tuple[str, ...]
+    missing: tuple[str, ...]
+    weight: int
 
     def __str__(self) -> str:
         return f"{self.column} from {self.low} to {self.high}"
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """All that will decide a number, as far as a preview shows it."""
+    """All that will decide a number."""
 
     population: str
     roster: tuple[str, ...]
     datasets: tuple[str, ...]
-    measure: Measure
+    measures: tuple[AskedMeasure, ...]
     groups: tuple[dict[str, Any], ...]
     filter: dict[str, Any] | None
     purpose: str
     unit: str
     person: str
     rows_per_person: int
+    spread: str
     colluders: int
     max_rows: int
     rho_nano: int
     delta_exponent: int
     minimum_group: int
+    exact: bool
 
 
 class Noise(msgspec.Struct, frozen=True):
-    """Standard deviation of the noise on one cell of a kind, decimals in `unit`."""
+    """Standard deviation of the noise on one cell of a measure's kind, decimals in `unit`."""
 
+    measure: str
     kind: str
     unit: str
     sensitivity: str
@@ -103,26 +117,97 @@ class Epsilon(msgspec.Struct, frozen=True):
     delta: str
 
 
-class Preview(Rows, frozen=True):
-    """What a question would be. before, after: available budget in 10^-9 rho; enough: whether it is covered."""
+class SitePlan(msgspec.Struct, frozen=True):
+    """One site's part. reads: columns that it looks at; person: the one that names the person, or empty."""
+
+    site: str
+    dataset: str
+    reads: tuple[str, ...]
+    person: str
+
+
+class Leaving(msgspec.Struct, frozen=True):
+    """Numbers that leave a site, noised and masked. measure: the column, empty where rows are counted only."""
+
+    phase: int
+    measure: str
+    kind: str
+    cells: int
+
+
+class NearQuery(msgspec.Struct, frozen=True):
+    """An earlier query next to which this one would disclose `sites`, so that sites refuse it."""
+
+    query: str
+    roster: tuple[str, ...]
+    sites: tuple[str, ...]
+
+
+class NearSums(msgspec.Struct, frozen=True):
+    """Earlier sums over a set of sites that differs from the roster by `sites`: the release will be labelled.
+
+    query, phase: the latest of them; sums: how many there are.
+    """
+
+    query: str
+    phase: int
+    sums: int
+    sites: tuple[str, ...]
+
+
+class Section(msgspec.Struct, frozen=True):
+    """A heading and its sentences."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+class Explanation(Rows, frozen=True):
+    """What a question would be. before, after: available budget in 10^-9 rho; enough: whether it is covered.
+
+    cells: numbers that leave a site at most; groups: labels of all groups, each of which may be hidden. answered:
+    handle of the release that answers it already, or None; refused, near: earlier queries next to which it would
+    disclose a site or two. words: all of it in sentences, in the client's language.
+    """
 
     query: Terms
+    sites: tuple[SitePlan, ...]
+    leaving: tuple[Leaving, ...]
     cells: int
+    groups: tuple[str, ...]
     noise: tuple[Noise, ...]
     epsilons: tuple[Epsilon, ...]
     before: int
     after: int
     enough: bool
+    answered: str | None
+    refused: tuple[NearQuery, ...]
+    near: tuple[NearSums, ...]
+    words: tuple[Section, ...]
 
     def rows(self) -> tuple[Noise, ...]:
         """The noise, a kind of cell each."""
         return self.noise
 
+    def _repr_html_(self) -> str:
+        sections = (
+            f"<h4>{escape(one.title)}</h4><ul>{''.join(f'<li>{escape(line)}</li>' for line in one.lines)}</ul>"
+            for one in self.words
+        )
+        return "".join(sections)
+
+    def __str__(self) -> str:
+        return "\n\n".join("\n  ".join((one.title, *one.lines)) for one in self.words)
+
 
 class Query(msgspec.Struct, frozen=True):
-    """A query as the ledger has it. status: proposed, reserved, spent, released or closed."""
+    """A query as the ledger has it. status: proposed, reserved, spent, released or closed.
+
+    salted_hash: of the canonical query under a salt that the release opens.
+    """
 
     query: str
+    salted_hash: str
     researcher: str
     population: str
     roster: tuple[str, ...]
@@ -191,42 +276,65 @@ class Queries(Part[M]):
     """``/v1/queries``."""
 
     @verb
-    def preview(self, question: Question) -> Exchange[Preview]:
-        """What would be asked, how noisy the answer will be, what it costs. Nothing is spent."""
-        return (yield from fetch(self._line, post("queries", "preview", body=_body(question)), Preview))
+    def explain(self, question: QueryDocument) -> Exchange[Explanation]:
+        """What each site would compute, what would leave it, how noisy the answer will be, what it costs.
+
+        Nothing is proposed, nothing spent. Raises DecodeError naming the field that does not fit, Refused.
+        """
+        return (yield from fetch(self._line, post("queries", "explain", body=_body(question)), Explanation))
 
     @verb
-    def begin(self, question: Question, *, key: str = "") -> Exchange[Job]:
+    def explain_served(self, query: str) -> Exchange[Explanation]:
+        """The same of a query that asked for this organisation's data, while it runs and later."""
+        return (yield from fetch(self._line, get("queries", "served", query, "explanation"), Explanation))
+
+    @verb
+    def begin(self, question: QueryDocument, *, key: str = "") -> Exchange[Job]:
         """Begin to ask. `release` gives what was released once the job is done; its name is ``job.name``."""
         self._line.pinned.needed()
         return (yield from begin(self._line, post("queries", body=_body(question)), key))
 
     @verb
     def ask(
-        self, question: Question, *, key: str = "", told: Callable[[Progress], None] | None = None
+        self, question: QueryDocument, *, key: str = "", told: Callable[[Progress], None] | None = None
     ) -> Exchange[Released]:
         """Ask, wait, verify: returns what was released. told: called with each progress; key: so that it is asked
-        once. Raises BudgetExhausted, ConsentDenied, ProtocolAbort, ...; VerificationError for a release that does
-        not hold, answers another question or, without a key, the same one as it was asked earlier.
+        once. A question that was answered before gets that answer, at no cost: then `Released.earlier` is true. Raises
+        DecodeError, BudgetExhausted, ConsentDenied, ProtocolAbort, ...; VerificationError for a release that does not
+        hold, answers another question or, without a key, this one over tables that were replaced since.
         """
         self._line.pinned.needed()
         began = self._line.clock()
+        head = yield from fetch(self._line, get("ledger", "head"), Head)
         job = yield from begin(self._line, post("queries", body=_body(question)), key)
         done = yield from wait(self._line, job.job, told)
-        released = yield from _released(self._line, done.name, _asked(question))
+        released = yield from _released(self._line, done.name, check_document(question))
         if not key:
             receipts = yield from _receipts(self._line, released.query)
             check_new(released, receipts, began - _CLOCKS_MS)
+        released.earlier = released.declared.proposed <= head.height
         return released
 
     @verb
-    def release(self, query: str, *, question: Question | None = None) -> Exchange[Released]:
+    def release(self, query: str, *, question: QueryDocument | None = None) -> Exchange[Released]:
         """What was released of a query of this organisation's, verified; also that it answers `question`, if given.
 
         Without one, what was asked is as the release says: look at ``release.query``.
         """
         self._line.pinned.needed()
-        return (yield from _released(self._line, query, _asked(question) if question else None))
+        return (yield from _released(self._line, query, check_document(question) if question else None))
+
+    @verb
+    def certificate(self, query: str) -> Exchange[bytes]:
+        """A release with all that `medveil verify` needs to replay it offline, in one file's canonical bytes; verified.
+
+        Of a query that answered a question of this organisation's. Raises as `release`.
+        """
+        self._line.pinned.needed()
+        released = yield from _released(self._line, query, None)
+        handovers = yield from every_handover(self._line)
+        made: bytes = yield Work(partial(_certificate, released, handovers))
+        return made
 
     @verb
     def receipts(self, query: str) -> Exchange[tuple[Receipt, ...]]:
@@ -250,14 +358,15 @@ class Queries(Part[M]):
         return (yield from fetch(self._line, get("queries", "served", first=first, limit=limit), ServedList))
 
 
-def _body(question: Question) -> dict[str, Any]:
-    found = {name: getattr(question, name) for name in question.__struct_fields__}
-    return found | {"filter": as_json(question.filter)}
+def _body(question: QueryDocument) -> dict[str, Any]:
+    return show_document(check_document(question))
 
 
-def _asked(question: Question) -> Asked:
-    said = _body(question)
-    return Asked(**said | {name: tuple(said[name]) for name in ("sites", "datasets", "edges", "by")})
+def _certificate(released: Released, handovers: Sequence[ProvenValue]) -> bytes:
+    from medveil.verification.releases import certify
+    from wire.canonical import encode
+
+    return encode(certify(released.release, released.proofs, handovers))
 
 
 def _receipts(line: Line, query: str) -> Exchange[tuple[Receipt, ...]]:
@@ -267,7 +376,7 @@ def _receipts(line: Line, query: str) -> Exchange[tuple[Receipt, ...]]:
     return tuple(found)
 
 
-def _released(line: Line, query: str, asked: Asked | None) -> Exchange[Released]:
+def _released(line: Line, query: str, asked: QueryDocument | None) -> Exchange[Released]:
     data = yield from octets(line, get("queries", query, "evidence"))
     shown = yield from fetch(line, get("queries", query, "proofs"), _Proofs)
     proofs = [proven_of(text) for text in shown.proofs]

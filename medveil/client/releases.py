@@ -17,82 +17,82 @@ import msgspec
 
 from medveil.client.declared import Declared, check_declared
 from medveil.client.frames import table
-from wire.dates import format_instant
-from wire.errors import Refused, VerificationError
+from medveil.client.release_page import release_page
+from wire.errors import VerificationError
 
 if TYPE_CHECKING:
     from ledger.receipts import ProvenValue, Receipt
-    from mpc.query import Query
+    from mpc.query import Measure, Query
+    from mpc.query_document import QueryDocument
     from mpc.release import Estimate, Release
     from wire.checkpoint import TrustFile
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """A question as it was sent: fields as of `medveil.client.queries.Question`."""
-
-    population: str
-    measure: str
-    purpose: str
-    rho: str
-    sites: tuple[str, ...]
-    datasets: tuple[str, ...]
-    low: str | None
-    high: str | None
-    edges: tuple[str, ...]
-    by: tuple[str, ...]
-    other: bool
-    filter: dict[str, Any] | None
-    person: str
-    delta_exponent: int
-    minimum_group: int
 
 
 class Released:
     """A release that was verified. query: its handle, hex; release: all of it; declared: what the ledger says besides.
 
     data: its canonical bytes; proofs: what they were checked by. asked: whether they were also checked to answer a
-    question that the caller gave.
+    question that the caller gave. earlier: whether the question was answered before
+    it was asked just now, by the heights that the gateway says.
     """
 
     def __init__(
-        self, query: str, release: Release, data: bytes, proofs: Sequence[ProvenValue], declared: Declared, asked: bool
+        self,
+        query: str,
+        release: Release,
+        data: bytes,
+        proofs: Sequence[ProvenValue],
+        declared: Declared,
+        asked: bool,
     ) -> None:
         self.query = query
         self.declared = declared
         self.asked = asked
+        self.earlier = False
         self.release = release
         self.data = data
         self.proofs = tuple(proofs)
 
     def to_pandas(self) -> Any:
-        """One row a group, hidden ones too: count, mean, sd, bins, each with its 95 percent noise interval.
+        """One row a measure and group, hidden ones too: count, mean, sd, bins, each with its 95 percent noise interval.
 
-        A group's column that is called like one of these has "group." before its name. hidden: why a group has no
-        results, or None. Numbers are rounded to floats; the exact ones are in `release`. A value that the noise does
-        not resolve is None.
+        measure: its column, empty where rows were counted only. A group's column that is called like one of these has
+        "group." before its name. hidden: why a group has no results, or None. Numbers are rounded to floats; the exact
+        ones are in `release`. A value that the noise does not resolve is None.
         """
+        from mpc.query import local_plans
+
         names = [_column(group.name) for group in self.release.query.groups]
-        edges = self.release.query.measure.edges
-        scale = self.release.query.measure.scale
         rows: list[dict[str, Any]] = []
-        for group in self.release.groups:
-            row: dict[str, Any] = dict(zip(names, group.values, strict=True))
-            for name, estimate in (("count", group.count), ("mean", group.mean), ("sd", group.sd)):
-                row |= _numbers(name, estimate)
-            for low, high, cell in zip(edges, edges[1:], group.bins, strict=False):
-                row |= _numbers(f"[{Decimal(low) / scale}, {Decimal(high) / scale})", cell)
-            rows.append(row | {"hidden": None})
-        for hidden in self.release.hidden:
-            row = dict(zip(names, hidden.values, strict=True)) | {"count": float(hidden.noisy_count)}
-            rows.append(row | {"hidden": hidden.text()})
+        for plan, result in zip(local_plans(self.release.query), self.release.results, strict=True):
+            edges = [Decimal(edge) / plan.scale for edge in plan.edges]
+            for group in result.groups:
+                row: dict[str, Any] = {"measure": result.measure} | dict(zip(names, group.values, strict=True))
+                for name, estimate in (("count", group.count), ("mean", group.mean), ("sd", group.sd)):
+                    row |= {} if estimate is None else _numbers(name, estimate)
+                for low, high, cell in zip(edges, edges[1:], group.bins, strict=False):
+                    row |= _numbers(f"[{low}, {high})", cell)
+                rows.append(row | {"hidden": None})
+            for hidden in result.hidden:
+                row = {"measure": result.measure} | dict(zip(names, hidden.values, strict=True))
+                rows.append(row | {"count": float(hidden.noisy_count), "hidden": hidden.text()})
         return table(rows)
 
+    def page(self, language: str = "en") -> str:
+        """All of it as HTML: a table a measure, hidden groups with the reason, cost, epsilons. language: "en", "zh"."""
+        return release_page(self.query, self.release, self.declared, self.earlier, language)
+
+    def _repr_html_(self) -> str:
+        return self.page()
+
     def __repr__(self) -> str:
-        return f"Released({self.query!r}, {len(self.release.groups)} groups, {len(self.release.hidden)} hidden)"
+        groups = sum(len(result.groups) for result in self.release.results)
+        hidden = sum(len(result.hidden) for result in self.release.results)
+        return f"Released({self.query!r}, {groups} groups, {hidden} hidden)"
 
 
 def _column(group: str) -> str:
-    ours = {"hidden", *(name + end for name in ("count", "mean", "sd") for end in ("", "_low", "_high"))}
+    ours = {"measure", "hidden", *(name + end for name in ("count", "mean", "sd") for end in ("", "_low", "_high"))}
     return f"group.{group}" if group in ours else group
 
 
@@ -102,7 +102,11 @@ def _numbers(name: str, estimate: Estimate) -> dict[str, float | None]:
 
 
 def check_release(
-    query: str, data: bytes, proofs: Sequence[ProvenValue], trust: TrustFile, asked: Asked | None
+    query: str,
+    data: bytes,
+    proofs: Sequence[ProvenValue],
+    trust: TrustFile,
+    asked: QueryDocument | None,
 ) -> Released:
     """The release in `data`, if it is that of `query` and holds. proofs: of what the ledger says of it, each verified.
 
@@ -118,12 +122,14 @@ def check_release(
         raise _differs(query, "chain")
     if asked is not None:
         _check_answers(query, release.query, asked)
-    return Released(query, release, data, proofs, check_declared(release, proofs, asked), asked is not None)
+    declared = check_declared(release, proofs, asked)
+    return Released(query, release, data, proofs, declared, asked is not None)
 
 
 def check_new(released: Released, receipts: Sequence[Receipt], since: int) -> None:
-    """Check that the query was proposed after `since` (ms UTC), by the time of its block: else a gateway could give
-    what was released of the same question long ago. receipts: of what was written about it, each verified.
+    """Check that the answer is as new as it can be: the query was proposed after `since` (ms UTC), by the time of its
+    block, or it answered the same question before and its tables are still the current ones. Else a gateway could give
+    what was released long ago. receipts: of what this organisation wrote about the query, each verified.
 
     Raises VerificationError.
     """
@@ -135,55 +141,61 @@ def check_new(released: Released, receipts: Sequence[Receipt], since: int) -> No
         if receipt.block.height != released.declared.proposed or receipt.result.code:
             continue
         ops = open_envelope(receipt.envelope).envelope.ops
-        if any(isinstance(op, ProposeQuery) and op.query == handle for op in ops):
-            if receipt.block.time < since:
-                raise VerificationError(
-                    "client.earlier_release", query=released.query, time=format_instant(receipt.block.time)
-                )
+        asked = any(isinstance(op, ProposeQuery) and op.query == handle for op in ops)
+        if asked and receipt.block.time >= since:
             return
-    raise VerificationError("client.no_proof", query=released.query, what="queries.propose")
+    if released.declared.superseded:
+        tables = ", ".join(released.declared.superseded)
+        raise VerificationError("client.earlier_release", query=released.query, tables=tables)
 
 
 def _differs(query: str, field: str) -> VerificationError:
     return VerificationError("client.other_release", query=query, field=field)
 
 
-def _check_answers(handle: str, query: Query, asked: Asked) -> None:
+def _check_answers(handle: str, query: Query, asked: QueryDocument) -> None:
     """Check that `query` is what was asked, as far as that was said. Raises VerificationError naming what differs."""
-    measure = query.measure
-    scale = measure.scale
-
-    def units(text: str | None, usual: int) -> Decimal | int:
-        return usual if text is None else Decimal(text) * scale
-
-    first, last = (asked.edges[0], asked.edges[-1]) if asked.edges else (None, None)
+    wanted = {one.column: one for one in asked.measures}
+    grouped = {one.column: one.other for one in asked.groups}
     for field, holds in (
         ("population", query.population == asked.population),
-        ("measure", measure.column == asked.measure),
-        ("low", measure.low == units(asked.low or first, measure.low)),
-        ("high", measure.high == units(asked.high or last, measure.high)),
-        ("edges", measure.edges == tuple(int(Decimal(edge) * scale) for edge in asked.edges)),
-        ("sites", not asked.sites or set(query.roster) == set(asked.sites)),
+        ("measures", {measure.column for measure in query.measures} == wanted.keys()),
+        ("roster", not asked.roster or set(query.roster) == set(asked.roster)),
         ("datasets", set(asked.datasets) <= set(query.datasets)),
-        ("by", tuple(group.name for group in query.groups) == asked.by),
-        ("other", all(group.other == asked.other for group in query.groups)),
+        ("groups", {group.name: group.other for group in query.groups} == grouped),
         ("filter", _same_filter(query, asked)),
         ("purpose", query.purpose == asked.purpose),
         ("person", query.unit == "row" or query.person == asked.person),
-        ("rho", query.rho_nano == Decimal(asked.rho) * 10**9),
-        ("delta_exponent", query.delta_exponent == asked.delta_exponent),
+        ("rho", query.rho_nano == asked.rho_nano),
+        ("delta", query.delta_exponent == asked.delta_exponent),
         ("minimum_group", query.minimum_group == asked.minimum_group),
+        ("exact", query.exact == asked.exact),
     ):
         if not holds:
             raise _differs(handle, field)
+    for measure in query.measures:
+        one = wanted[measure.column]
+        edges = tuple(Decimal(edge) * measure.scale for edge in one.edges)
+        low, high = (_units(one.low, measure, edges[:1]), _units(one.high, measure, edges[-1:]))
+        missing = sorted(Decimal(value) * measure.scale for value in one.missing)
+        for field, holds in (
+            ("low", low is None or measure.low == low),
+            ("high", high is None or measure.high == high),
+            ("edges", measure.edges == edges),
+            ("missing", list(measure.missing) == missing),
+        ):
+            if not holds:
+                raise _differs(handle, field)
 
 
-def _same_filter(query: Query, asked: Asked) -> bool:
-    from medveil.gateway.filters import NoFilter, parse_filter
-    from mpc.query import normalised
+def _units(text: str, measure: Measure, edge: Sequence[Decimal]) -> Decimal | None:
+    """A bound as it was asked, in the measure's unit; None where it was left open."""
+    return Decimal(text) * measure.scale if text else edge[0] if edge else None
 
-    try:
-        wanted = None if asked.filter is None else parse_filter(asked.filter)
-    except NoFilter:
-        raise Refused("client.no_filter") from None
-    return normalised(msgspec.structs.replace(query, filter=wanted)) == normalised(query)
+
+def _same_filter(query: Query, asked: QueryDocument) -> bool:
+    from mpc.history import question_of
+    from privacy.filters import parse_filter
+
+    wanted = None if asked.filter is None else parse_filter(asked.filter)
+    return question_of(msgspec.structs.replace(query, filter=wanted)) == question_of(query)

@@ -207,7 +207,7 @@ class LocalHomeDesk:
         planned = erasing.plan(me, person, self._clock(), reference=reference)
         name, tables = planned.plan.erasure.hex(), self._home.tables
         assert isinstance(tables, VaultTables)  # in one process they are
-        done = erasing.apply(me, name, self._clock, snapshots=tables.snapshots)
+        done = erasing.apply(me, name, self._clock, snapshots=tables.snapshots, wallets=self._home.wallets)
         erasing.rotate(me, self._clock)
         receipt = erasing.receipt_of(me, name, self._clock())
         write_file(path, encode(receipt))

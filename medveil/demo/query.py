@@ -72,6 +72,7 @@ def study_query(
         unit=layout.unit,
         person=plan.person,
         rows_per_person=layout.rows_per_person,
+        spread="every-site",
         colluders=layout.colluders,
         max_rows=plan.max_rows,
         rho_nano=RHO_NANO,
@@ -95,14 +96,16 @@ async def query(play: Play, purpose: str) -> QueryFacts:
 def _facts(play: Play, release: Release, messages: int, carried: int) -> QueryFacts:
     layout, asked = play.layout, release.query
     plan = local_plan(layout, asked.max_rows)
-    label = layout.label(asked.measure.column)
+    (measure,), (result,) = asked.measures, release.results
+    label = layout.label(measure.column)
     plain = plain_answer(play.pooled(plan), plan)
-    shown = {group.label: group for group in release.groups}
-    hidden = {group.label: group for group in release.hidden}
+    shown = {group.label: group for group in result.groups}
+    hidden = {group.label: group for group in result.hidden}
     groups = []
     for name, values in zip(plan.group_labels(), plan.combinations(), strict=True):
         count, mean, sd, bins = plain[name]
         found = shown.get(name)
+        found_mean, found_sd = (found.mean, found.sd) if found else (None, None)
         reason = hidden[name].text() if found is None else ""
         groups.append(
             GroupFacts(
@@ -110,10 +113,10 @@ def _facts(play: Play, release: Release, messages: int, carried: int) -> QueryFa
                 noisy_count=float(found.count.value or 0) if found else float(hidden[name].noisy_count),
                 hidden=reason,
                 count=_number(found.count.value) if found else None,
-                mean=_number(found.mean.value) if found else None,
-                mean_low=float(found.mean.low) if found else None,
-                mean_high=float(found.mean.high) if found else None,
-                sd=_number(found.sd.value) if found else None,
+                mean=_number(found_mean.value) if found_mean else None,
+                mean_low=float(found_mean.low) if found_mean else None,
+                mean_high=float(found_mean.high) if found_mean else None,
+                sd=_number(found_sd.value) if found_sd else None,
                 histogram=[float(one.value or 0) for one in found.bins] if found else [],
                 plain_count=count,
                 plain_mean=mean,
@@ -125,8 +128,8 @@ def _facts(play: Play, release: Release, messages: int, carried: int) -> QueryFa
         measure=label.title,
         unit=label.unit,
         by=[layout.label(name.name).title for name in asked.groups],
-        bounds=[asked.measure.low / asked.measure.scale, asked.measure.high / asked.measure.scale],
-        edges=[edge / asked.measure.scale for edge in asked.measure.edges],
+        bounds=[measure.low / measure.scale, measure.high / measure.scale],
+        edges=[edge / measure.scale for edge in measure.edges],
         rows_policy=(
             f"A group whose noisy pooled count is below {asked.minimum_group} has no mean, deviation or histogram: "
             "they were never asked of any site. Its noisy count is public and paid for, like the others'."
@@ -155,7 +158,13 @@ def _facts(play: Play, release: Release, messages: int, carried: int) -> QueryFa
     )
 
 
-_KINDS = {"counts": "counts", "sums": "sums", "squares": "sums of squares", "bins": "histogram bins"}
+_KINDS = {
+    "gate": "the counts that decide which groups pass",
+    "counts": "counts",
+    "sums": "sums",
+    "squares": "sums of squares",
+    "bins": "histogram bins",
+}
 _UNITS = {"measure": "units of the measure", "measure squared": "squared units of the measure"}
 _HONEST = {
     "all-honest": "every site adding its noise",

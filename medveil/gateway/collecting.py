@@ -29,6 +29,7 @@ from medveil.gateway.accounting import anchor_audit
 from medveil.gateway.granting import log_denial
 from medveil.gateway.models import own_models
 from medveil.gateway.organisation import Organisation, Refusal, refusal
+from medveil.gateway.query_history import RELEASES
 from medveil.gateway.steps import FlowCancelled, Steps
 from medveil.gateway.waiting import answer_of
 from mpc.release import Release
@@ -46,7 +47,6 @@ PART_BYTES = 6 * 1024 * 1024
 MOST_RECEIPTS = 1000
 """Receipts that a member shows: of its latest envelopes. All its envelopes are in the ledger anyway."""
 MOST_PARTS = 10_000
-RELEASES = "release"
 PRESENTATIONS = "presentation"
 
 EVIDENCE: Literal["evidence"] = "evidence"

@@ -2,10 +2,13 @@
 
     hospital -> ledger     RegisterBill     commitment to the amount, under a random handle
     hospital -> person     BillSlip         bill, opening and the hospital's signature: into the wallet
-    insurer  -> hospital   LimitRequest     limit, nonce, purpose, grant
+    insurer  -> hospital   ProofRequest     limit, nonce, purpose, grant; what the insurer says of the use
     hospital               decides under the grant, writes its audit intent
     person   -> insurer    Presentation     the proof, made from the wallet, carried by the hospital's gateway
     insurer                verifies against the bill that *it* reads from the ledger
+
+A bill that an erasure has restricted, or whose wallet is gone, proves nothing, also where the proof was made and has
+not left. A person may be billed after an erasure: that bill goes into another wallet.
 
 A nonce is good for one request at the insurer and for one answer at the hospital; both remember. A hospital answers
 one organisation about a few limits of a bill (`medveil.gateway.limits_asked`). Every flow here may be cut short and
@@ -27,10 +30,10 @@ from medveil.gateway.ledger_account import LedgerState
 from medveil.gateway.limits_asked import count_limit
 from medveil.gateway.organisation import Clock, Organisation, Refusal, refusal
 from medveil.gateway.steps import FlowCancelled, Steps
-from medveil.gateway.use_state import left_out
 from medveil.gateway.waiting import answer_of
 from medveil.gateway.wallets import BillSlip, HeldBill, Wallets
 from privacy.decide import Decision, UseRequest
+from privacy.uses import NOBODY, NOTHING_SAID, Declaration
 from wire.canonical import Wire, decode, encode
 from wire.domains import BILL, PRESENTATION, digest
 from wire.errors import ConsentDenied, MedveilError, ProtocolAbort, Refused
@@ -44,6 +47,13 @@ FIELD = "amount"
 
 _PRESENTATION = "presentation"
 _ENDED = "ended"
+
+
+class ProofRequest(Wire, frozen=True, tag="medveil.proof_request"):
+    """Insurer to hospital. declared: what the insurer says of the use; the proof is about `limit` alone."""
+
+    limit: LimitRequest
+    declared: Declaration = NOTHING_SAID
 
 
 class _Mark(Wire, frozen=True, tag="medveil.used_nonce"):
@@ -79,19 +89,19 @@ def session_of(nonce: bytes) -> bytes:
 async def issue_bill(hospital: Organisation, wallets: Wallets, person: str, amount: Amount, steps: Steps) -> Bill:
     """Hospital: commit to a person's bill (amount is secret), hand the slip to the person, register it on the ledger.
 
-    Raises Refused (no hospital), DecodeError for a person that is no name, ValueError for an amount beyond 2^40.
+    person: as `Wallets.of` takes it. Raises Refused (no hospital, no identifier), ValueError for an amount beyond 2^40.
     """
 
     async def committing() -> BillSlip:
         bill, opening = bill_limit.commit_bill(new_handle(hospital.rand), amount, hospital.rand)
         return BillSlip(bill, opening, hospital.name, hospital.signer.sign(BILL, encode(bill)))
 
-    await asyncio.to_thread(wallets.of, person)  # before anything is drawn: a person that is no name has none
+    await asyncio.to_thread(wallets.of, person)  # before anything is drawn: what names nobody has none
     slip = await steps.once("slip", BillSlip, committing)
     bill = slip.bill
     signing = next(key for key in hospital.keys.envelopes.keys if key.key_id() == slip.signature.key_id)
     await asyncio.to_thread(wallets.keep, person, slip, signing)
-    wallets.note(HeldBill(person, bill))
+    await asyncio.to_thread(wallets.note, HeldBill(person, bill))
 
     def stands(state: LedgerState) -> bool:
         found = state.get(bills.bill_key(bill.handle), bills.BillState)
@@ -106,6 +116,14 @@ def _registered(state: LedgerState, handle: bytes) -> bills.BillState:
     if found is None:
         raise Refused("gateway.no_such_bill", handle=handle.hex())
     return found
+
+
+def _person(hospital: Organisation, wallets: Wallets, handle: bytes) -> bytes:
+    """Keyed id of whose bill it is, for the decision and the trail; `NOBODY` of one that proves nothing."""
+    try:
+        return hospital.vault.person_id(wallets.bill(handle).person)
+    except Refused:
+        return NOBODY
 
 
 def registered_bill(organisation: Organisation, handle: bytes) -> Bill:
@@ -144,8 +162,8 @@ async def answer(
     message that is no request.
     """
     if not await steps.kept(_ENDED):
-        _, request = await hospital.receive(LimitRequest, session, (insurer,))
-        decision = await _answer(hospital, insurer, session, request, wallets, steps, clock)
+        _, asked = await hospital.receive(ProofRequest, session, (insurer,))
+        decision = await _answer(hospital, insurer, session, asked, wallets, steps, clock)
 
     async def ended() -> _Answered:
         return _Answered(decision)
@@ -159,20 +177,24 @@ async def _answer(
     hospital: Organisation,
     insurer: str,
     session: bytes,
-    request: LimitRequest,
+    asked: ProofRequest,
     wallets: Wallets,
     steps: Steps,
     clock: Clock,
 ) -> Decision:
-    use = UseRequest(
-        holder=hospital.name,
-        recipient=insurer,
-        dataset=DATASET,
-        fields=(FIELD,),
-        kind="proof",
-        purpose=request.purpose,
-    )
+    request = asked.limit
     try:
+        use = UseRequest(
+            holder=hospital.name,
+            recipient=insurer,
+            dataset=DATASET,
+            fields=(FIELD,),
+            kind="proof",
+            purpose=request.purpose,
+            commercial=asked.declared.commercial,
+            jurisdiction=asked.declared.jurisdiction,
+            person=await asyncio.to_thread(_person, hospital, wallets, request.handle),
+        )
         decision, intent = await decide_use(hospital, use, steps, clock(), digest(PRESENTATION, encode(request)))
     except MedveilError as error:
         await hospital.send(insurer, session, refusal(hospital.name, error))
@@ -181,9 +203,11 @@ async def _answer(
         await hospital.send(insurer, session, refusal_of(decision))
         return decision
 
-    def check_grant() -> None:
+    async def check_still() -> None:
+        """The grant stands, the person has not opted out meanwhile, and the bill may be used."""
         if not still_granted(hospital, use, decision, clock()):
             raise ConsentDenied("gateway.grant_gone", grant=decision.grant, dataset=DATASET)
+        await asyncio.to_thread(wallets.bill, request.handle)
 
     async def proving() -> Presentation:
         if (request.audience, request.chain, session_of(request.nonce)) != (insurer, hospital.trust.chain, session):
@@ -193,9 +217,7 @@ async def _answer(
         if _registered(await hospital.account.caught_up(), request.handle).hospital != hospital.name:
             raise Refused("gateway.no_such_bill", handle=request.handle.hex())
         await _use_up(hospital, "answered", request.nonce, steps)
-        held = wallets.bill(request.handle)
-        if hospital.vault.person_id(held.person) in left_out(hospital, decision, clock):
-            raise ConsentDenied("privacy.deny_opt_out", **{**decision.facts(), "rule": "opt-out", "missing": "person"})
+        held = await asyncio.to_thread(wallets.bill, request.handle)
         if held.bill.currency == request.currency:  # else the wallet says so, whatever the limit
             count_limit(hospital, insurer, request)  # before the wallet knows: its no says as much as its yes
         return await asyncio.to_thread(wallets.prove, held.person, request)
@@ -205,9 +227,9 @@ async def _answer(
 
     try:
         presentation = await steps.once(_PRESENTATION, Presentation, proving)
-        check_grant()
+        await check_still()
         await steps.once("leaving", _Leaving, leaving)  # from here on it may have arrived
-        check_grant()  # when it is taken up again, too
+        await check_still()  # when it is taken up again, too
         await hospital.send(insurer, session, presentation)
     except (Exception, FlowCancelled) as error:
         await end_use(hospital, intent, "released" if await steps.kept("leaving") else "aborted")
@@ -223,10 +245,17 @@ async def _answer(
 # --- the insurer --------------------------------------------------------------------------------
 
 
-async def check_limit(insurer: Organisation, hospital: str, request: LimitRequest, steps: Steps) -> Presentation:
+async def check_limit(
+    insurer: Organisation,
+    hospital: str,
+    request: LimitRequest,
+    steps: Steps,
+    declared: Declaration = NOTHING_SAID,
+) -> Presentation:
     """Insurer: ask, and verify the answer against its own request and the bill on the ledger; keep it.
 
-    The request's nonce must be fresh; a presentation of another request is refused. What holds is kept in the vault
+    The request's nonce must be fresh; a presentation of another request is refused. declared: what the insurer says of
+    the use, by which the hospital judges. What holds is kept in the vault
     as document "presentation" under the nonce. Raises Refused (no such bill on the ledger: then nobody is asked; or
     the hospital or the person says no, with their words), VerificationError or DecodeError.
     """
@@ -234,7 +263,7 @@ async def check_limit(insurer: Organisation, hospital: str, request: LimitReques
     if not await steps.kept(_ENDED):
         bill = _registered(await insurer.account.caught_up(), request.handle)
         await _use_up(insurer, "asked", request.nonce, steps)
-        await insurer.send(hospital, session, request)
+        await insurer.send(hospital, session, ProofRequest(request, declared))
         reply = await answer_of(insurer, Presentation, session, hospital, steps)
         if isinstance(reply, Presentation):
             bill_limit.verify(reply, request, Bill(bill.handle, bill.commitment, bill.currency))

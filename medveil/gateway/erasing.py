@@ -3,23 +3,31 @@
 Whose extracts have to be deleted comes from the trail: what was released as an extract of a dataset that held rows of
 the person, under a grant that rests on consent.
 
-A gateway that runs does the same beside its queries, with the snapshots that they read: one erasure after the other.
+A gateway that runs does the same beside its queries, with the snapshots that they read: one erasure after the other;
+those that wait for their turn hold no thread.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from weakref import WeakKeyDictionary
+
+import msgspec
 
 from medveil.gateway import granting
+from medveil.gateway.extract_leaving import take_back_of
 from medveil.gateway.organisation import Organisation
 from medveil.gateway.tables import SNAPSHOTS, snapshots_of
+from medveil.gateway.wallets import DATASETS as OF_WALLETS
+from medveil.gateway.wallets import Wallets
 from privacy.audit.views import UseSeen, of_dataset
 from privacy.copies.snapshots import Snapshots
 from privacy.erasure import steps as erasing
-from privacy.erasure.check import CheckReport, check_erasure, files_below
+from privacy.erasure.check import CheckReport, Leftover, check_erasure, files_below
 from privacy.erasure.plan import Ground, PlannedKey, plan_erasure
 from privacy.erasure.recalls import recalls
 from privacy.erasure.receipt import ErasureReceipt, verify_receipt
@@ -35,7 +43,9 @@ EXTRACT = "extract"
 
 _PIECE = 500
 _carrying_out = Lock()
-"""Held by the erasure that is carried out: two jobs for one plan, or a job and the upkeep, follow one another."""
+"""Held by the erasure that is carried out: two callers for one plan follow one another."""
+_turns: WeakKeyDictionary[Organisation, asyncio.Lock] = WeakKeyDictionary()
+"""Of each home whose gateway runs: jobs and the upkeep wait here, before they take a thread."""
 
 
 def plan(
@@ -50,8 +60,8 @@ def plan(
 ) -> Erasure:
     """Plan the erasure of a person at instant `at`, and keep the plan; nothing is erased yet.
 
-    person: the identifier (private) as the tables have it, in the person column or as the record id. Raises Refused
-    where nothing is held of it.
+    person: the identifier (private) of the person column, or the record id, in any spelling
+    (`privacy.vault.person_names`). Raises Refused where nothing is held of it.
     """
     vault = organisation.vault
     keyed = vault.person_id(person)
@@ -68,7 +78,7 @@ def plan_due(
     return tuple(
         _planned(
             organisation,
-            earlier.plan.person,
+            organisation.vault.person_id(earlier.plan.person),
             keys,
             at,
             "retention-over",
@@ -94,7 +104,7 @@ def _all_due(organisation: Organisation, at: int, zone: str) -> Iterator[tuple[E
         restricted = {one.key for one in earlier.plan.restrict}
         if not restricted or not earlier.done:
             continue
-        person = earlier.plan.person
+        person = organisation.vault.person_id(earlier.plan.person)
         keys = [key for key in organisation.vault.keys_of(person) if key.key in restricted]
         found = _due(organisation, person, keys, at, zone)
         if found:
@@ -107,30 +117,47 @@ def apply(
     clock: Callable[[], int],
     *,
     snapshots: Snapshots | None = None,
+    wallets: Wallets | None = None,
     zone: str = ZONE,
     fault: Callable[[str], None] = lambda step: None,
 ) -> Erasure:
     """Carry out an erasure that was planned, from wherever it stopped.
 
-    snapshots: those of a gateway that runs. Raises what vault, trail and snapshots raise; then call again.
+    snapshots, wallets: those of a gateway that runs. Raises what vault, trail, snapshots and wallets raise; then call
+    again.
     """
     vault, trail = organisation.vault, organisation.audit
     kept = snapshots or snapshots_of(organisation)
 
     def recut(dataset: str, _persons: Sequence[bytes]) -> None:
-        """Left out is what the vault shows no more; one that cannot be read is dropped, and made anew when needed."""
+        """Left out is what the vault shows no more; one that cannot be read is dropped, and made anew when needed.
+
+        An extract with rows of before that is not delivered yet goes no further.
+        """
+        if dataset in OF_WALLETS:
+            (wallets or Wallets(organisation)).sweep()
+            return
         try:
             if kept.info(dataset) is not None:
                 kept.refresh(dataset)
         except (VerificationError, Refused):  # Refused: loaded over since, and to have no snapshot any more
             kept.drop(dataset)
         kept.clear_leftovers()
+        take_back_of(organisation, dataset, clock)
 
     def given(datasets: Sequence[str]) -> list[Given]:
         return list(_given(organisation, datasets))
 
     with _carrying_out:
         return erasing.apply(vault, trail, name, clock, recut=recut, given=given, zone=zone, fault=fault)
+
+
+async def carry_out(
+    organisation: Organisation, name: str, clock: Callable[[], int], snapshots: Snapshots, wallets: Wallets
+) -> Erasure:
+    """`apply` beside queries, in a thread, when it is its turn. Raises as that."""
+    async with _turn(organisation):
+        return await asyncio.to_thread(apply, organisation, name, clock, snapshots=snapshots, wallets=wallets)
 
 
 def receipt_of(organisation: Organisation, name: str, at: int) -> ErasureReceipt:
@@ -144,6 +171,16 @@ def rotate(organisation: Organisation, clock: Callable[[], int]) -> int:
     epoch = organisation.vault.rotate()
     erasing.note_rotation(organisation.vault, began, clock())
     return epoch
+
+
+async def rotate_beside(organisation: Organisation, clock: Callable[[], int]) -> int:
+    """`rotate` beside queries, in a thread, when no erasure is carried out. Raises as that."""
+    async with _turn(organisation):
+        return await asyncio.to_thread(rotate, organisation, clock)
+
+
+def _turn(organisation: Organisation) -> asyncio.Lock:
+    return _turns.setdefault(organisation, asyncio.Lock())
 
 
 def rotation_due(organisation: Organisation) -> int:
@@ -183,7 +220,11 @@ def check(
     datasets = {one.dataset for one in receipt.keys} | {one.dataset for one in receipt.restricted}
     held = {name: partial(kept.data_keys, name) for name in sorted(datasets) if kept.info(name) is not None}
     server = organisation.vault.engine == "postgresql"
-    return check_erasure(receipt, organisation.vault, found, snapshots=held, markers=markers, server=server, root=home)
+    report = check_erasure(
+        receipt, organisation.vault, found, snapshots=held, markers=markers, server=server, root=home
+    )
+    lost = [Leftover("privacy.leftover_wallet", {"folder": one.name}) for one in Wallets(organisation).lost()]
+    return msgspec.structs.replace(report, leftovers=(*report.leftovers, *lost))
 
 
 def _elsewhere(organisation: Organisation, home: Path) -> list[Path]:

@@ -98,6 +98,7 @@ def keep_check(organisation: Organisation, checked: CheckKept) -> None:
 
 def kept_check(organisation: Organisation, erasure: str) -> CheckKept:
     """The last check of an erasure, by its id in hex. Raises Refused where there was none."""
-    if erasure not in organisation.vault.documents(_KIND):
+    found = organisation.vault.find_document(_KIND, erasure)
+    if found is None:
         raise Refused("gateway.no_check", erasure=erasure)
-    return decode(CheckKept, organisation.vault.document(_KIND, erasure))
+    return decode(CheckKept, found)

@@ -6,7 +6,7 @@ Nothing here names a person; an erasure is told by its id, a use by its number i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from medveil.gateway.erasure_checks import CheckKept
@@ -21,13 +21,15 @@ from wire.dates import NO_END, date_of
 Told = dict[str, Any]
 
 
-def erasure_told(one: Erasure) -> Told:
-    """An erasure and how far it came."""
+def erasure_told(one: Erasure, under_way: Collection[str] = (), unplanned: int | None = None) -> Told:
+    """An erasure and how far it came. under_way: names, `privacy.erasure.steps.under_way`. unplanned:
+    `privacy.erasure.steps.unplanned`, where that was looked at.
+    """
     return {
         "erasure": one.name,
         "ground": one.plan.ground,
         "reference": one.reference,
-        "state": _state(one),
+        "state": _state(one, under_way),
         "requested": one.requested,
         "erase": [_key(key) for key in one.plan.erase],
         "restrict": [{**_key(key), "until": day_told(key.until), "why": list(key.why)} for key in one.plan.restrict],
@@ -35,6 +37,7 @@ def erasure_told(one: Erasure) -> Told:
         "done": one.done,
         "rotate_by": one.rotate_by if one.plan.erase else 0,
         "rotated": one.rotated,
+        "unplanned": unplanned,
         "extracts": [
             {
                 "recipient": given.recipient,
@@ -52,10 +55,10 @@ def _key(key: PlannedKey) -> Told:
     return {"dataset": key.dataset, "rows": key.rows}
 
 
-def _state(one: Erasure) -> str:
+def _state(one: Erasure, under_way: Collection[str]) -> str:
     if one.done:
         return "done" if one.rotated or not one.plan.erase else "done, epoch not rotated"
-    return "under way" if one.traces else "planned"
+    return "under way" if one.traces or one.name in under_way else "planned"
 
 
 def due_told(one: Erasure, keys: Iterable[PlannedKey]) -> Told:
@@ -99,7 +102,7 @@ def check_told(checked: CheckKept, language: str) -> Told:
 def uses_told(view: PersonView) -> Told:
     """Who used one person's data: what looked at the person's own record, and what may have reached it."""
     possible = [{**_use(seen), "reached": reached} for seen, reached in view.possible]
-    return {"noted": [_use(seen) for seen in view.noted], "possible": possible}
+    return {"known": view.known, "noted": [_use(seen) for seen in view.noted], "possible": possible}
 
 
 def _use(seen: UseSeen) -> Told:

@@ -158,7 +158,7 @@ class _Export:
         fitting = {name: _fitting(evidence, everybody, state, ledger.size) for name, evidence in everybody.items()}
         await asyncio.to_thread(self._write, fitting, ledger, clock())
         gaps = {gap.organisation: gap for gap in (*ledger.gaps, *asked.gaps)}
-        return Exported(len(self._kinds), ledger.size - 1, tuple(gaps.values()))
+        return Exported(len(self._kinds), ledger.size - 1, tuple(gaps[name] for name in sorted(gaps)))
 
     async def _ledger(self) -> _Ledger:
         """Write the ledger, which holds by now all that the parts refer to."""

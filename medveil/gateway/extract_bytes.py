@@ -5,18 +5,19 @@ Whatever the disk refuses is Unavailable, with the system's own reason.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-import shutil
 from pathlib import Path
 
 from wire.errors import Unavailable, VerificationError
 
-FLOOR = 1024**3
-"""Bytes of the disk that an extract which comes leaves free."""
+_NOT_KEPT = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV}
+"""What a file system answers that keeps no room ahead: then what is promised is only counted."""
 
 
-def _failed(path: Path, error: OSError) -> Unavailable:
+def failed(path: Path, error: OSError) -> Unavailable:
+    """What the disk has refused."""
     return Unavailable("privacy.store_failed", path=str(path), reason=error.strerror or "I/O")
 
 
@@ -27,17 +28,30 @@ def hashed(path: Path) -> tuple[int, bytes]:
             found = hashlib.file_digest(file, "sha256").digest()
             return file.tell(), found
     except OSError as error:
-        raise _failed(path, error) from None
+        raise failed(path, error) from None
 
 
-def check_room(folder: Path, length: int) -> None:
-    """Check that so many bytes leave room on the disk for all else. Raises Unavailable."""
+def prepare(path: Path, length: int) -> None:
+    """Have a part stand there with so many bytes of the disk, its owner's alone; what has come into it stays.
+
+    Raises Unavailable (gateway.extract_no_room: the disk has fewer).
+    """
     try:
-        free = shutil.disk_usage(folder).free
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(descriptor, 0, length)
+            except OSError as error:
+                if error.errno not in _NOT_KEPT:
+                    raise
+            os.ftruncate(descriptor, length)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        raise _failed(folder, error) from None
-    if free - length < FLOOR:
-        raise Unavailable("gateway.extract_no_room", bytes=length)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise Unavailable("gateway.extract_no_room", bytes=length) from None
+        raise failed(path, error) from None
 
 
 def read_bytes(path: Path, offset: int, length: int) -> bytes:
@@ -47,21 +61,20 @@ def read_bytes(path: Path, offset: int, length: int) -> bytes:
             file.seek(offset)
             data = file.read(length)
     except OSError as error:
-        raise _failed(path, error) from None
+        raise failed(path, error) from None
     if len(data) != length:
         raise VerificationError("parquet.altered", file=path.name)
     return data
 
 
 def write(path: Path, offset: int, data: bytes) -> None:
-    """Put bytes into a file that is its owner's alone; what stood behind them goes."""
+    """Put bytes into a part that `prepare` has made."""
     try:
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.truncate(offset)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CLOEXEC), "wb") as file:
             file.seek(offset)
             file.write(data)
     except OSError as error:
-        raise _failed(path, error) from None
+        raise failed(path, error) from None
 
 
 def flush(path: Path) -> None:
@@ -73,7 +86,7 @@ def flush(path: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise _failed(path, error) from None
+        raise failed(path, error) from None
 
 
 def appear(part: Path, path: Path) -> None:
@@ -83,7 +96,7 @@ def appear(part: Path, path: Path) -> None:
             part.rename(path)
         part.unlink(missing_ok=True)
     except OSError as error:
-        raise _failed(path, error) from None
+        raise failed(path, error) from None
     flush(path.parent)
 
 
@@ -92,4 +105,4 @@ def remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise _failed(path, error) from None
+        raise failed(path, error) from None

@@ -10,12 +10,17 @@ in their vaults. Every flow here may be cut short and taken up again.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import asyncio
+from threading import Lock
+from typing import Annotated, Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
 import msgspec
 
+from medveil.gateway.made_extracts import settling
 from medveil.gateway.organisation import Clock, Organisation
 from medveil.gateway.steps import Steps
+from privacy.grants.purposes import purpose
 from privacy.predicate import check
 from privacy.uses import NOBODY, UseRequest
 from wire.canonical import Wire, decode, encode
@@ -32,7 +37,8 @@ _ASKED = "extract-asked"
 _WANTED = "extract-wanted"
 
 ErrorCode = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*\.[a-z0-9_]+\Z", max_length=100)]
-AskState = Literal["waiting", "making", "declined", "delivered"]
+AskState = Literal["waiting", "making", "released", "declined", "delivered"]
+"""Of a request: nobody answers it yet; an extract is being made; one is made, and is to come; no; one has come."""
 
 
 class ExtractRequest(Wire, frozen=True, tag="medveil.extract_request"):
@@ -91,9 +97,11 @@ def check_request(request: UseRequest) -> None:
 async def ask_extract(recipient: Organisation, request: UseRequest, steps: Steps, clock: Clock) -> ExtractAsk:
     """Recipient: ask a holder for an extract; returns what is kept of that. Whether it comes is the officer's to say.
 
-    Raises Refused or DecodeError for what cannot be asked, Refused for a holder that is no member.
+    Raises Refused or DecodeError for what cannot be asked, Refused for a purpose that nobody knows and for a holder
+    that is no member.
     """
     check_request(request)
+    purpose(request.purpose)
     if request.recipient != recipient.name:
         raise Refused("gateway.extract_request", dataset=request.dataset)
     if recipient.trust.latest.find(request.holder) is None:
@@ -103,7 +111,7 @@ async def ask_extract(recipient: Organisation, request: UseRequest, steps: Steps
         return ExtractAsk(recipient.rand(16), request, clock())
 
     one = await steps.once("ask", ExtractAsk, drawing)
-    if one.ask.hex() not in recipient.vault.documents(_ASKED):  # an answer may have come before this is done again
+    if _find(recipient, _ASKED, one.ask) is None:  # an answer may have come before this is done again
         _keep(recipient, _ASKED, one)
     await recipient.send(request.holder, one.ask, ExtractRequest(one.ask, request))
     await recipient.forget(one.ask, request.holder)
@@ -125,19 +133,31 @@ def asked_of(recipient: Organisation, ask: bytes) -> ExtractAsk:
 
 async def take_declined(recipient: Organisation, holder: str, declined: ExtractDeclined) -> None:
     """Recipient: note a no. Raises ProtocolAbort for what was never asked of that holder; Refused if it has come."""
-    one = _find(recipient, _ASKED, declined.ask)
-    if one is None or one.request.holder != holder:
-        raise ProtocolAbort("gateway.extract_not_asked", round="answer", parties=(holder,))
-    if one.state == "delivered":
-        raise Refused("gateway.extract_answered", ask=one.ask.hex())
-    _keep(recipient, _ASKED, msgspec.structs.replace(one, state="declined", code=declined.code))
+    await asyncio.to_thread(_note_no, recipient, holder, declined)
 
 
-def note_delivered(recipient: Organisation, holder: str, ask: bytes, extract: bytes) -> None:
-    """Recipient: note which extract came of a request, if it was one of its own to that holder."""
-    one = _find(recipient, _ASKED, ask)
-    if one is not None and one.request.holder == holder:
-        _keep(recipient, _ASKED, msgspec.structs.replace(one, state="delivered", code="", extract=extract))
+def _note_no(recipient: Organisation, holder: str, declined: ExtractDeclined) -> None:
+    with settling:  # it may come in this moment
+        one = _find(recipient, _ASKED, declined.ask)
+        if one is None or one.request.holder != holder:
+            raise ProtocolAbort("gateway.extract_not_asked", round="answer", parties=(holder,))
+        if one.state == "delivered":
+            raise Refused("gateway.extract_answered", ask=one.ask.hex())
+        _keep(recipient, _ASKED, msgspec.structs.replace(one, state="declined", code=declined.code))
+
+
+def answers(one: ExtractAsk, holder: str, dataset: str, extract: bytes) -> bool:
+    """Recipient: whether an extract of that holder's dataset answers a request, which nothing else has answered."""
+    asked_for = (one.request.holder, one.request.dataset) == (holder, dataset)
+    return asked_for and (one.state == "waiting" or (one.state == "delivered" and one.extract == extract))
+
+
+def note_delivered(recipient: Organisation, holder: str, ask: bytes, dataset: str, extract: bytes) -> None:
+    """Recipient: note which extract came of a request, if it answers one of its own; what was declined stays so."""
+    with settling:
+        one = _find(recipient, _ASKED, ask)
+        if one is not None and answers(one, holder, dataset, extract):
+            _keep(recipient, _ASKED, msgspec.structs.replace(one, state="delivered", code="", extract=extract))
 
 
 # --- the holder ---------------------------------------------------------------------------------
@@ -155,15 +175,22 @@ async def take_request(
     check_request(request)
     if (request.holder, request.recipient) != (holder.name, recipient):
         raise ProtocolAbort("gateway.misdirected_request", round="request", parties=(recipient,))
-    if _find(holder, _WANTED, asking.ask) is None:
-        waiting = [one for one in wanted(holder) if one.state == "waiting" and one.request.recipient == recipient]
-        if len(waiting) < MOST_WAITING:
-            _keep(holder, _WANTED, ExtractAsk(asking.ask, request, clock()))
-        else:
-            answer = holder.rand(16)
-            await holder.send(recipient, answer, ExtractDeclined(asking.ask, "gateway.extracts_waiting"))
-            await holder.forget(answer, recipient)
+    if not await asyncio.to_thread(_taken, holder, recipient, asking, clock()):
+        answer = holder.rand(16)
+        await holder.send(recipient, answer, ExtractDeclined(asking.ask, "gateway.extracts_waiting"))
+        await holder.forget(answer, recipient)
     await holder.forget(session, recipient)
+
+
+def _taken(holder: Organisation, recipient: str, asking: ExtractRequest, at: Instant) -> bool:
+    """Keep a request unless its recipient has too many waiting; whether it is kept."""
+    if _find(holder, _WANTED, asking.ask) is not None:
+        return True
+    waiting = [one for one in wanted(holder) if one.state == "waiting" and one.request.recipient == recipient]
+    if len(waiting) >= MOST_WAITING:
+        return False
+    _keep(holder, _WANTED, ExtractAsk(asking.ask, asking.request, at))
+    return True
 
 
 def wanted(holder: Organisation) -> tuple[ExtractAsk, ...]:
@@ -185,13 +212,16 @@ def note_wanted(holder: Organisation, ask: bytes, state: AskState, extract: byte
         _keep(holder, _WANTED, msgspec.structs.replace(wanted_of(holder, ask), state=state, extract=extract))
 
 
+def settle_wanted(holder: Organisation, ask: bytes, extract: bytes, state: AskState) -> None:
+    """Holder: note how a request stands by the extract that was begun for it, unless another one answers it by now."""
+    one = _find(holder, _WANTED, ask) if ask else None
+    if one is not None and one.extract == extract and one.state != state:
+        note_wanted(holder, ask, state, b"" if state == "waiting" else extract)
+
+
 async def decline(holder: Organisation, ask: bytes, steps: Steps) -> ExtractAsk:
     """Data officer: say no to a request. Again, it is said again. Raises Refused: no such request, answered already."""
-    one = wanted_of(holder, ask)
-    if one.state not in ("waiting", "declined"):
-        raise Refused("gateway.extract_answered", ask=ask.hex())
-    one = msgspec.structs.replace(one, state="declined", code="gateway.extract_declined")
-    _keep(holder, _WANTED, one)
+    one = await asyncio.to_thread(_said_no, holder, ask)
 
     async def answering() -> _Sent:
         return _Sent(holder.rand(16))
@@ -202,19 +232,55 @@ async def decline(holder: Organisation, ask: bytes, steps: Steps) -> ExtractAsk:
     return one
 
 
+def _said_no(holder: Organisation, ask: bytes) -> ExtractAsk:
+    """Note a no, unless an extract is being made for it in this moment."""
+    with settling:
+        one = wanted_of(holder, ask)
+        if one.state not in ("waiting", "declined"):
+            raise Refused("gateway.extract_answered", ask=ask.hex())
+        one = msgspec.structs.replace(one, state="declined", code="gateway.extract_declined")
+        _keep(holder, _WANTED, one)
+        return one
+
+
 # --- both ---------------------------------------------------------------------------------------
 
 
 def _find(organisation: Organisation, kind: str, ask: bytes) -> ExtractAsk | None:
-    if ask.hex() not in organisation.vault.documents(kind):
-        return None
-    return decode(ExtractAsk, organisation.vault.document(kind, ask.hex()))
+    found = organisation.vault.find_document(kind, ask.hex())
+    return None if found is None else decode(ExtractAsk, found)
+
+
+class _Shelf(NamedTuple):
+    """The requests of one kind as they were read. revision: of the vault's documents of that kind."""
+
+    revision: int
+    asks: dict[bytes, ExtractAsk]
+
+
+_shelves: WeakKeyDictionary[Organisation, dict[str, _Shelf]] = WeakKeyDictionary()
+_shelving = Lock()
 
 
 def _all(organisation: Organisation, kind: str) -> tuple[ExtractAsk, ...]:
-    found = (decode(ExtractAsk, organisation.vault.document(kind, name)) for name in organisation.vault.documents(kind))
-    return tuple(sorted(found, key=lambda one: (one.at, one.ask)))
+    with _shelving:
+        found = _shelf(organisation, kind).asks.values()
+        return tuple(sorted(found, key=lambda one: (one.at, one.ask)))
+
+
+def _shelf(organisation: Organisation, kind: str) -> _Shelf:
+    """Read anew when others wrote: whoever sends requests does not have all of them unsealed for each."""
+    vault, shelves = organisation.vault, _shelves.setdefault(organisation, {})
+    revision = vault.revision(kind)
+    if kind not in shelves or shelves[kind].revision != revision:
+        found = (decode(ExtractAsk, vault.document(kind, name)) for name in vault.documents(kind))
+        shelves[kind] = _Shelf(revision, {one.ask: one for one in found})
+    return shelves[kind]
 
 
 def _keep(organisation: Organisation, kind: str, one: ExtractAsk) -> None:
-    organisation.vault.put_document(kind, one.ask.hex(), encode(one))
+    with _shelving:
+        asks = _shelf(organisation, kind).asks
+        organisation.vault.put_document(kind, one.ask.hex(), encode(one))
+        asks[one.ask] = one
+        _shelves[organisation][kind] = _Shelf(organisation.vault.revision(kind), asks)

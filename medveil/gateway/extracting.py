@@ -1,6 +1,6 @@
 """Making an extract: decided, written and released at its holder, under a grant of its data officer.
 
-    holder                decides, audit intent, encrypted body: its key is in this process alone
+    holder                takes request and cut, decides, audit intent, encrypted body: its key is in this process alone
     holder -> ledger      AnchorAccess    the batch with the intent, pushed now
     holder                decides again; the end with the sealed key; the file appears; outcome "released"
     holder -> recipient   the file: `medveil.gateway.extract_delivery`
@@ -8,47 +8,71 @@
 A body without its end is noise. So whoever is cut short before the file has appeared begins it anew under the same
 extract id: the trail shows one intent and one outcome, and one file can ever stand there. Whoever is cut short after
 that goes on with the delivery. What the file says is kept in the vault before it appears, since it is sealed to the
-recipient and cannot be read here any more.
+recipient and cannot be read here any more. What nobody goes on with is closed by the rounds: `close_unfinished`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, NamedTuple
 from weakref import WeakKeyDictionary
 
 import msgspec
 
 from medveil.gateway.accounting import anchor_audit
 from medveil.gateway.extract_drafts import Draft, RiskChoice, draft, mask_key
-from medveil.gateway.extract_wanted import check_request, note_wanted, wanted_of
-from medveil.gateway.granting import end_use, judge
+from medveil.gateway.extract_leaving import (
+    CHANGED,
+    as_it_stands,
+    basis_of,
+    decided,
+    finish_ended,
+    note_released,
+    objecting_since,
+    said,
+)
+from medveil.gateway.extract_wanted import check_request, note_wanted, settle_wanted, wanted, wanted_of
+from medveil.gateway.granting import judge
+from medveil.gateway.made_extracts import (
+    MadeExtract,
+    find_made,
+    forget_made,
+    keep_made,
+    made,
+    made_folder,
+    made_path,
+    settling,
+    stands,
+)
 from medveil.gateway.organisation import Clock, Organisation
 from medveil.gateway.steps import FlowCancelled, Steps
 from medveil.gateway.tables import PERSON, Tables
-from medveil.gateway.use_state import anchored, opt_outs
+from medveil.gateway.use_state import opt_outs
 from privacy.audit import use_of
 from privacy.copies.extract_file import ExtractFacts
-from privacy.copies.extracts import SUFFIX, ExtractWanted, StagedExtract, clear_leftovers, stage_extract, was_released
+from privacy.copies.extracts import ExtractWanted, StagedExtract, clear_leftovers, stage_extract
 from privacy.decide import Decision, UseRequest
 from privacy.grants.opt_outs import ScopeId
-from wire.canonical import Wire, decode, encode
-from wire.dates import Instant
+from wire.canonical import Wire, encode
 from wire.domains import QUERY, keyed
 from wire.errors import ConsentDenied, Refused, Unavailable
 from wire.identifiers import Handle
 
-FOLDER = "extracts"
-MADE = "made"
-"""Folders of an organisation's home: extracts it made, until they are delivered, beside those it holds."""
-
-_MADE = "extract-made"
+_EXTRACT = "extract"
 _LOOK = 1.0
 
-_answering: WeakKeyDictionary[Organisation, set[bytes]] = WeakKeyDictionary()
-"""Requests that flows of this process are answering."""
+
+class _Claim(NamedTuple):
+    """What an extract that is being made has taken: the request that it answers, and the cut of its grant."""
+
+    ask: bytes
+    grant: str = ""
+    cut: bytes = b""
+
+
+_making: WeakKeyDictionary[Organisation, dict[bytes, _Claim]] = WeakKeyDictionary()
+"""By extract, those that flows of this process are making. What another process has released is in the vault."""
 
 Fault = Callable[[str], None]
 
@@ -66,32 +90,6 @@ class ExtractWish(Wire, frozen=True, tag="medveil.extract_wish"):
     choice: RiskChoice
 
 
-class MadeExtract(Wire, frozen=True, tag="medveil.made_extract"):
-    """An extract of this organisation. at: of its latest state.
-
-    staged: its body stands on disk, nobody has its key; released: the file is here, to be delivered; delivered: the
-    recipient has it, nothing is left here; withdrawn: it was released and never left, and is gone. code: why, or "".
-    cut: keyed hash of columns and row filter that were wished.
-    """
-
-    ask: Annotated[bytes, msgspec.Meta(max_length=16)]
-    facts: ExtractFacts
-    state: Literal["staged", "released", "delivered", "withdrawn"]
-    at: Instant
-    code: Annotated[str, msgspec.Meta(max_length=100)] = ""
-    cut: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
-
-    @property
-    def extract(self) -> bytes:
-        """Its id."""
-        return self.facts.cover.extract
-
-    def brings(self, dataset: str, recipient: str) -> bool:
-        """Whether it brought rows of that dataset to that recipient, or is to."""
-        whose = (self.facts.dataset, self.facts.cover.recipient)
-        return whose == (dataset, recipient) and self.state in ("released", "delivered")
-
-
 class _Begun(Wire, frozen=True, tag="medveil.extract_begun"):
     """The id under which it is made, whatever happens."""
 
@@ -104,41 +102,9 @@ class _Released(Wire, frozen=True, tag="medveil.extract_released"):
     facts: ExtractFacts
 
 
-def made_folder(holder: Organisation) -> Path:
-    """Where extracts stand that this organisation made; it is there when this returns. Raises Unavailable."""
-    folder = holder.folder / FOLDER / MADE
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise Unavailable("privacy.store_failed", path=str(folder), reason=error.strerror or "I/O") from None
-    return folder
-
-
-def made_path(holder: Organisation, extract: bytes) -> Path:
-    """Where the file of an extract stands until it is delivered."""
-    return made_folder(holder) / f"{extract.hex()}{SUFFIX}"
-
-
-def made(holder: Organisation) -> tuple[MadeExtract, ...]:
-    """What this organisation made, the oldest first."""
-    found = (decode(MadeExtract, holder.vault.document(_MADE, name)) for name in holder.vault.documents(_MADE))
-    return tuple(sorted(found, key=lambda one: (one.facts.made, one.extract)))
-
-
-def made_of(holder: Organisation, extract: bytes) -> MadeExtract:
-    """One of them. Raises Refused where there is none."""
-    if extract.hex() not in holder.vault.documents(_MADE):
-        raise Refused("extracts.unknown", extract=extract.hex())
-    return decode(MadeExtract, holder.vault.document(_MADE, extract.hex()))
-
-
-def keep_made(holder: Organisation, one: MadeExtract) -> None:
-    """Keep how an extract stands."""
-    holder.vault.put_document(_MADE, one.extract.hex(), encode(one))
-
-
 def tidy(holder: Organisation) -> int:
     """Remove bodies whose keys nobody has, while none is being made: when a process begins. How many there were."""
+    finish_ended(holder)
     return clear_leftovers(made_folder(holder))
 
 
@@ -166,7 +132,11 @@ async def make_extract(
     async def releasing() -> _Released:
         return _Released(await making.run())
 
-    return (await steps.once("released", _Released, releasing)).facts
+    try:
+        return (await steps.once("released", _Released, releasing)).facts
+    except FlowCancelled:  # it may be of a job that was killed before, and hears of it before it goes on
+        await asyncio.to_thread(_close, holder, extract, clock)
+        raise
 
 
 class _Making:
@@ -185,22 +155,23 @@ class _Making:
         self._holder, self._tables, self._wish, self._extract = holder, tables, wish, extract
         self._steps, self._clock, self._fault = steps, clock, fault
         self._path = made_path(holder, extract)
-        self._read_as_of: tuple[int, int] | None = None
 
     async def run(self) -> ExtractFacts:
         """Make it, or find that it was made."""
-        if await asyncio.to_thread(was_released, self._path, self._extract):
-            return await self._ended()
-        answering = _answering.setdefault(self._holder, set())
+        known = await asyncio.to_thread(find_made, self._holder, self._extract)
+        if known is not None and known.state != "staged":  # delivered by now, or taken back, which delivering says
+            return known.facts
+        if await asyncio.to_thread(stands, self._holder, self._extract):
+            return await asyncio.to_thread(self._ended)
         try:
-            self._claim(answering)
+            await asyncio.to_thread(self._claim)
         except Refused:
-            await self._let_go()
+            await asyncio.to_thread(_let_go, self._holder, self._extract, self._wish.ask)
             raise
         try:
             return await self._made()
         finally:
-            answering.discard(self._wish.ask)
+            _making[self._holder].pop(self._extract, None)
 
     async def _made(self) -> ExtractFacts:
         try:
@@ -210,70 +181,82 @@ class _Making:
             try:
                 await self._anchor()
                 self._fault("anchored")
-                await asyncio.to_thread(self._release, staged)
+                return await asyncio.to_thread(self._release, staged)
             except (Exception, FlowCancelled):
-                if not await asyncio.to_thread(was_released, self._path, self._extract):
+                if not await asyncio.to_thread(stands, self._holder, self._extract):
                     await asyncio.to_thread(self._abandon, staged)
                 raise
         except (Exception, FlowCancelled):
-            if not await asyncio.to_thread(was_released, self._path, self._extract):
-                await self._let_go()
+            if not await asyncio.to_thread(stands, self._holder, self._extract):
+                await asyncio.to_thread(_let_go, self._holder, self._extract, self._wish.ask)
                 raise
-        return await self._ended()
+        return await asyncio.to_thread(self._ended)
 
-    def _claim(self, answering: set[bytes]) -> None:
-        """Take the request that is answered, so that it is answered once. answering: those that are being answered.
+    def _claim(self) -> None:
+        """Take the request that is answered, so that it is answered once.
 
-        One that nobody answers any more, such as of a job that a restore ended, may be taken anew.
+        One that was begun to be answered, and that nobody released, may be taken anew; its own job, if there is one
+        that waits, finds it taken then.
         """
-        if not self._wish.ask:
-            return
-        one = wanted_of(self._holder, self._wish.ask)
-        taken = one.ask in answering or one.state in ("declined", "delivered")
-        if taken or one.request.recipient != self._wish.request.recipient:
-            raise Refused("gateway.extract_answered", ask=one.ask.hex())
-        note_wanted(self._holder, one.ask, "making", self._extract)
-        answering.add(one.ask)  # not before it is noted: a full disk would have it answered for ever
+        holder, ask = self._holder, self._wish.ask
+        with settling:
+            making = _making.setdefault(holder, {})
+            if ask:
+                one = wanted_of(holder, ask)
+                taken = one.state not in ("waiting", "making") or any(other.ask == ask for other in making.values())
+                if one.state == "making" and one.extract != self._extract:
+                    taken = taken or _out(holder, find_made(holder, one.extract))
+                if taken or one.request.recipient != self._wish.request.recipient:
+                    raise Refused("gateway.extract_answered", ask=ask.hex())
+                note_wanted(holder, ask, "making", self._extract)
+            making[self._extract] = _Claim(ask)  # not before it is noted: a full disk would have it taken for ever
+
+    def _claim_cut(self, grant: str) -> None:
+        """Take the cut of a grant. All extracts of one have the same: each keeps to its limits alone, and what two of
+        them tell together, of whoever is in the one and not in the other, nobody has measured."""
+        holder, cut = self._holder, cut_of(self._holder, self._wish.request)
+        with settling:
+            making = _making[holder]
+            for extract, claim in making.items():
+                if extract != self._extract and claim.grant == grant and claim.cut != cut:
+                    raise Refused("gateway.extract_other_cut", grant=grant, extract=extract.hex())
+            before = made_with_other_cut(holder, grant, cut, self._extract)
+            if before is not None:
+                raise Refused("gateway.extract_other_cut", grant=grant, extract=before.extract.hex())
+            making[self._extract] = _Claim(self._wish.ask, grant, cut)
 
     def _decide(self) -> Decision:
         return judge(self._holder, self._wish.request, self._clock(), self._wish.grant)
 
+    def _denied(self, decision: Decision) -> ConsentDenied:
+        """Write a denial, once; returns what is raised."""
+        trail = self._holder.audit
+        trail.outcome(trail.intent(use_of(self._wish.request, decision, self._salted())), "denied")
+        return ConsentDenied(decision.code, **decision.facts())
+
     def _persons_of(self, scopes: tuple[ScopeId, ...]) -> frozenset[bytes]:
         return opt_outs(self._holder).persons(scopes, self._clock()) if scopes else frozenset()
+
+    def _objecting(self, scopes: tuple[ScopeId, ...]) -> frozenset[bytes]:
+        """Who objects to it since it was begun, of those in the table."""
+        return objecting_since(self._holder, self._basis, scopes, self._clock)
 
     def _salted(self) -> bytes:
         return keyed(self._holder.salt_key, QUERY, self._extract, encode(self._wish.request))
 
-    def _cut(self) -> bytes:
-        request = self._wish.request
-        rows = b"" if request.predicate is None else encode(request.predicate)
-        return keyed(self._holder.salt_key, QUERY, b"cut", rows, *sorted(name.encode() for name in request.fields))
-
-    def _check_cut(self, grant: str) -> None:
-        """All extracts of a grant have one cut: each keeps to its limits alone, and what two of them tell together, of
-        whoever is in the one and not in the other, nobody has measured."""
-        for one in made(self._holder):
-            other = one.extract != self._extract and one.facts.grant == grant and one.cut not in (b"", self._cut())
-            if other and one.state in ("released", "delivered"):
-                raise Refused("gateway.extract_other_cut", grant=grant, extract=one.extract.hex())
-
-    def _erased(self) -> tuple[int, int] | None:
-        """Changes when rows are erased, restricted or let go again, or the table is loaded anew; None: no table."""
-        try:
-            info = self._holder.vault.info(self._wish.request.dataset)
-        except Refused:
-            return None
-        return info.number, info.changes
-
     def _stage(self) -> StagedExtract:
         """Decide, write the intent, then the body. In a thread."""
         holder, wish = self._holder, self._wish
-        self._read_as_of = self._erased()
-        found = draft(holder, self._tables, wish.request, wish.choice, self._clock, wish.grant)
+        decision = self._decide()
+        if not decision.allowed:
+            raise self._denied(decision)
+        self._claim_cut(decision.grant)
+        self._basis = basis_of(holder, wish.request, decision, self._clock)
+        found = draft(holder, self._tables, wish.request, wish.choice, self._clock, decision.grant)
         if not isinstance(found, Draft):
-            holder.audit.outcome(holder.audit.intent(use_of(wish.request, found, self._salted())), "denied")
-            raise ConsentDenied(found.code, **found.facts())
-        self._check_cut(found.decision.grant)
+            raise self._denied(found)
+        if said(found.decision) != said(decision):
+            raise Refused(CHANGED, grant=decision.grant)
         report = found.report
         if not report.within:
             raise Refused("extracts.risk", persons=report.persons, least=report.policy.persons)
@@ -289,26 +272,23 @@ class _Making:
             PERSON,
             self._salted(),
         )
-
-        def as_measured() -> Decision:
-            """The decision of now, as long as it is the one by which the risk was measured."""
-            again = self._decide()
-            if again.allowed and _said(again) != _said(found.decision):
-                raise Refused("extracts.changed", grant=found.decision.grant)
-            return again
-
         staged = stage_extract(
             self._path,
             found.leaving,
             wanted,
-            as_measured,
+            self._still,
             holder.audit,
             self._clock(),
             persons_of=self._persons_of,
             rand=holder.rand,
         )
-        keep_made(holder, MadeExtract(wish.ask, staged.facts, "staged", self._clock(), cut=self._cut()))
+        facts, cut = staged.facts, cut_of(self._holder, self._wish.request)
+        keep_made(holder, MadeExtract(wish.ask, facts, "staged", self._clock(), cut=cut, basis=self._basis))
         return staged
+
+    def _still(self) -> Decision:
+        """The decision of now, as long as it is one by which these very rows may leave."""
+        return decided(self._holder, self._basis, self._clock)
 
     async def _anchor(self) -> None:
         """Have the batch with the intent on the ledger, however long that takes, up to the last patience."""
@@ -324,53 +304,85 @@ class _Making:
                     raise
             await asyncio.sleep(_LOOK)
 
-    def _release(self, staged: StagedExtract) -> None:
-        if self._erased() != self._read_as_of:  # somebody may be in it who is in the table no more
-            raise Refused("extracts.changed", grant=staged.facts.grant)
-        staged.release(self._holder.audit, self._holder.signer, self._decide, self._persons_of)
+    def _release(self, staged: StagedExtract) -> ExtractFacts:
+        """Whoever erases somebody in this moment finds it released, or has it found changed."""
+        with settling:
+            staged.release(self._holder.audit, self._holder.signer, self._still, self._objecting)
+            return self._ended()
 
     def _abandon(self, staged: StagedExtract) -> None:
         if self._holder.audit.ending(staged.intent) == "":  # else the release has said so itself
             staged.abandon(self._holder.audit)
 
-    async def _ended(self) -> ExtractFacts:
-        """The file stands here: say so wherever that is not said yet."""
-        one = made_of(self._holder, self._extract)
+    def _ended(self) -> ExtractFacts:
+        """The file stands here, and that is said."""
         self._fault("linked")
-        await end_use(self._holder, one.facts.audit, "released")
-        self._fault("outcome")
-        if one.state == "staged":
-            keep_made(self._holder, msgspec.structs.replace(one, state="released", at=self._clock()))
+        one = note_released(self._holder, self._extract, self._clock, self._fault)
         self._fault("noted")
         return one.facts
 
-    async def _let_go(self) -> None:
-        """Nothing was released: no intent of it stays open, and who asked may be answered again."""
-        trail = self._holder.audit
+
+def cut_of(holder: Organisation, request: UseRequest) -> bytes:
+    """The cut of a request: which columns and rows, as a keyed digest."""
+    rows = b"" if request.predicate is None else encode(request.predicate)
+    return keyed(holder.salt_key, QUERY, b"cut", rows, *sorted(name.encode() for name in request.fields))
+
+
+def made_with_other_cut(holder: Organisation, grant: str, cut: bytes, besides: bytes = b"") -> MadeExtract | None:
+    """An extract of another cut, not `besides`, that has left under the grant or is to leave; None: there is none."""
+    for one in made(holder):
+        if one.extract != besides and one.facts.grant == grant and one.cut not in (b"", cut) and _out(holder, one):
+            return one
+    return None
+
+
+def _out(holder: Organisation, one: MadeExtract | None) -> bool:
+    """Whether an extract has its recipient, or is to have it: a file that stands counts before that is noted."""
+    if one is None or one.state != "staged":
+        return one is not None and one.out
+    return stands(holder, one.extract)
+
+
+# --- what was cut short -------------------------------------------------------------------------
+
+
+def close_unfinished(holder: Organisation, clock: Clock, going_on: Callable[[], bool]) -> int:
+    """Holder: end what was begun and nobody goes on with: intents, bodies that were not released, requests that are
+    "making". Returns how much there was.
+
+    going_on: whether there are flows that make extracts and are to be taken up again. Raises what trail and vault do.
+    """
+    trail = holder.audit
+    found = {one.extract for one in made(holder) if one.state == "staged"}
+    found |= {one.extract for one in wanted(holder) if one.state == "making"}
+    for intent in trail.unfinished():
+        found |= {entry.nonce for entry in trail.entries(intent, intent) if entry.use.kind == _EXTRACT}
+    if not found or going_on():
+        return 0
+    return sum(_close(holder, extract, clock) for extract in sorted(found))
+
+
+def _close(holder: Organisation, extract: bytes, clock: Clock) -> bool:
+    """One that no flow of this process is making: it was released, and that is said; or it is let go."""
+    with settling:
+        if extract in _making.get(holder, {}):
+            return False
+        one = as_it_stands(holder, extract, clock)
+        asks = [ask.ask for ask in wanted(holder) if (ask.state, ask.extract) == ("making", extract)]
+        if one is not None and one.state != "staged":
+            note_released(holder, extract, clock)
+        else:
+            _let_go(holder, extract, asks[0] if asks else b"")
+        return True
+
+
+def _let_go(holder: Organisation, extract: bytes, ask: bytes) -> None:
+    """Nothing was released: no intent of it stays open, and who asked may be answered again."""
+    trail = holder.audit
+    with settling:
         for intent in trail.unfinished():
             (entry,) = trail.entries(intent, intent)
-            if entry.nonce == self._extract:
-                trail.outcome(intent, "aborted")
-        self._holder.vault.remove_document(_MADE, self._extract.hex())
-        if self._wish.ask:
-            one = wanted_of(self._holder, self._wish.ask)
-            if (one.state, one.extract) == ("making", self._extract):
-                note_wanted(self._holder, one.ask, "waiting")
-
-
-def _said(decision: Decision) -> tuple[object, ...]:
-    """What of a decision the measured rows depend on."""
-    return decision.grant, decision.rows, decision.columns, decision.excluded, decision.min_group
-
-
-def still_allowed(holder: Organisation, facts: ExtractFacts, clock: Clock) -> bool:
-    """Whether the grant of a released extract still stands: asked before anything of it leaves."""
-    (found,) = anchored(holder, [facts.grant]) or (None,)
-    now = clock()
-    return (
-        found is not None
-        and not found.revoked
-        and (found.issuer, found.commitment) == (holder.name, facts.commitment)
-        and now < found.expires
-        and now < facts.delete_by
-    )
+            if entry.nonce == extract:
+                trail.outcome(intent, "aborted" if entry.use.allowed else "denied")
+        forget_made(holder, extract)
+        settle_wanted(holder, ask, extract, "waiting")

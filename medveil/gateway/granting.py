@@ -10,8 +10,11 @@ flow (`medveil.gateway.steps`): one decision, one intent and one outcome is all 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
+
+import msgspec
 
 from ledger.contracts import grants as board
 from ledger.receipts import Receipt
@@ -224,11 +227,16 @@ def judge(holder: Organisation, request: UseRequest, at: int, grant: str = "") -
 
 
 async def decide_use(
-    holder: Organisation, request: UseRequest, steps: Steps, at: int, query: bytes = b""
+    holder: Organisation,
+    request: UseRequest,
+    steps: Steps,
+    at: int,
+    query: bytes | Callable[[Decision], Awaitable[bytes]] = b"",
 ) -> tuple[Decision, EntryId]:
     """Decide a use of the holder's data at instant `at`, and write it into the audit trail before anything else.
 
-    A denial is written as such, intent and outcome. query: salted hash of the query or statement, or empty. A flow
+    A denial is written as such, intent and outcome. query: salted hash of the query or statement, or empty; or what
+    gives it once it is decided, in the flow's own steps. A flow
     decides once: taken up again it gets the same decision and intent, whatever `at` is by then; ask `still_granted`
     before anything leaves. Raises Refused if the trail says already that an allowed use ended without a release,
     Unavailable while the ledger of today cannot be known.
@@ -240,9 +248,10 @@ async def decide_use(
 
     async def intending() -> Intended:
         persons = (request.person,) if request.person else ()
-        return Intended(holder.audit.intent(use_of(request, decided.decision, query), decided.nonce, persons=persons))
+        return Intended(holder.audit.intent(use_of(request, decided.decision, about), decided.nonce, persons=persons))
 
     decided = await steps.once("decision", Decided, deciding)
+    about = query if isinstance(query, bytes) else await query(decided.decision)
     intent = (await steps.once("intent", Intended, intending)).intent
     if not decided.decision.allowed:
         await end_use(holder, intent, "denied")
@@ -295,7 +304,9 @@ async def end_use(holder: Organisation, intent: EntryId, outcome: Outcome) -> No
 
 
 def refusal_of(decision: Decision) -> Refusal:
-    """What the recipient is told of a denial."""
+    """What the recipient is told of a denial; of an opt-out not what else it covers."""
+    if decision.rule == "opt-out":
+        decision = msgspec.structs.replace(decision, missing="person")
     return Refusal(decision.code, decision.text(), told_facts(decision.facts()))
 
 

@@ -7,7 +7,6 @@ backups: what was deleted does not come back, and its holder can make another.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -17,18 +16,21 @@ import pyarrow as pa
 
 from ledger.contracts import access
 from medveil.extracts.opening import Recipient
-from medveil.gateway.extracting import FOLDER
+from medveil.gateway.extract_bytes import failed, flush, remove
 from medveil.gateway.granting import held as held_grants
+from medveil.gateway.made_extracts import FOLDER
 from medveil.gateway.organisation import Clock, Organisation
+from medveil.gateway.recalling import arriving
 from medveil.gateway.use_state import anchored
 from privacy.audit import own_use
+from privacy.copies.encrypted_parquet import check_file
 from privacy.copies.extract_file import ExtractFacts
 from privacy.copies.extracts import SUFFIX
 from privacy.grants.terms import CheckedGrant
 from wire.canonical import Wire, decode, encode
 from wire.dates import Instant, format_instant
 from wire.domains import EXTRACT_OPENING, keyed
-from wire.errors import ConsentDenied, MedveilError, Refused, Unavailable, VerificationError
+from wire.errors import ConsentDenied, DecodeError, MedveilError, Refused, VerificationError
 
 HELD = "held"
 """The folder of held extracts beside those that are made."""
@@ -36,10 +38,10 @@ DUE = "due"
 """Why an extract was deleted: its day had come."""
 
 PART_MS = 8 * 86_400_000
-"""How long a part is kept to which nothing comes, in ms."""
+"""How long a part is kept to which nothing comes, and a whole file that cannot be listed, in ms: no delivery goes on
+after that, since the post has thrown its messages away."""
 
 _HELD = "extract-held"
-_PIECE = 1 << 20
 
 
 class HeldExtract(Wire, frozen=True, tag="medveil.held_extract"):
@@ -67,7 +69,7 @@ def held_folder(organisation: Organisation) -> Path:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise Unavailable("privacy.store_failed", path=str(folder), reason=error.strerror or "I/O") from None
+        raise failed(folder, error) from None
     return folder
 
 
@@ -78,9 +80,8 @@ def held_path(organisation: Organisation, extract: bytes) -> Path:
 
 def known(organisation: Organisation, extract: bytes) -> HeldExtract | None:
     """What is known of an extract that came here, deleted ones too."""
-    if extract.hex() not in organisation.vault.documents(_HELD):
-        return None
-    return decode(HeldExtract, organisation.vault.document(_HELD, extract.hex()))
+    found = organisation.vault.find_document(_HELD, extract.hex())
+    return None if found is None else decode(HeldExtract, found)
 
 
 def ever_held(organisation: Organisation) -> tuple[HeldExtract, ...]:
@@ -118,39 +119,95 @@ def forget(organisation: Organisation, extract: bytes, why: str, clock: Clock) -
     What somebody opened before, and where that went, this does not reach. Raises Refused where it was never here,
     Unavailable (disk).
     """
-    one = known(organisation, extract)
-    if one is None:
-        raise Refused("extracts.unknown", extract=extract.hex())
-    path = held_path(organisation, extract)
+    with arriving:
+        one = known(organisation, extract)
+        if one is None:
+            raise Refused("extracts.unknown", extract=extract.hex())
+        path = held_path(organisation, extract)
+        remove(path)
+        flush(path.parent)  # it does not come back with a crash
+        if not one.deleted:
+            one = msgspec.structs.replace(one, deleted=clock(), why=why[:100])
+            keep_held(organisation, one)
+        return one
+
+
+class Tidied(NamedTuple):
+    """What a round over the held extracts came to. gone: deleted, their day had come; listed: files that had been left
+    unlisted; trouble: the first that could not be deleted, and why not."""
+
+    gone: tuple[HeldExtract, ...] = ()
+    listed: int = 0
+    trouble: MedveilError | None = None
+
+
+def tidy_held(organisation: Organisation, clock: Clock) -> Tidied:
+    """Delete every extract whose day has come, list what was cut short before it was, remove what broken deliveries
+    left. What cannot be deleted keeps nothing else waiting. Call it in a thread."""
+    gone: list[HeldExtract] = []
+    listed, trouble = 0, None
     try:
-        path.unlink(missing_ok=True)
+        ever, unlisted = ever_held(organisation), _unlisted(organisation)
+    except MedveilError as error:
+        return Tidied(trouble=error)
+    for one in ever:
+        try:
+            if one.deleted:  # a crash may have brought the file back
+                remove(held_path(organisation, one.extract))
+            elif clock() >= one.facts.delete_by:
+                gone.append(forget(organisation, one.extract, DUE, clock))
+        except MedveilError as error:
+            trouble = trouble or error
+    for path in unlisted:
+        try:
+            listed += _settle(organisation, path, clock)
+        except MedveilError as error:
+            trouble = trouble or error
+    return Tidied(tuple(gone), listed, trouble)
+
+
+def _unlisted(organisation: Organisation) -> tuple[Path, ...]:
+    """Parts, and whole files that no note knows: of a process that ended before it could note them."""
+    folder = held_folder(organisation)
+    try:
+        found = [path for path in folder.iterdir() if path.is_file()]
     except OSError as error:
-        raise Unavailable("privacy.store_failed", path=str(path), reason=error.strerror or "I/O") from None
-    if not one.deleted:
-        one = msgspec.structs.replace(one, deleted=clock(), why=why[:100])
-        keep_held(organisation, one)
-    return one
+        raise failed(folder, error) from None
+    noted = {f"{name}{SUFFIX}" for name in organisation.vault.documents(_HELD)}
+    return tuple(path for path in found if path.name not in noted)
 
 
-def forget_due(organisation: Organisation, clock: Clock) -> tuple[HeldExtract, ...]:
-    """Delete every extract whose day has come; returns them. What is left of broken deliveries goes too."""
-    clear_parts(organisation, clock)
-    due = [one for one in ever_held(organisation) if not one.deleted and clock() >= one.facts.delete_by]
-    return tuple(forget(organisation, one.extract, DUE, clock) for one in due)
+def _settle(organisation: Organisation, path: Path, clock: Clock) -> bool:
+    """List a file if it is an extract that may be held; else remove it when it is old. Whether it is listed now."""
+    if not path.name.startswith(".") and _listed(organisation, path, clock):
+        return True
+    if clock() - _changed(path) > PART_MS:
+        remove(path)
+    return False
 
 
-def clear_parts(organisation: Organisation, clock: Clock) -> int:
-    """Remove parts of deliveries to which nothing came for longer than messages are kept; how many there were."""
-    old = [path for path in held_folder(organisation).glob(".*.part") if clock() - _changed(path) > PART_MS]
-    for path in old:
-        path.unlink(missing_ok=True)
-    return len(old)
+def _listed(organisation: Organisation, path: Path, clock: Clock) -> bool:
+    try:
+        facts = _recipient(organisation).inspect(path)
+        extract = facts.cover.extract
+        if path != held_path(organisation, extract):
+            return False
+        grant = check_held(organisation, facts.cover.issuer, facts.grant, facts.dataset, clock())
+        facts = grant.check(path, extract)
+    except (Refused, DecodeError, VerificationError):  # not, or not yet: the ledger may not be known here
+        return False
+    with arriving:
+        if known(organisation, extract) is not None or not path.exists():  # its own flow has gone on meanwhile
+            return False
+        keep_held(organisation, HeldExtract(facts, clock()))
+    return True
 
 
 def _changed(path: Path) -> int:
+    """When something was written to a file, or it was given its name, in ms."""
     try:
-        return path.stat().st_mtime_ns // 1_000_000
-    except OSError:  # it has just been given its name
+        return path.stat().st_ctime_ns // 1_000_000
+    except OSError:  # it is gone
         return 2**62
 
 
@@ -179,11 +236,10 @@ class HeldGrant(NamedTuple):
         )
         if not same or facts.delete_by > terms.delete_by:
             raise VerificationError("extracts.altered", issuer=terms.issuer)
-        if _body_hash(path, facts.length) != facts.body:
-            raise VerificationError("parquet.altered", file=path.name)
         chain = organisation.account.state.get(access.chain_key(terms.issuer), access.ChainState)
         if chain is None or chain.last < facts.audit:
             raise VerificationError("gateway.extract_not_announced", issuer=terms.issuer, sequence=facts.audit)
+        check_file(path, facts.length, facts.body)
         return facts
 
 
@@ -204,18 +260,6 @@ def check_held(organisation: Organisation, issuer: str, grant: str, dataset: str
 def _revoked(organisation: Organisation, grant: str) -> bool:
     found = anchored(organisation, [grant])
     return not found or found[0].revoked
-
-
-def _body_hash(path: Path, length: int) -> bytes:
-    found = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while length and (data := file.read(min(length, _PIECE))):
-                found.update(data)
-                length -= len(data)
-    except OSError as error:
-        raise Unavailable("privacy.store_failed", path=str(path), reason=error.strerror or "I/O") from None
-    return found.digest()
 
 
 # --- what is opened -----------------------------------------------------------------------------

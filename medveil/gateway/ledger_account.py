@@ -182,6 +182,11 @@ class LedgerAccount:
 
         So its nonce is not given to another, and nothing is written twice. Raises as `submit`.
         """
+
+        def check(trust: TrustFile) -> TrustFile:
+            verify_receipt(receipt, trust)
+            return trust
+
         self._unsettled = data
         try:
             receipt = await self._placed(data)
@@ -190,10 +195,12 @@ class LedgerAccount:
             raise
         if receipt.envelope != data:
             raise VerificationError("ledger.bad_receipt", part="envelope")
-        await self._believe(lambda trust: verify_receipt(receipt, trust))
+        believed = await self._believe(check)
         height = receipt.block.height
         await self.until(lambda state: True if state.height >= height else None, f"block {height}")
-        await self._believe(lambda trust: verify_receipt(receipt, trust))  # by the members as they are known now
+        await self._catch_up()
+        if self._trust is not believed:  # by the members as they are known now
+            await self._believe(check)
         if self.replica.machine.log.leaf(height) != leaf_hash(encode(receipt.block)):
             raise VerificationError("ledger.fork", organisation=self.organisation, size=height + 1)
         self._unsettled = None

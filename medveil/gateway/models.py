@@ -204,7 +204,7 @@ async def keep_shown(regulator: Organisation, bureau: str, shown: ModelShown) ->
         return
     if sum(other.bureau == bureau and other.reply is None for other in known) >= MOST_SHOWN:
         raise Refused("gateway.too_many_shown", organisation=bureau, limit=MOST_SHOWN)
-    _keep(regulator, one)
+    await asyncio.to_thread(_keep, regulator, one)
 
 
 def shown_models(regulator: Organisation) -> tuple[ShownModel, ...]:

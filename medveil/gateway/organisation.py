@@ -19,7 +19,9 @@ from pyarrow.fs import FileSystem
 from ledger.contracts import Op
 from ledger.receipts import Receipt
 from medveil.channel import Channel, Delivery
+from medveil.gateway.extract_shares import ExtractShares
 from medveil.gateway.ledger_account import FinalState, LedgerAccount
+from medveil.gateway.near_sites import NearSites
 from medveil.gateway.own_keys import Generation, OwnKeys
 from medveil.gateway.parcels import Address, pack, unpack
 from medveil.gateway.problems import public_facts
@@ -124,10 +126,10 @@ class Organisation:
 
     guard: its key provider, behind the limit on unwraps; `alert` of it is told what happens there.
     patience: seconds it waits for another's message; last_patience: the same where giving up would waste what was
-    paid for. most_limits: different limits of one bill about which it answers one organisation. scoring: held while
-    records are being scored, so that the book of what was scored is read and written by one evaluation at a time;
-    anchoring: while a batch of its audit trail is on its way to the ledger; exporting: while the whole ledger is in
-    memory.
+    paid for. most_limits: different limits of one bill about which it answers one organisation. extract_shares: what
+    extracts of others may take of its disk. scoring: held while records are being scored, so that the book of what was
+    scored is read and written by one evaluation at a time; anchoring: while a batch of its audit trail is on its way to
+    the ledger; exporting: while the whole ledger is in memory.
     """
 
     def __init__(
@@ -148,6 +150,8 @@ class Organisation:
         self.patience = TIMEOUT
         self.last_patience = LAST_TIMEOUT
         self.most_limits = MOST_LIMITS
+        self.near = NearSites()
+        self.extract_shares = ExtractShares()
         self.scoring = asyncio.Lock()
         self.anchoring = asyncio.Lock()
         self.exporting = asyncio.Lock()
@@ -295,10 +299,16 @@ class Organisation:
         """Send a message (secret): signed by this organisation, sealed to the recipient."""
         channel, sent = self._end(), self._sent[session]
         sequence = sent[recipient]
-        sent[recipient] += 1
         address = Address(self.name, recipient, session, sequence)
         key = self.trust.member(recipient).keys.seal.key
-        await channel.send(recipient, session, sequence, pack(address, encode(message), self.signer, key))
+        parcel = pack(address, encode(message), self.signer, key)
+        sent[recipient] += 1
+        try:
+            await channel.send(recipient, session, sequence, parcel)
+        except MedveilError:
+            if sent[recipient] == sequence + 1:  # the place is free: else whoever receives would wait for it
+                sent[recipient] = sequence
+            raise
 
     async def receive_answer(
         self, kind: type[M], session: bytes, senders: Collection[str] = ()
@@ -360,6 +370,17 @@ class Organisation:
         """The session with `peers` is over: nothing of it is kept. Others may have one of that name, with this or
         another flow."""
         await self._end().forget(session, peers)
+        self._over(session, peers)
+
+    async def end(self, session: bytes, *peers: str) -> None:
+        """Forget the session with `peers` for good: what they still send in it is taken off them and dropped.
+
+        For a session that no flow begins again; else whoever began it again would wait in vain.
+        """
+        await self._end().end(session, peers)
+        self._over(session, peers)
+
+    def _over(self, session: bytes, peers: Collection[str]) -> None:
         for peer in peers:
             self._sent[session].pop(peer, None)
         if not self._sent[session]:

@@ -14,7 +14,7 @@ from wire.errors import Refused
 
 
 def person_view(organisation: Organisation, person: str) -> PersonView:
-    """What may concern a person. person: the identifier (private) as the tables have it.
+    """What may concern a person. person: the identifier (private), in any spelling.
 
     Whether a grant's row filter reaches the person is judged by the rows as they are now; where some of them are
     restricted, or the grant's terms are not here, it is not known.
@@ -37,7 +37,8 @@ def person_view(organisation: Organisation, person: str) -> PersonView:
             found = False
         return True if found else None if dataset in hidden else False
 
-    return of_person(organisation.audit, keyed, [key.dataset for key in keys], reaches)
+    datasets = [key.dataset for key in keys]
+    return of_person(organisation.audit, keyed, datasets, reaches, vault.earlier_ids(keyed))
 
 
 def person_sights(organisation: Organisation, person: str, dataset: str, column: str, at: int) -> tuple[Sight, ...]:

@@ -45,6 +45,13 @@ _BY_KIND: tuple[tuple[type[MedveilError], int], ...] = (
 
 _BY_CODE = {
     "gateway.fault": 500,
+    "query_document.no_budget": 409,  # these hold between fields, which no schema can say
+    "query_document.roster_size": 409,
+    "query_document.repeated": 409,
+    "query_document.low_high": 409,
+    "query_document.two_edges": 409,
+    "query_document.rising": 409,
+    "query_document.edges_reach": 409,
     "http.not_json": 400,
     "http.bad_request": 400,
     "http.not_signed_in": 401,
@@ -67,6 +74,7 @@ _BY_CODE = {
     "grants.unknown": 404,
     "queries.unknown": 404,
     "queries.no_release": 404,
+    "queries.not_served": 404,
     "receipts.unknown": 404,
     "gateway.no_source": 404,
     "gateway.no_model": 404,
@@ -107,7 +115,7 @@ _BY_CODE = {
 }
 """Codes whose status says more than their kind's."""
 
-_BY_PART = {"signatures": 401}
+_BY_PART = {"signatures": 401, "query_document": 422}
 """Parts all of whose codes have one status: a signed call that does not hold is one of nobody."""
 
 _BY_STATUS = {
@@ -168,6 +176,28 @@ RULES: Mapping[str, tuple[str, str]] = {
         "a name has lower-case letters a-z first, then digits too and single - _ . between them, at most 64 in all",
         "名称以小写字母 a-z 开头，由小写字母、数字及其间单个的 - _ . 组成，最长 64 个字符",
     ),
+    "handle": ("an id has 32 digits from 0 to 9 and a to f", "标识由 32 位 0-9、a-f 组成"),
+    "column": ("a column has letters, digits and _, no digit first", "列名由字母、数字和 _ 组成，不以数字开头"),
+    "code": ("a code has capital letters and digits, such as HMB", "代码由大写字母和数字组成，如 HMB"),
+    "country": ("a country is two capital letters, such as CN", "国家为两个大写字母，如 CN"),
+    "filter_form": (
+        'a filter is {"column": NAME, COMPARISON: VALUE}, or one of "all", "any", "not" with what it is about',
+        '筛选写作 {"column": 列名, 比较: 值}，或为 "all"、"any"、"not" 之一及其内容',
+    ),
+    "filter_type": ("a filter is an object", "筛选应为对象"),
+    "filter_too_deep": ("the filter is nested too deep", "筛选嵌套过深"),
+    "filter_too_large": ("the filter has too many parts", "筛选的部分过多"),
+    "filter_column": ("a column has letters, digits and _, no digit first", "列名由字母、数字和 _ 组成，不以数字开头"),
+    "filter_operator": (
+        "a comparison is one of equals, not_equals, less_than, at_most, more_than, at_least, in, between, missing",
+        "比较应为 equals、not_equals、less_than、at_most、more_than、at_least、in、between、missing 之一",
+    ),
+    "filter_mixed": ("numbers and texts do not stand in one list", "同一列表中不能既有数字又有文本"),
+    "filter_two_ends": ("between has two ends", "between 需要两个端点"),
+    "filter_value": ("a value is a whole number, a text or a decimal as text", "值应为整数、文本或以文本写出的小数"),
+    "filter_number_range": ("the number is too large", "数值过大"),
+    "filter_text": ("the text is too long, or has characters that no cell has", "文本过长或含有单元格中不会有的字符"),
+    "filter_decimal": ("a decimal is written as text, such as 99.50", "小数以文本写出，如 99.50"),
     "literal_error": ("it is none of the words that are allowed", "不是所允许的词"),
     "list_type": ("a list is meant", "应为列表"),
     "tuple_type": ("a list is meant", "应为列表"),
@@ -191,8 +221,14 @@ _MOST_PLACES = 20
 _MOST_RANGES = 32
 _LONGEST_PLACE = 200
 _LONGEST_HEADER = 1000
-_NAME = NAME_PATTERN.removesuffix("\\Z") + "$"
-"""The rule of names as the API description has it."""
+_PATTERNS = {
+    NAME_PATTERN.removesuffix("\\Z") + "$": "name",
+    "^[0-9a-f]{32}$": "handle",
+    "^[A-Za-z_][A-Za-z0-9_]{0,63}$": "column",
+    "^[A-Z][A-Z0-9]{0,31}$": "code",
+    "^[A-Z]{2}$": "country",
+}
+"""Which of `RULES` says in words what a pattern of the API description asks for."""
 _QUOTED = re.compile("'([^']*)'")
 _WORD = re.compile(r"[A-Za-z][A-Za-z_-]{0,39}")
 
@@ -370,8 +406,9 @@ def misfit(errors: Sequence[Mapping[str, Any]]) -> tuple[MedveilError, tuple[Pla
     )
     first = places[0] if places else Place("?", "?")
     ours = errors[0].get("ctx", {}) if errors else {}
-    if first.rule == "string_pattern_mismatch" and ours.get("pattern") == _NAME:
-        return MedveilError("http.does_not_fit", place=first.place, rule="name"), places
+    if first.rule == "string_pattern_mismatch":
+        pattern = re.sub(r"\^\((.*)\)\?\$", r"^\1$", str(ours.get("pattern")))  # one that may be left empty
+        return MedveilError("http.does_not_fit", place=first.place, rule=_PATTERNS.get(pattern, first.rule)), places
     if first.rule == "literal_error":
         allowed = ", ".join(_QUOTED.findall(str(ours.get("expected", ""))))
         return MedveilError("http.does_not_fit", place=first.place, rule=first.rule, allowed=allowed or "?"), places

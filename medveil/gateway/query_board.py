@@ -5,13 +5,14 @@ Read from final state only: what k cosigners stand behind, replayed at home.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ledger.contracts import datasets, queries
 from medveil.gateway.ledger_account import LedgerState
-from mpc.query import COUNTS, SUMS, Query, check_terms
+from mpc.history import NearSums
+from mpc.query import GATE, SUMS, Query, check_terms
 from mpc.release import Board, PhaseRecord
-from mpc.secure_aggregation import Announcement, Contribution, Opened, Survivors
+from mpc.sum_messages import Announcement, Contribution, Opened, Parties, Survivors
 from wire.errors import Refused
 
 OPEN = ("proposed", "reserved")
@@ -46,30 +47,55 @@ def has_contributed(state: LedgerState, handle: bytes, phase: int, site: str) ->
     return found is not None and any(entry.site == site for entry in found.contributed)
 
 
-def read_announcements(state: LedgerState, handle: bytes, phase: int, needed: int) -> tuple[Announcement, ...] | None:
-    """The announcements of a phase once there are `needed` of them."""
+def left_out(state: LedgerState, handle: bytes, phase: int, site: str) -> bool:
+    """Whether a phase goes on without `site`: its parties or its survivors were fixed, and it is not among them."""
     found = read_phase(state, handle, phase)
-    if found is None or len(found.announced) < needed:
-        return None
-    return tuple(Announcement(handle, phase, entry.site, entry.digest) for entry in found.announced)
+    return found is not None and any(listed and site not in listed for listed in (found.parties, found.survivors))
 
 
-def read_contributions(state: LedgerState, handle: bytes, phase: int, needed: int) -> tuple[Contribution, ...] | None:
-    """The contributions of a phase once there are `needed` of them."""
+def read_parties(state: LedgerState, handle: bytes, phase: int) -> Parties | None:
+    """The parties of a phase, once they are fixed."""
     found = read_phase(state, handle, phase)
-    if found is None or len(found.contributed) < needed:
-        return None
-    return tuple(Contribution(handle, phase, entry.site, entry.point, entry.salt) for entry in found.contributed)
+    return None if found is None or not found.parties else Parties(handle, phase, found.parties, found.keys)
+
+
+def read_announcements(
+    state: LedgerState, handle: bytes, phase: int, sites: Collection[str]
+) -> tuple[Announcement, ...]:
+    """What these of a phase's sites have announced by now."""
+    found = read_phase(state, handle, phase)
+    posted = () if found is None else found.announced
+    return tuple(Announcement(handle, phase, one.site, one.digest) for one in posted if one.site in sites)
+
+
+def read_contributions(
+    state: LedgerState, handle: bytes, phase: int, sites: Collection[str]
+) -> tuple[Contribution, ...]:
+    """What these of a phase's sites have contributed by now."""
+    found = read_phase(state, handle, phase)
+    posted = () if found is None else found.contributed
+    return tuple(Contribution(handle, phase, one.site, one.point, one.salt) for one in posted if one.site in sites)
 
 
 def read_survivors(state: LedgerState, handle: bytes, phase: int) -> Survivors | None:
-    """The survivors of a phase with their contributions, once they are fixed."""
+    """The survivors of a phase with their contributions in the same order, once they are fixed."""
     found = read_phase(state, handle, phase)
     if found is None or not found.survivors:
         return None
-    contributions = read_contributions(state, handle, phase, 0) or ()
-    of_survivors = tuple(entry for entry in contributions if entry.site in found.survivors)
-    return Survivors(handle, phase, tuple(sorted(found.survivors)), of_survivors)
+    posted = {one.site: one for one in read_contributions(state, handle, phase, found.survivors)}
+    return Survivors(handle, phase, found.survivors, tuple(posted[site] for site in found.survivors))
+
+
+def is_summed(state: LedgerState, handle: bytes, site: str) -> bool:
+    """Whether `site` is among the survivors of one of a query's phases."""
+    phases = (read_phase(state, handle, phase) for phase in (GATE, SUMS))
+    return any(found is not None and site in found.survivors for found in phases)
+
+
+def read_near(state: LedgerState, handle: bytes, phase: int) -> tuple[NearSums, ...]:
+    """The earlier sums that are near a phase's survivors, as the ledger entered them with these."""
+    found = read_phase(state, handle, phase)
+    return () if found is None else tuple(NearSums(one.query, one.phase, one.sums, one.sites) for one in found.near)
 
 
 def read_opened(state: LedgerState, handle: bytes, phase: int) -> Opened | None:
@@ -85,16 +111,18 @@ def read_board(state: LedgerState, handle: bytes) -> Board:
     """
     found = queries.query(state.view(), handle)
     phases = []
-    for phase in (COUNTS, SUMS):
-        survivors, opened = read_survivors(state, handle, phase), read_opened(state, handle, phase)
-        if survivors is None or opened is None:
+    for phase in (GATE, SUMS):
+        parties, survivors = read_parties(state, handle, phase), read_survivors(state, handle, phase)
+        opened = read_opened(state, handle, phase)
+        if parties is None or survivors is None or opened is None:
             raise Refused("gateway.not_released", query=handle.hex(), phase=phase)
-        phases.append(PhaseRecord(phase, survivors.contributions, opened))
+        phases.append(PhaseRecord(phase, parties, survivors, opened, read_near(state, handle, phase)))
     return Board(
         query=handle,
         query_hash=found.salted_hash,
         population=found.population,
         roster=found.roster,
+        approvals=found.approvals,
         rho_nano=found.rho_nano,
         phases=tuple(phases),
         budget_before_nano=found.budget_before,
@@ -106,12 +134,20 @@ def check_declared(query: Query, state: LedgerState, person: str) -> None:
     """Check a query against what the ledger declares of its population and datasets. Raises Refused.
 
     Bounds may be narrower than declared, never wider; groups are declared values; unit, rows per
-    person and colluders promise no less than the population's; max_rows covers every dataset's row
-    class. person: the column that names the person at the checking site, "" where there is none; an
-    outsider, who cannot know it, gives the query's own.
+    person, spread and colluders promise no less than the population's, which is public if the query is exact;
+    max_rows covers every dataset's row class. person: the column that names the person at the checking site, ""
+    where there is none; an outsider, who cannot know it, gives the query's own.
     """
     population = datasets.population(state.view(), query.population)
-    check_terms(query, population.unit, population.rows_per_person, population.colluders, person)
+    check_terms(
+        query,
+        unit=population.unit,
+        rows_per_person=population.rows_per_person,
+        colluders=population.colluders,
+        spread=population.spread,
+        public=population.public,
+        person=person,
+    )
     for site, name in zip(query.roster, query.datasets, strict=True):
         dataset = state.get(datasets.dataset_key(name), datasets.DatasetState)
         if dataset is None or (dataset.owner, dataset.population) != (site, query.population):
@@ -122,15 +158,16 @@ def check_declared(query: Query, state: LedgerState, person: str) -> None:
 
 
 def _check_columns(query: Query, dataset: str, columns: Sequence[datasets.Column]) -> None:
-    measure, declared = query.measure, {column.name: column for column in columns}
-    column = declared.get(measure.column)
-    if (
-        column is None
-        or column.kind != "number"
-        or column.scale != measure.scale
-        or not column.low <= measure.low < measure.high <= column.high
-    ):
-        raise Refused("gateway.not_declared", dataset=dataset, column=measure.column)
+    declared = {column.name: column for column in columns}
+    for measure in query.measures:
+        column = declared.get(measure.column)
+        if (
+            column is None
+            or column.kind != "number"
+            or column.scale != measure.scale
+            or not column.low <= measure.low < measure.high <= column.high
+        ):
+            raise Refused("gateway.not_declared", dataset=dataset, column=measure.column)
     for group in query.groups:
         column = declared.get(group.name)
         if column is None or column.kind != "category" or not set(group.values) <= set(column.values):

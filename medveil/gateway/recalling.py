@@ -18,10 +18,13 @@ from threading import RLock
 from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
+import msgspec
+
 from ledger.contracts import grants as board
 from medveil.gateway import granting
 from medveil.gateway.ledger_account import FinalState
 from medveil.gateway.organisation import Clock, Organisation
+from privacy.audit import Entry
 from privacy.audit.views import of_grant
 from privacy.erasure import recalls, steps
 from privacy.erasure.deletion import (
@@ -47,6 +50,8 @@ AGAIN_MS = 86_400_000
 """Milliseconds after which a notice is sent again that was not answered."""
 MOST_NOTICES = 1000
 """Notices of one issuer that are kept about extracts which never came."""
+ANSWERED_MS = 3_600_000
+"""Milliseconds for which the same notice, sent again, is not answered again: the post has the answer."""
 
 _NOTICE = "delete-notice"
 _SAID = "deletion-said"
@@ -71,6 +76,10 @@ class Extracts(Protocol):
         """Every extract that came here, deleted ones too."""
         ...
 
+    def came(self, extract: bytes) -> Arrived | None:
+        """One that came here, a deleted one too; None where it never did."""
+        ...
+
     def opened(self, extract: bytes) -> bool:
         """Whether somebody opened one here."""
         ...
@@ -83,6 +92,15 @@ class Extracts(Protocol):
         """Issuer: let an extract of its own that is still here go no further."""
         ...
 
+    def taken_back(self) -> Iterable[int]:
+        """Issuer: let go no further what may not leave any more, whatever it rests on. The entries that announced those
+        which may have left all the same, and all that were found so before."""
+        ...
+
+    def may_have_left(self, extract: bytes) -> bool:
+        """Issuer: whether the recipient of a released extract may have it, or have had it."""
+        ...
+
 
 class _Said(Wire, frozen=True, tag="medveil.deletion_said"):
     """What a recipient says of one extract. sent: when it was handed to the post, 0 for not yet."""
@@ -93,6 +111,8 @@ class _Said(Wire, frozen=True, tag="medveil.deletion_said"):
 
 _writing = RLock()
 """Held, in a thread, while what is kept of recalls and erasures is read and written again."""
+arriving = RLock()
+"""Held, in a thread, while an extract that came is listed or deleted, and while a notice about one is taken."""
 
 
 def no_fault(step: str) -> None:
@@ -102,18 +122,30 @@ def no_fault(step: str) -> None:
 async def keep_up(organisation: Organisation, extracts: Extracts, clock: Clock, fault: Fault = no_fault) -> None:
     """A round at both ends: find what has to be recalled, tell recipients, say what was deleted here.
 
-    fault: told each step that is durable. Raises Unavailable while the ledger or the disk does not answer, and the
-    first error of a recipient that could not be told, after the others were.
+    fault: told each step that is durable. Raises Unavailable while the ledger does not answer; and the first error, of
+    what could not be found or a recipient that could not be told, after all else was done.
     """
     state = await organisation.account.caught_up()
-    await asyncio.to_thread(find_recalls, organisation, extracts, state, clock(), fault)
     trouble: MedveilError | None = None
-    for one in recalls.recalls(organisation.vault):
-        try:
-            await _tell(organisation, one, clock(), fault)
-        except MedveilError as error:
-            trouble = trouble or error
-    await _say_deletions(organisation, extracts, clock, fault)
+    try:
+        await asyncio.to_thread(find_recalls, organisation, extracts, state, clock(), fault)
+    except MedveilError as error:  # who has to be told already is told all the same
+        trouble = error
+    away: set[str] = set()  # who could not be told something is told no more in this round
+    for one in await asyncio.to_thread(recalls.recalls, organisation.vault):
+        if one.recipient not in away:
+            try:
+                await _tell(organisation, one, clock(), fault)
+            except MedveilError as error:
+                away.add(one.recipient)
+                trouble = trouble or error
+    for said in await asyncio.to_thread(_unsaid, organisation, extracts, clock, fault):
+        if said.deletion.organisation not in away:
+            try:
+                await _send(organisation, said, clock, fault)
+            except MedveilError as error:
+                away.add(said.deletion.organisation)
+                trouble = trouble or error
     if trouble is not None:
         raise trouble
 
@@ -126,8 +158,9 @@ def find_recalls(
 ) -> tuple[Recall, ...]:
     """Issuer: keep an entry for each extract that has to be deleted and has none; returns the new ones.
 
-    Those of erasures that were carried out, and all that were released under a grant that rests on consent and is
-    revoked in `state`. What has not left yet does not leave any more.
+    Those of erasures that were carried out; all that were released under a grant that rests on consent and is revoked
+    in `state`; and what was taken back, for whatever reason, when it may have left. What has not left yet does not
+    leave any more.
     """
     with _writing:
         return _found(issuer, extracts, state, at, fault)
@@ -139,12 +172,12 @@ def _found(issuer: Organisation, extracts: Extracts, state: FinalState, at: int,
 
     def recall(entry: int, released: int, why: Why) -> None:
         found = issuer.audit.entries(entry, entry)
-        if entry in known or not found:  # a pruned entry is of an extract whose day is long over
+        if not found:  # a pruned entry is of an extract whose day is long over
             return
-        use, extract = found[0].use, found[0].nonce
-        extracts.withdraw(extract)
-        made = Recall(extract, use.recipient, use.dataset, use.grant, entry, released, why, at, at + DELETE_WITHIN)
-        known[entry] = recalls.recall(issuer.vault, made)
+        extracts.withdraw(found[0].nonce)  # also of one that its recipient said something about before
+        if entry in known:
+            return
+        known[entry] = recalls.recall(issuer.vault, _entry(found[0], released, why, at))
         new.append(known[entry])
         fault("recalled")
 
@@ -158,8 +191,24 @@ def _found(issuer: Organisation, extracts: Extracts, state: FinalState, at: int,
     revoked, through = _of_revoked(issuer, state)
     for entry, released in revoked:
         recall(entry, released, "consent-revoked")
+    for entry in extracts.taken_back():
+        if (ended := issuer.audit.end(entry)) is not None and ended.outcome == "released":
+            recall(entry, ended.time, "withdrawn")
     _through.setdefault(issuer, set()).update(through)  # once they are kept: a full disk has them looked at again
     return tuple(new)
+
+
+def call_back(issuer: Organisation, entry: int, why: Why, at: int) -> None:
+    """Issuer: keep an entry for the extract that the use `entry` released, so that its recipient is told."""
+    with _writing:
+        found, ended = issuer.audit.entries(entry, entry), issuer.audit.end(entry)
+        if found and ended is not None and ended.outcome == "released":
+            recalls.recall(issuer.vault, _entry(found[0], ended.time, why, at))
+
+
+def _entry(intent: Entry, released: int, why: Why, at: int) -> Recall:
+    use, within = intent.use, at + DELETE_WITHIN
+    return Recall(intent.nonce, use.recipient, use.dataset, use.grant, intent.sequence, released, why, at, within)
 
 
 def _released(issuer: Organisation, entry: int) -> int:
@@ -223,21 +272,28 @@ def _note_told(issuer: Organisation, extract: bytes, at: int, fault: Fault) -> N
 
 
 async def take_deletion(
-    issuer: Organisation, sender: str, deletion: Deletion, at: int, fault: Fault = no_fault
+    issuer: Organisation, extracts: Extracts, sender: str, deletion: Deletion, at: int, fault: Fault = no_fault
 ) -> Recall:
     """Issuer: keep what `sender` says of an extract that it was given; returns the entry as it stands then.
 
-    Raises VerificationError (not its own word, or not to this organisation), Refused (it was never given that one).
+    Raises VerificationError (not its own word, or not to this organisation), Refused (it was never given that one; or
+    it deleted one that has not left, and was not asked to: then nothing is kept of it, and the extract goes its way).
     """
     if deletion.recipient != sender:
         raise Refused("privacy.no_notice", organisation=sender)
     verify_deletion(deletion, issuer.envelope_keys(sender), issuer.name)
-    return await asyncio.to_thread(_hear, issuer, deletion, at, fault)
+    return await asyncio.to_thread(_hear, issuer, extracts, deletion, at, fault)
 
 
-def _hear(issuer: Organisation, deletion: Deletion, at: int, fault: Fault) -> Recall:
+def _hear(issuer: Organisation, extracts: Extracts, deletion: Deletion, at: int, fault: Fault) -> Recall:
     with _writing:
-        if recalls.recall_of(issuer.vault, deletion.extract) is None:
+        known = recalls.recall_of(issuer.vault, deletion.extract)
+        asked = known is not None and known.told > 0
+        if deletion.found == "deleted" and not asked and not extracts.may_have_left(deletion.extract):
+            raise Refused("privacy.no_notice", organisation=deletion.recipient)
+        if known is None:
+            if deletion.found != "deleted":  # nobody asked: kept, it would stand as the answer to who asks later
+                raise Refused("privacy.no_notice", organisation=deletion.recipient)
             recalls.recall(issuer.vault, _unasked(issuer, deletion, at))
             fault("recalled")
         one = recalls.note_heard(issuer.vault, deletion)
@@ -248,17 +304,11 @@ def _hear(issuer: Organisation, deletion: Deletion, at: int, fault: Fault) -> Re
 
 def _unasked(issuer: Organisation, deletion: Deletion, at: int) -> Recall:
     """The entry of an extract that its recipient deleted by itself. Raises Refused where it was never given it."""
-    first, trail = 1, issuer.audit
-    while some := trail.intents("recipient", deletion.recipient, first, _PIECE):
-        for intent in some:
-            if intent.use.kind == "extract" and intent.nonce == deletion.extract:
-                ended = trail.end(intent.sequence)
-                if ended is not None and ended.outcome == "released":
-                    use, entry = intent.use, intent.sequence
-                    return Recall(
-                        deletion.extract, use.recipient, use.dataset, use.grant, entry, ended.time, "due", at, at
-                    )
-        first = some[-1].sequence + 1
+    for intent in issuer.audit.intents("nonce", deletion.extract):  # an extract's id is the nonce of its entry
+        if (intent.use.kind, intent.use.recipient) == ("extract", deletion.recipient):
+            ended = issuer.audit.end(intent.sequence)
+            if ended is not None and ended.outcome == "released":
+                return msgspec.structs.replace(_entry(intent, ended.time, "due", at), delete_by=at)
     raise Refused("privacy.no_notice", organisation=deletion.recipient)
 
 
@@ -278,30 +328,56 @@ async def take_notice(
     Raises VerificationError for what is not `sender`'s notice to this organisation, Refused for one too many about
     extracts that never came, Unavailable (disk, post): then it is taken again.
     """
+    said = await asyncio.to_thread(_noticed, recipient, extracts, sender, notice, clock, fault)
+    if said.sent and clock() - said.sent < ANSWERED_MS:
+        return said.deletion
+    return await _send(recipient, said, clock, fault)
+
+
+def _noticed(
+    recipient: Organisation, extracts: Extracts, sender: str, notice: DeleteNotice, clock: Clock, fault: Fault
+) -> _Said:
+    """Keep a notice and do what it says; what there is to say to that."""
     if notice.organisation != sender:
         raise Refused("privacy.no_notice", organisation=sender)
     verify_notice(notice, recipient.envelope_keys(sender), recipient.name)
     name = _name(sender, notice.extract)
-    if name not in (kept := recipient.vault.documents(_NOTICE)):
-        came = any((one.extract, one.issuer) == (notice.extract, sender) for one in extracts.arrived())
-        if not came and sum(one.startswith(f"{sender} ") for one in kept) >= MOST_NOTICES:
-            raise Refused("gateway.too_many_notices", organisation=sender, notices=MOST_NOTICES)
-        recipient.vault.put_document(_NOTICE, name, encode(notice))
-        fault("kept")
-    return await _answer(recipient, extracts, notice, clock, fault)
+    with arriving:
+        if name not in (kept := _notices(recipient)):
+            came = _find(extracts, sender, notice.extract) is not None
+            if not came and sum(one.startswith(f"{sender} ") for one in kept) >= MOST_NOTICES:
+                raise Refused("gateway.too_many_notices", organisation=sender, notices=MOST_NOTICES)
+            recipient.vault.put_document(_NOTICE, name, encode(notice))
+            _kept_notices[recipient] = recipient.vault.revision(_NOTICE), kept | {name}
+            fault("kept")
+        return _done(recipient, extracts, notice, clock, fault)
 
 
 def is_recalled(recipient: Organisation, issuer: str, extract: bytes) -> bool:
     """Recipient: whether its issuer has asked for an extract to be deleted; one that comes later is not to be kept."""
-    return _name(issuer, extract) in recipient.vault.documents(_NOTICE)
+    return recipient.vault.find_document(_NOTICE, _name(issuer, extract)) is not None
 
 
-async def _answer(
-    recipient: Organisation, extracts: Extracts, notice: DeleteNotice, clock: Clock, fault: Fault
-) -> Deletion:
+_kept_notices: WeakKeyDictionary[Organisation, tuple[int, frozenset[str]]] = WeakKeyDictionary()
+"""Names of the notices that are kept, and the vault's revision of which they are."""
+
+
+def _notices(recipient: Organisation) -> frozenset[str]:
+    """Read from the vault, where each name is sealed, only when others wrote since. Call it with `arriving` held."""
+    revision = recipient.vault.revision(_NOTICE)
+    known = _kept_notices.get(recipient)
+    if known is None or known[0] != revision:
+        known = _kept_notices[recipient] = revision, frozenset(recipient.vault.documents(_NOTICE))
+    return known[1]
+
+
+def _done(recipient: Organisation, extracts: Extracts, notice: DeleteNotice, clock: Clock, fault: Fault) -> _Said:
+    """Delete what a notice names; what there is to say to that, as it is kept."""
     issuer, extract = notice.organisation, notice.extract
-    said = _said(recipient, issuer, extract)
-    if said is None or said.deletion.found == "not-held":
+    with arriving:
+        said = _said(recipient, issuer, extract)
+        if said is not None and said.deletion.found != "not-held":
+            return said
         found = _find(extracts, issuer, extract)
         if found is not None and not found.deleted:
             extracts.forget(extract, notice.why)
@@ -310,27 +386,26 @@ async def _answer(
             said = _Said(_word(recipient, extracts, issuer, extract, found, notice.id(), notice.why, clock()), 0)
             _keep(recipient, said)
             fault("said")
-    return await _send(recipient, said, clock, fault)
+        return said
 
 
-async def _say_deletions(recipient: Organisation, extracts: Extracts, clock: Clock, fault: Fault) -> None:
-    """What came after its notice is deleted; what was deleted here is said to its issuer, once."""
+def _unsaid(recipient: Organisation, extracts: Extracts, clock: Clock, fault: Fault) -> tuple[_Said, ...]:
+    """What came after its notice is deleted; what was deleted here is to be said to its issuer, once: what is not."""
     arrived = {(one.issuer, one.extract): one for one in extracts.arrived()}
     for name in recipient.vault.documents(_NOTICE):
         notice = decode(DeleteNotice, recipient.vault.document(_NOTICE, name))
         said = _said(recipient, notice.organisation, notice.extract)
         came = (notice.organisation, notice.extract) in arrived
-        if said is None or not said.sent or (said.deletion.found == "not-held" and came):
-            await _answer(recipient, extracts, notice, clock, fault)
+        if said is None or (said.deletion.found == "not-held" and came):
+            _done(recipient, extracts, notice, clock, fault)
     for one in arrived.values():
-        if one.deleted and _said(recipient, one.issuer, one.extract) is None:
-            said = _Said(_word(recipient, extracts, one.issuer, one.extract, one, b"", one.why, clock()), 0)
-            _keep(recipient, said)
-            fault("said")
-    for name in recipient.vault.documents(_SAID):
-        said = decode(_Said, recipient.vault.document(_SAID, name))
-        if not said.sent:
-            await _send(recipient, said, clock, fault)
+        with arriving:
+            if one.deleted and _said(recipient, one.issuer, one.extract) is None:
+                said = _Said(_word(recipient, extracts, one.issuer, one.extract, one, b"", one.why, clock()), 0)
+                _keep(recipient, said)
+                fault("said")
+    every = (decode(_Said, recipient.vault.document(_SAID, name)) for name in recipient.vault.documents(_SAID))
+    return tuple(said for said in every if not said.sent)
 
 
 def _word(
@@ -360,21 +435,25 @@ async def _send(recipient: Organisation, said: _Said, clock: Clock, fault: Fault
         await recipient.send(issuer, session, said.deletion)
         await recipient.forget(session, issuer)
         fault("answered")
-    _keep(recipient, _Said(said.deletion, clock()))
+    await asyncio.to_thread(_note_sent, recipient, said, clock())
     return said.deletion
 
 
+def _note_sent(recipient: Organisation, said: _Said, at: Instant) -> None:
+    with arriving:
+        kept = _said(recipient, said.deletion.organisation, said.deletion.extract)
+        if kept is None or kept.deletion == said.deletion:  # else there is something else to say meanwhile
+            _keep(recipient, _Said(said.deletion, at))
+
+
 def _find(extracts: Extracts, issuer: str, extract: bytes) -> Arrived | None:
-    return next((one for one in extracts.arrived() if (one.extract, one.issuer) == (extract, issuer)), None)
+    one = extracts.came(extract)
+    return one if one is not None and one.issuer == issuer else None
 
 
 def _said(recipient: Organisation, issuer: str, extract: bytes) -> _Said | None:
-    try:
-        return decode(_Said, recipient.vault.document(_SAID, _name(issuer, extract)))
-    except Refused as error:
-        if error.code != "privacy.no_document":
-            raise
-        return None
+    found = recipient.vault.find_document(_SAID, _name(issuer, extract))
+    return None if found is None else decode(_Said, found)
 
 
 def _keep(recipient: Organisation, said: _Said) -> None:

@@ -4,7 +4,7 @@ The first message of a session tells by its type what is wanted. Long answers be
 them (jobs in a gateway, tasks in one process); deliveries are taken at once.
 
     QueryRequest      query.serve           a part in a secure sum
-    LimitRequest      eligibility.answer    a proof from a person's wallet
+    ProofRequest      eligibility.answer    a proof from a person's wallet
     ScoreRequest      score.serve           scores of own records, under encryption
     EvidenceRequest   evidence.answer       own access batches and receipts, to those who supervise
     ExtractOffer      extract.take          an extract, made for this organisation
@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple
 
-from medveil.gateway import collecting, eligibility, extract_delivery, granting, scoring, serving
+from medveil.gateway import collecting, eligibility, extract_taking, granting, scoring, serving
 from medveil.gateway.collecting import EvidenceRequest
+from medveil.gateway.eligibility import ProofRequest
 from medveil.gateway.extract_delivery import ExtractOffer
 from medveil.gateway.extract_wanted import ExtractDeclined, ExtractRequest, take_declined, take_request
 from medveil.gateway.models import ModelShown, keep_shown
@@ -42,26 +43,27 @@ from privacy.grants.terms import SignedGrant
 from wire.canonical import Wire
 from wire.errors import MedveilError, Unavailable
 from wire.identifiers import Name
-from zkp.bill_limit import LimitRequest
 
 AGAIN = 5.0
 """Seconds until an opening that could not be taken is tried again."""
 GRANTS_AT_ONCE = 8
 """Grants of one peer that wait for the ledger at a time."""
 MOST_LATER = 1000
-"""Openings of one peer that are kept for another try; more are left until this process begins again."""
+"""Openings of one peer that wait to be taken, or are kept for another try; more are left until this process begins
+again."""
 
 ANSWERS: dict[type[Wire], str] = {
     QueryRequest: "query.serve",
-    LimitRequest: "eligibility.answer",
+    ProofRequest: "eligibility.answer",
     ScoreRequest: "score.serve",
     EvidenceRequest: "evidence.answer",
     ExtractOffer: "extract.take",
 }
 """The kind of flow that answers each opening."""
 
-_TAKEN = SignedGrant | ModelShown | ExtractRequest | ExtractDeclined | DeleteNotice | Deletion
-_KINDS = QueryRequest | LimitRequest | ScoreRequest | EvidenceRequest | ExtractOffer | _TAKEN
+_Kept = ModelShown | ExtractRequest | ExtractDeclined | DeleteNotice | Deletion
+_TAKEN = SignedGrant | _Kept
+_KINDS = QueryRequest | ProofRequest | ScoreRequest | EvidenceRequest | ExtractOffer | _TAKEN
 
 Begin = Callable[[str, str, bytes], Awaitable[object]]
 """Begin a flow: its kind, the peer, the session. Beginning again what was begun is harmless. Raises Unavailable
@@ -97,7 +99,7 @@ async def answer(
         case "evidence.answer":
             await collecting.answer(organisation, peer, session, steps)
         case "extract.take":
-            await extract_delivery.take_extract(organisation, peer, session, steps, clock)
+            await extract_taking.take_extract(organisation, peer, session, steps, clock)
         case _:
             raise ValueError(f"no flow answers as {kind!r}")
 
@@ -135,6 +137,7 @@ class Reception:
         self._extracts = ExtractsHere(organisation, clock)
         self._later: dict[str, list[tuple[bytes, _Wanted]]] = {}  # by peer
         self._taking: Counter[str] = Counter()  # by peer: grants that wait for the ledger
+        self._lines: dict[str, deque[tuple[bytes, _Kept]]] = {}  # by peer: what is kept or done, one after the other
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def attend(self) -> None:
@@ -171,31 +174,69 @@ class Reception:
                         return False
                     self._taking[peer] += 1
                     self._run(group, self._take_grant(peer, session, wanted))
-                case ModelShown():
-                    await keep_shown(self._organisation, peer, wanted)
-                case ExtractRequest():
-                    await take_request(self._organisation, peer, session, wanted, self._clock)
-                case ExtractDeclined():
-                    await take_declined(self._organisation, peer, wanted)
-                    await self._organisation.forget(session, peer)
-                case DeleteNotice():
-                    await take_notice(self._organisation, self._extracts, peer, wanted, self._clock)
-                    await self._organisation.forget(session, peer)
-                case Deletion():
-                    await take_deletion(self._organisation, peer, wanted, self._clock())
-                    await self._organisation.forget(session, peer)
-                case kind:
-                    await self._begin(kind, peer, session)
+                case str():
+                    await self._begin(wanted, peer, session)
+                case kept:
+                    self._queue(group, peer, session, kept)
         except Unavailable:  # no room: others are received meanwhile
             self._put_off(peer, session, wanted)
             return False
         except MedveilError:
             # It is not what it claims to be; the sender hears nothing, as from a flow that nobody runs.
-            if isinstance(wanted, SignedGrant | DeleteNotice | Deletion):
+            if isinstance(wanted, SignedGrant):
                 await self._organisation.forget(session, peer)  # it comes again in another session, if at all
         except Exception as error:
             self._fault(error)
         return True
+
+    def _queue(self, group: asyncio.TaskGroup, peer: str, session: bytes, wanted: _Kept) -> None:
+        """Have something kept or done when those that this peer sent before are: nobody waits for another's."""
+        line = self._lines.get(peer)
+        if line is None:
+            self._lines[peer] = deque([(session, wanted)])
+            self._run(group, self._serve(peer))
+        elif len(line) < MOST_LATER:
+            line.append((session, wanted))
+        else:
+            self._put_off(peer, session, wanted)
+
+    async def _serve(self, peer: str) -> None:
+        line = self._lines[peer]
+        try:
+            while line:
+                session, wanted = line.popleft()
+                try:
+                    await self._keep(peer, session, wanted)
+                except Unavailable:  # the disk, or the post: so it will be with the others
+                    for one in ((session, wanted), *line):
+                        self._put_off(peer, *one)
+                    line.clear()
+                except Exception as error:
+                    self._fault(error)
+        finally:
+            del self._lines[peer]
+
+    async def _keep(self, peer: str, session: bytes, wanted: _Kept) -> None:
+        """Keep or do one; then nothing of the message stays, whether it was refused or not. Raises Unavailable."""
+        organisation = self._organisation
+        try:
+            match wanted:
+                case ModelShown():
+                    await keep_shown(organisation, peer, wanted)
+                case ExtractRequest():
+                    await take_request(organisation, peer, session, wanted, self._clock)
+                case ExtractDeclined():
+                    await take_declined(organisation, peer, wanted)
+                case DeleteNotice():
+                    await take_notice(organisation, self._extracts, peer, wanted, self._clock)
+                case Deletion():
+                    await take_deletion(organisation, self._extracts, peer, wanted, self._clock())
+        except Unavailable:
+            raise
+        except MedveilError:
+            pass  # as in `_take`
+        if not isinstance(wanted, ModelShown):  # its session goes on with the review
+            await organisation.forget(session, peer)
 
     async def _take_grant(self, peer: str, session: bytes, signed: SignedGrant) -> None:
         """Take a grant as soon as the ledger can be asked about it, apart from everything else."""

@@ -31,6 +31,7 @@ from mpc.scoring import ScoreAnswers, ScoreModel, UseBook, integer_features, mod
 from privacy.decide import Decision, UseRequest
 from privacy.grants.terms import Code
 from privacy.local import bind
+from privacy.uses import NOTHING_SAID, Declaration
 from wire.canonical import Wire, decode, encode
 from wire.errors import ConsentDenied, MedveilError, ProtocolAbort, Refused
 from wire.identifiers import Handle, Name
@@ -43,12 +44,13 @@ _ENDED = "ended"
 
 
 class ScoreRequest(Wire, frozen=True, tag="medveil.score_request"):
-    """Bureau to hospital."""
+    """Bureau to hospital. declared: what the bureau says of the use."""
 
     session: Handle
     model: ScoreModel
     dataset: Name
     purpose: Code
+    declared: Declaration = NOTHING_SAID
 
 
 class Scored(Wire, frozen=True, tag="medveil.scored"):
@@ -160,6 +162,8 @@ async def _serve(
         fields=tuple(sorted(feature.name for feature in model.features)),
         kind="score",
         purpose=request.purpose,
+        commercial=request.declared.commercial,
+        jurisdiction=request.declared.jurisdiction,
     )
     try:
         decision, intent = await decide_use(hospital, use, steps, clock(), name)

@@ -16,9 +16,9 @@ from ledger.contracts import grants as board
 from medveil.gateway.organisation import Clock, Organisation
 from privacy.decide import AnchoredGrant, Decision, GrantState, Review
 from privacy.grants.levels import DatasetFacts
-from privacy.grants.opt_outs import ALIKE, NOTE, OptOut, OptOutRegister, Scope, note_of, spellings, withdrawn
+from privacy.grants.opt_outs import NOTE, OptOut, OptOutRegister, Scope, note_of, withdrawn
 from privacy.grants.terms import CheckedGrant
-from privacy.vault import Vault
+from privacy.vault.awaited import EARLIER
 from wire.canonical import decode, encode
 from wire.errors import Refused
 
@@ -27,7 +27,7 @@ _REVIEW = "grant-review"
 
 
 class _Kept(NamedTuple):
-    """What was read of home. revisions: of its documents, then."""
+    """What was read of home. revisions: of its documents and notes, then."""
 
     revisions: tuple[int, ...]
     facts: tuple[DatasetFacts, ...]
@@ -36,25 +36,19 @@ class _Kept(NamedTuple):
 
 
 _kept: WeakKeyDictionary[Organisation, _Kept] = WeakKeyDictionary()
-_noted: WeakKeyDictionary[Organisation, int] = WeakKeyDictionary()
-"""How often an opt-out was written here: nobody else writes any."""
 _writing = Lock()
 """Held while a person's opt-outs are read and written again: two at once would lose one."""
 
 
 def _home(organisation: Organisation) -> _Kept:
     vault, found = organisation.vault, _kept.get(organisation)
-    revisions = (vault.revision(_FACTS), vault.revision(_REVIEW), _noted.get(organisation, 0))
+    revisions = tuple(vault.revision(kind) for kind in (_FACTS, _REVIEW, EARLIER, NOTE))
     if found is None or found.revisions != revisions:
         facts = tuple(decode(DatasetFacts, vault.document(_FACTS, name)) for name in vault.documents(_FACTS))
         reviews = [decode(Review, vault.document(_REVIEW, name)) for name in vault.documents(_REVIEW)]
         by_terms = {(one.grant, one.commitment): one for one in reviews}
-        found = _kept[organisation] = _Kept(revisions, facts, by_terms, _register(vault))
+        found = _kept[organisation] = _Kept(revisions, facts, by_terms, OptOutRegister(vault.person_notes(NOTE)))
     return found
-
-
-def _register(vault: Vault) -> OptOutRegister:
-    return OptOutRegister(vault.person_notes(NOTE), vault.person_notes(ALIKE))
 
 
 def classify(officer: Organisation, facts: DatasetFacts) -> None:
@@ -109,10 +103,8 @@ def opt_outs(organisation: Organisation) -> OptOutRegister:
 
 
 def opt_outs_of(organisation: Organisation, person: str) -> tuple[OptOut, ...]:
-    """The opt-outs of one patient, past ones too (secret). person: in any spelling of the organisation's records."""
-    named = opt_outs(organisation).opt_outs
-    noted = (named.get(organisation.vault.person_id(way), ()) for way in spellings(person))
-    return tuple(dict.fromkeys(one for some in noted for one in some))
+    """The opt-outs of one patient, past ones too (secret). person: in any spelling (`privacy.vault.person_names`)."""
+    return opt_outs(organisation).opt_outs.get(organisation.vault.person_id(person), ())
 
 
 def opt_out(organisation: Organisation, person: str, said: OptOut) -> tuple[OptOut, ...]:
@@ -142,16 +134,7 @@ def opted_out(organisation: Organisation, at: int) -> dict[tuple[Scope, str], in
 
 
 def _note(organisation: Organisation, person: str, said: tuple[OptOut, ...]) -> tuple[OptOut, ...]:
-    vault, (first, *others), content = organisation.vault, spellings(person), note_of(said)
-    before = opt_outs(organisation).opt_outs
-    try:
-        vault.put_person_note(NOTE, first, content)
-        for other in others:  # whatever rows there are, or will be, under another spelling
-            vault.put_person_note(ALIKE, other, vault.person_id(first))
-            if vault.person_id(other) in before:
-                vault.remove_person_note(NOTE, other)
-    finally:
-        _noted[organisation] = _noted.get(organisation, 0) + 1  # whoever is reading them now reads them anew
+    organisation.vault.put_person_note(NOTE, person, note_of(said))
     return opt_outs_of(organisation, person)
 
 

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from medveil.client import AsyncClient, Feature, Question, Terms, Use, column
+from medveil.client import AsyncClient, Feature, Group, Measure, Question, Terms, Use, column
 from medveil.client.filters import AnyFilter
 from medveil.leak_test.patients import BROKEN, NAME, yuan
 from medveil.leak_test.scene import Scene
@@ -85,31 +85,26 @@ async def query(scene: Scene) -> None:
     """A question that is denied, one that is released."""
     allowed = Question(
         population=NAME,
-        measure="cost",
-        low="0",
-        high="5000",
-        edges=("0", "1000", "5000"),
-        by=("sex",),
+        measures=(Measure("cost", edges=("0", "1000", "5000")),),
+        groups=(Group("sex"),),
         purpose=RESEARCH,
         rho="0.25",
         person="identity",
     )
     denied = Question(
         population=NAME,
-        measure="days",
-        low="0",
-        high="60",
-        by=("sex",),
+        measures=(Measure("days", low="0", high="60"),),
+        groups=(Group("sex"),),
         purpose=RESEARCH,
         rho="0.125",
         person="identity",
     )
     async with scene.acting(scene.with_role("researcher")) as client:
         await _until(client, len(scene.planted))
-        await client.queries.preview(allowed)
+        await client.queries.explain(allowed)
         must(isinstance(await refused(client.queries.ask(denied)), ConsentDenied), "denied query")
         released = await client.queries.ask(allowed)
-        must(released.release.groups, "query")
+        must(released.release.results[0].groups, "query")
         await client.queries.receipts(released.query)
     for hospital in scene.planted:
         async with scene.acting(hospital.hospital) as client:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from connectors.layout import Layout
 from ledger.contracts import RegisterPopulation
-from medveil.client import AsyncClient, Feature, Question, Terms, Use
+from medveil.client import AsyncClient, Feature, Group, Measure, Question, Terms, Use
 from medveil.client.grants import Decision as Previewed
 from medveil.consortium import Founder
 from medveil.demo.desk import Desk, Registered
@@ -31,6 +31,7 @@ from medveil.local.founding import CONSORTIUM, found_local
 from medveil.local.home_desk import ClientHomeDesk
 from medveil.local.processes import Processes
 from medveil.local.seeding import Seeding
+from mpc import query as asked
 from mpc.paillier_key import LENGTHS
 from mpc.query import Query
 from mpc.release import Release
@@ -68,6 +69,8 @@ class ClientDesk:
             owners=population.owners,
             rows_per_person=population.rows_per_person,
             colluders=population.colluders,
+            spread=population.spread,
+            public=population.public,
         )
 
     async def vote(self, population: str, budget_nano: int) -> None:
@@ -238,27 +241,27 @@ def _unpack(archive: Path, folder: Path) -> int:
 
 def question_of(query: Query) -> Question:
     """The question that `query` answers, as a person asks it: numbers as decimals. Without a filter."""
-    measure = query.measure
-
-    def decimal(value: int) -> str:
-        return str(Decimal(value) / measure.scale)
-
     return Question(
         population=query.population,
-        measure=measure.column,
+        measures=tuple(map(_asked, query.measures)),
+        groups=tuple(Group(group.name, group.other) for group in query.groups),
         purpose=query.purpose,
-        rho=str(Decimal(query.rho_nano) / 10**9),
-        sites=query.roster,
+        rho=f"{Decimal(query.rho_nano).scaleb(-9):f}",
+        roster=query.roster,
         datasets=query.datasets,
-        low=decimal(measure.low),
-        high=decimal(measure.high),
-        edges=tuple(decimal(edge) for edge in measure.edges),
-        by=tuple(group.name for group in query.groups),
-        other=all(group.other for group in query.groups),
         person=query.person,
-        delta_exponent=query.delta_exponent,
+        delta=f"1e-{query.delta_exponent}",
         minimum_group=query.minimum_group,
+        exact=query.exact,
     )
+
+
+def _asked(measure: asked.Measure) -> Measure:
+    def decimals(*values: int) -> tuple[str, ...]:
+        return tuple(f"{Decimal(value) / measure.scale:f}" for value in values)
+
+    low, high = decimals(measure.low, measure.high)
+    return Measure(measure.column, low, high, decimals(*measure.edges), decimals(*measure.missing), measure.weight)
 
 
 def _money(amount: Amount) -> tuple[str, str]:

@@ -15,9 +15,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from functools import partial
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 from sqlalchemy import (
@@ -50,9 +50,13 @@ LARGEST_PAYLOAD = 16 * 1024 * 1024
 MOST_WAITING = 10_000
 """Messages of one sender that are kept for sessions which nobody has finished: its quota."""
 WAITING_BYTES = 512 * 1024 * 1024
-"""Bytes of them."""
+"""Bytes of them. As many messages and bytes are kept for one recipient that has not acknowledged them."""
+PATIENCE = 60.0
+"""Seconds for which a message waits for room while its recipient acknowledges no other: as long as one may take."""
 KEPT_MS = 7 * 86_400_000
-"""How long a message is kept that nobody asks for, in ms."""
+"""How long a message is kept that nobody asks for, in ms; and as long, that a session is over."""
+_OVER = -1
+"""The place of the row that stands for a session which is over: no message has it."""
 
 T = TypeVar("T")
 Session = Annotated[bytes, msgspec.Meta(min_length=1, max_length=64)]
@@ -94,12 +98,28 @@ incoming = Table(
 )
 
 
+_SUMS = select(outgoing.c.recipient, func.count(), func.coalesce(func.sum(func.length(outgoing.c.payload)), 0))
+
+
 class Traffic(NamedTuple):
     """What went by since the start. sessions: open here now. sent, received: payload bytes, repeats included."""
 
     sessions: int
     sent: int
     received: int
+
+
+class _Load(msgspec.Struct):
+    """What waits for one recipient."""
+
+    messages: int = 0
+    size: int = 0
+
+    def has_room(self, size: int) -> bool:
+        return self.messages < MOST_WAITING and self.size + size <= WAITING_BYTES
+
+    def add(self, size: int, messages: int = 1) -> None:
+        self.messages, self.size = self.messages + messages, self.size + size
 
 
 class NetworkPost:
@@ -124,6 +144,9 @@ class NetworkPost:
         self._openings: asyncio.Queue[tuple[bytes, str]] = asyncio.Queue()  # in which session, by whom
         self._to_carry: dict[str, asyncio.Event] = {}
         self._carriers: dict[str, asyncio.Task[None]] = {}
+        self._loads: dict[str, _Load] = defaultdict(_Load)  # by recipient
+        self._away: set[str] = set()  # recipients that did not answer when they were last tried
+        self._lighter: dict[str, asyncio.Event] = {}  # by recipient: since somebody waited for room
         self._closing = False
         self._sent = 0
         self._received = 0
@@ -136,22 +159,30 @@ class NetworkPost:
     async def start(self) -> None:
         """Throw away what is too old, and go on delivering what was not acknowledged."""
 
-        def waiting(db: Connection) -> list[str]:
-            return list(db.scalars(select(outgoing.c.recipient).where(outgoing.c.acknowledged == 0).distinct()))
+        def waiting(db: Connection) -> dict[str, _Load]:
+            found = db.execute(_SUMS.where(outgoing.c.acknowledged == 0).group_by(outgoing.c.recipient))
+            return {recipient: _Load(messages, size) for recipient, messages, size in found}
 
         await self.prune()
-        for recipient in await self._run(waiting):
+        self._loads = defaultdict(_Load, await self._run(waiting))
+        for recipient in self._loads:
             self._carry(recipient)
 
     async def prune(self) -> None:
         """Throw away what is too old: what nobody asked for counts towards its sender's quota until then."""
 
-        def old(db: Connection) -> None:
+        out = outgoing.c
+
+        def old(db: Connection) -> Sequence[Any]:
             oldest = self._clock() - KEPT_MS
             db.execute(delete(incoming).where(incoming.c.arrived_at < oldest))
-            db.execute(delete(outgoing).where(outgoing.c.sent_at < oldest))
+            lost = _SUMS.where(out.sent_at < oldest, out.acknowledged == 0).group_by(out.recipient)
+            found = db.execute(lost).all()
+            db.execute(delete(outgoing).where(out.sent_at < oldest))
+            return found
 
-        await self._run(old)
+        for recipient, messages, size in await self._run(old):
+            self._lighten(recipient, size, messages)
 
     async def close(self) -> None:
         """Stop carrying; what is not acknowledged is carried on after the next start."""
@@ -166,7 +197,7 @@ class NetworkPost:
         """See `Channel.send`: returns when the message is kept durably, to be carried until it is acknowledged.
 
         A place (recipient, session, sequence) that is taken keeps what it holds. Raises Refused for a payload that is
-        too large.
+        too large, Unavailable where too much waits for a recipient that acknowledges nothing.
         """
         if len(payload) > LARGEST_PAYLOAD:
             raise Refused("network.too_large", limit=LARGEST_PAYLOAD)
@@ -178,8 +209,47 @@ class NetworkPost:
             "sent_at": self._clock(),
             "acknowledged": 0,
         }
-        await self._run(lambda db: self._insert(db, outgoing, row))
+        if not await self._has_room(organisation, len(payload)):
+            if await self._run(lambda db: self._holds(db, organisation, session, sequence)):
+                return
+            raise Unavailable("network.undelivered", organisation=organisation, retry_after=60)
+        self._loads[organisation].add(len(payload))  # before it is written: others may be on their way
+        kept = False
+        try:
+            kept = await self._run(lambda db: self._insert(db, outgoing, row))
+        finally:
+            if not kept:
+                self._lighten(organisation, len(payload))
         self._carry(organisation)
+
+    async def _has_room(self, recipient: str, size: int) -> bool:
+        """Whether a message may be kept, after waiting for it while the recipient takes others."""
+        load = self._loads[recipient]
+        while not load.has_room(size):
+            if recipient in self._away:
+                return False
+            lighter = self._lighter.setdefault(recipient, asyncio.Event())
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await lighter.wait()
+            except TimeoutError:
+                return False
+        return True
+
+    def _lighten(self, recipient: str, size: int, messages: int = 1) -> None:
+        self._loads[recipient].add(-size, -messages)
+        self._look_again(recipient)
+
+    def _look_again(self, recipient: str) -> None:
+        """Whoever waits for room looks: there is some, or there will be none."""
+        lighter = self._lighter.pop(recipient, None)
+        if lighter is not None:
+            lighter.set()
+
+    def _holds(self, db: Connection, recipient: str, session: bytes, sequence: int) -> bool:
+        out = outgoing.c
+        place = (out.recipient == recipient) & (out.session == session) & (out.sequence == sequence)
+        return db.execute(select(out.place).where(place)).first() is not None
 
     def _insert(self, db: Connection, table: Table, row: dict[str, object]) -> bool:
         with contextlib.suppress(IntegrityError), db.begin_nested():  # there already
@@ -205,13 +275,17 @@ class NetworkPost:
                     await line.ask("POST", "/peer/v1/messages", Done, encode(message), 60.0)
                     self._sent += len(message.payload)
                 except Unavailable:
+                    self._away.add(recipient)
+                    self._look_again(recipient)
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, LONGEST_PAUSE)
                     continue
                 except MedveilError:
                     pass  # it will never take this one: the session finds out by its own time limit
                 pause = FIRST_PAUSE
-                await self._run(partial(self._acknowledge, place=place))
+                self._away.discard(recipient)
+                if await self._run(partial(self._acknowledge, place=place)):
+                    self._lighten(recipient, len(message.payload))
 
     def _next(self, db: Connection, recipient: str) -> tuple[int, PeerMessage] | None:
         out = outgoing.c
@@ -221,9 +295,11 @@ class NetworkPost:
         row = db.execute(waiting.order_by(out.place).limit(1)).first()
         return None if row is None else (row.place, PeerMessage(row.session, row.sequence, row.payload))
 
-    def _acknowledge(self, db: Connection, place: int) -> None:
+    def _acknowledge(self, db: Connection, place: int) -> bool:
+        """Whether it was still to be carried: what is too old is thrown away at any time."""
         out = outgoing
-        db.execute(out.update().where(out.c.place == place).values(acknowledged=1, payload=b""))
+        still = (out.c.place == place) & (out.c.acknowledged == 0)
+        return db.execute(out.update().where(still).values(acknowledged=1, payload=b"")).rowcount > 0
 
     # --- receiving ---------------------------------------------------------------------------------
 
@@ -243,7 +319,12 @@ class NetworkPost:
 
     def _keep(self, db: Connection, sender: str, message: PeerMessage) -> bool:
         into = incoming.c
-        held = select(func.count(), func.coalesce(func.sum(func.length(into.payload)), 0)).where(into.sender == sender)
+        over = (into.sender == sender) & (into.session == message.session) & (into.sequence == _OVER)
+        if db.execute(select(into.place).where(over)).first() is not None:
+            return False
+        held = select(func.count(), func.coalesce(func.sum(func.length(into.payload)), 0)).where(
+            into.sender == sender, into.sequence >= 0
+        )
         count, size = db.execute(held).one()
         if count >= MOST_WAITING or size + len(message.payload) > WAITING_BYTES:
             raise Unavailable("network.full", retry_after=60, organisation=self.organisation)
@@ -301,21 +382,40 @@ class NetworkPost:
 
     async def forget(self, session: bytes, peers: Collection[str] = ()) -> None:
         """See `Channel.forget`."""
+        await self._forget(session, peers, over=False)
 
+    async def end(self, session: bytes, peers: Collection[str]) -> None:
+        """See `Channel.end`: known through restarts, for as long as a post carries a message."""
+        await self._forget(session, peers, over=True)
+
+    async def _forget(self, session: bytes, peers: Collection[str], over: bool) -> None:
         def drop(db: Connection) -> None:
-            into = incoming.c.session == session
+            into = (incoming.c.session == session) & (incoming.c.sequence >= 0)
             done = (outgoing.c.session == session) & (outgoing.c.acknowledged == 1)
             if peers:
                 into &= incoming.c.sender.in_(peers)
                 done &= outgoing.c.recipient.in_(peers)
             db.execute(delete(incoming).where(into))
             db.execute(delete(outgoing).where(done))
+            for peer in peers if over else ():
+                self._note_over(db, session, peer)
 
         await self._run(drop)
         for key in [key for key in self._read if key[0] == session and (not peers or key[1] in peers)]:
             del self._read[key]
         if not peers or not any(key[0] == session for key in self._read):
             self._wake(session)
+
+    def _note_over(self, db: Connection, session: bytes, sender: str) -> None:
+        """The oldest such notes give way: there are no more of them than messages of one sender may wait."""
+        row = {"sender": sender, "session": session, "sequence": _OVER, "payload": b"", "arrived_at": self._clock()}
+        if self._insert(db, incoming, row):
+            into = incoming.c
+            of_sender = (into.sender == sender) & (into.sequence == _OVER)
+            newest = select(into.place).where(of_sender).order_by(into.place.desc())
+            oldest = db.scalars(newest.offset(MOST_WAITING).limit(1)).first()
+            if oldest is not None:
+                db.execute(delete(incoming).where(of_sender, into.place <= oldest))
 
     async def waiting(self) -> dict[str, int]:
         """Messages that were not acknowledged yet, by recipient: for the metrics."""

@@ -9,14 +9,15 @@ that fails it is tried again at every look, and from the date on the gateway say
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from medveil.gateway import erasing
 from medveil.gateway.organisation import Clock, Organisation
+from medveil.gateway.wallets import Wallets
 from medveil.service.logs import Log, about
 from privacy.copies.snapshots import Snapshots
 from privacy.erasure import steps
-from privacy.erasure.steps import DAY_MS
+from privacy.erasure.steps import DAY_MS, Erasure
 from wire.errors import MedveilError
 
 LOOK_SECONDS = 600.0
@@ -25,19 +26,20 @@ AHEAD_MS = DAY_MS
 
 
 class DueErasures:
-    """The looks of one process. snapshots: those that its queries read. waiting: whether to leave all as it is for now
-    (a home that came back from a backup and has not caught up)."""
+    """The looks of one process. snapshots, wallets: those that its flows use. waiting: whether to leave all as it is
+    for now (a home that came back from a backup and has not caught up)."""
 
     def __init__(
         self,
         organisation: Organisation,
         snapshots: Snapshots,
+        wallets: Wallets,
         *,
         log: Log,
         clock: Clock,
         waiting: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._organisation, self._snapshots = organisation, snapshots
+        self._organisation, self._snapshots, self._wallets = organisation, snapshots, wallets
         self._log, self._clock, self._waiting = log, clock, waiting
         self._offered = 0
         self._overdue = False
@@ -52,9 +54,11 @@ class DueErasures:
         """Do what is due. What cannot be done now is logged, and done at a later look."""
         if self._waiting():
             return
-        for work in (self._go_on, self._rotate, self._offer, self._compare):
+        for one in await self._begun():
+            await self._go_on(one)
+        for work in (self._rotate, self._offer, self._compare):
             try:
-                await asyncio.to_thread(work)
+                await work()
             except MedveilError as error:
                 self._log.error("part.failed", part="erasures", **about(error))
 
@@ -62,29 +66,35 @@ class DueErasures:
         """A check of readiness: no rotation of the key epoch is overdue."""
         return not self._overdue
 
-    def _go_on(self) -> None:
-        for one in steps.unfinished(self._organisation.vault):
-            try:
-                erasing.apply(self._organisation, one.name, self._clock, snapshots=self._snapshots)
-            except MedveilError as error:  # others do not wait for it
-                self._log.error("part.failed", part="erasures", **about(error))
-                continue
+    async def _begun(self) -> Sequence[Erasure]:
+        try:
+            return await asyncio.to_thread(steps.unfinished, self._organisation.vault, self._organisation.audit)
+        except MedveilError as error:
+            self._log.error("part.failed", part="erasures", **about(error))
+            return ()
+
+    async def _go_on(self, one: Erasure) -> None:
+        try:
+            await erasing.carry_out(self._organisation, one.name, self._clock, self._snapshots, self._wallets)
+        except MedveilError as error:  # others do not wait for it
+            self._log.error("part.failed", part="erasures", **about(error))
+        else:
             self._log.info("erasure.done", part="erasures")
 
-    def _rotate(self) -> None:
-        due = erasing.rotation_due(self._organisation)
+    async def _rotate(self) -> None:
+        due = await asyncio.to_thread(erasing.rotation_due, self._organisation)
         if due and self._clock() >= due - AHEAD_MS:
-            erasing.rotate(self._organisation, self._clock)
+            await erasing.rotate_beside(self._organisation, self._clock)
             self._log.info("keys.rotated", part="erasures")
 
-    def _offer(self) -> None:
-        found = len(erasing.due(self._organisation, self._clock()))
+    async def _offer(self) -> None:
+        found = len(await asyncio.to_thread(erasing.due, self._organisation, self._clock()))
         if found and found != self._offered:
             self._log.info("erasure.due", part="erasures", count=found)
         self._offered = found
 
-    def _compare(self) -> None:
-        due = erasing.rotation_due(self._organisation)
+    async def _compare(self) -> None:
+        due = await asyncio.to_thread(erasing.rotation_due, self._organisation)
         self._overdue = 0 < due <= self._clock()
         if self._overdue:
             self._log.error("keys.overdue", part="erasures")

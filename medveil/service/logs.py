@@ -48,6 +48,7 @@ EVENTS = frozenset(
         "job.cancelled",
         "jobs.forgotten",
         "extracts.deleted",
+        "extracts.listed",
         "stream.dropped",
         "denial_not_kept",
         "tls.refused",

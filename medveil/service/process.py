@@ -9,6 +9,7 @@ It runs until it is told to stop, or until a part that must run fails. Exit code
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import sys
@@ -20,7 +21,7 @@ from ledger.engines.clock import steady
 from medveil import __version__
 from medveil.gateway import extracting
 from medveil.gateway.accounting import EVERY, keep_anchoring
-from medveil.gateway.held_extracts import forget_due
+from medveil.gateway.held_extracts import tidy_held
 from medveil.gateway.organisation import Organisation
 from medveil.gateway.reception import AtHome
 from medveil.gateway.tables import VaultTables
@@ -45,13 +46,13 @@ from medveil.service.serve import Closing, Followed, Listener, Service, bind, ru
 from medveil.service.traces import make_traces
 from medveil.service.upkeep import Upkeep
 from medveil.service.web_tls import server_context
-from medveil.service.work.flow_kinds import flow_routers, register_flows
+from medveil.service.work.flow_kinds import MAKE_EXTRACT, flow_routers, register_flows
 from medveil.service.work.job_tables import JobStore
 from medveil.service.work.jobs import Jobs
 from medveil.service.work.receiving import receiving
 from medveil.service.work.record_sealer import RecordSealer
 from privacy.keys.own_memory import keep_own_memory
-from wire.errors import Refused
+from wire.errors import Refused, Unavailable
 
 _AGAIN = 60.0
 """Seconds until anchoring is tried again after a refusal."""
@@ -124,6 +125,8 @@ def _service(gateway: Gateway, as_json: bool) -> Service:
     register_flows(at, wallets)
     register_backup(at, home, backups)
     extracting.tidy(organisation)
+    with contextlib.suppress(Unavailable):  # a disk that refuses: `medveil erasure check` names what is left
+        wallets.sweep()
     reception = receiving(organisation, AtHome(tables, wallets), jobs, now)
     anchoring = Anchoring(organisation, log)
     health.add("audit", anchoring.works)
@@ -160,7 +163,13 @@ def _service(gateway: Gateway, as_json: bool) -> Service:
 
     metrics.watch(lambda: gateway.post.traffic, refusals)
     vocabulary.add("peers", "people", "upkeep", "recalls", "erasures")
-    recalls = RecallRounds(organisation, log=log, clock=now, waiting=lambda: gateway.returning is not None)
+    recalls = RecallRounds(
+        organisation,
+        log=log,
+        clock=now,
+        waiting=lambda: gateway.returning is not None,
+        making=lambda: any(job.kind == MAKE_EXTRACT for job in jobs.store.unfinished()),
+    )
 
     def tidy() -> None:
         organisation.vault.tidy_blobs()
@@ -170,12 +179,12 @@ def _service(gateway: Gateway, as_json: bool) -> Service:
         jobs,
         refusals,
         gateway.post.prune,
-        lambda: forget_due(organisation, now),
+        lambda: tidy_held(organisation, now),
         log=log,
         clock=now,
         tidy=tidy,
     )
-    erasures = DueErasures(organisation, tables.snapshots, log=log, clock=now, waiting=at.catching_up)
+    erasures = DueErasures(organisation, tables.snapshots, wallets, log=log, clock=now, waiting=at.catching_up)
     health.add("erasures", erasures.punctual)
     people = Listener(
         name="people", app=make_app(parts), bound=bind(host, port), tls=tls, proxies=config.people.proxies

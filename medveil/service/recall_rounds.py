@@ -18,6 +18,7 @@ class RecallRounds:
     """The rounds of one process.
 
     waiting: whether to leave all as it is for now (a home that came back from a backup and has not caught up).
+    making: whether there are jobs that make extracts and have not ended; what such a job left is its own to end.
     """
 
     def __init__(
@@ -28,8 +29,9 @@ class RecallRounds:
         clock: Clock,
         every: float = EVERY_SECONDS,
         waiting: Callable[[], bool] = lambda: False,
+        making: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._organisation, self._extracts = organisation, ExtractsHere(organisation, clock)
+        self._organisation, self._extracts = organisation, ExtractsHere(organisation, clock, making)
         self._log, self._clock, self._every, self._waiting = log, clock, every, waiting
 
     async def run(self) -> None:

@@ -8,8 +8,9 @@ Here the log gets one line a minute at most for each listener, so that nobody fi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sized
+from collections.abc import Awaitable, Callable, Mapping
 
+from medveil.gateway.held_extracts import Tidied
 from medveil.service.logs import Log, about
 from medveil.service.work.jobs import Jobs
 from wire.errors import MedveilError
@@ -23,8 +24,8 @@ _FORGET_MS = 3600 * 1000
 class Upkeep:
     """The round of one process. refusals: failed handshakes by listener, by reason, counted since the start.
 
-    prune: throws away messages that are too old. due: deletes the extracts whose day has come; returns them. clock: ms
-    UTC. kept: ms for which a job is kept that has ended.
+    prune: throws away messages that are too old. due: deletes the extracts whose day has come. clock: ms UTC.
+    kept: ms for which a job is kept that has ended.
     tidy: frees, once an hour, what interrupted calls and deleted rows have left in the vault; called in a thread.
     """
 
@@ -33,7 +34,7 @@ class Upkeep:
         jobs: Jobs,
         refusals: Callable[[], Mapping[str, Mapping[str, int]]],
         prune: Callable[[], Awaitable[None]] | None = None,
-        due: Callable[[], Sized] = tuple,
+        due: Callable[[], Tidied] = Tidied,
         *,
         log: Log,
         clock: Callable[[], int],
@@ -64,13 +65,13 @@ class Upkeep:
             if count > self._said.get(listener, 0):
                 self._log.warning("tls.refused", part=listener, count=count - self._said.get(listener, 0))
                 self._said[listener] = count
-        try:
-            count = len(await asyncio.to_thread(self._due))
-        except MedveilError as error:  # the disk may be back at the next round
-            self._log.warning("part.failed", part="upkeep", **about(error))
-        else:
-            if count:
-                self._log.info("extracts.deleted", count=count)
+        tidied = await asyncio.to_thread(self._due)
+        if tidied.trouble is not None:  # the disk may be back at the next round
+            self._log.warning("part.failed", part="upkeep", **about(tidied.trouble))
+        if tidied.gone:
+            self._log.info("extracts.deleted", count=len(tidied.gone))
+        if tidied.listed:
+            self._log.info("extracts.listed", count=tidied.listed)
         now = self._clock()
         if now - self._forgot < _FORGET_MS:
             return

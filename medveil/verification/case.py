@@ -6,11 +6,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import msgspec
+
 from ledger.contracts import ApproveQuery, access, grants, queries
 from ledger.envelope import open_envelope
 from ledger.machine import Block, BlockOutcome, Machine
 from medveil.verification.report import Check, Finding, Flow
 from privacy.audit import Entry
+from wire import messages
 from wire.checkpoint import TrustFile
 from wire.errors import VerificationError
 
@@ -39,8 +42,9 @@ class History:
 class Use:
     """One use in an organisation's access chain. where: the intent's file; anchored: its batch on the ledger.
 
-    query: the ledger's query that its owner approved for it. told: whether something else in the evidence
-    has been found to be this use; none counts twice.
+    query: the ledger's query that its owner approved for it. answer: the one that had answered the question before,
+    where its owner computed nothing. told: whether something else in the evidence has been found to be this use; none
+    counts twice.
     """
 
     intent: Entry
@@ -48,6 +52,7 @@ class Use:
     anchored: access.BatchState
     outcome: Entry | None = None
     query: queries.QueryState | None = None
+    answer: queries.QueryState | None = None
     told: bool = False
 
     @property
@@ -89,12 +94,20 @@ class Case:
 
     def held(self, what: str, where: str, count: int = 1) -> None:
         """Note that a check held; equal ones are counted together."""
+        self._note(Check(what, count, where))
+
+    def step(self, code: str, where: str, **facts: str) -> None:
+        """The same for a check that the catalogues have."""
+        self._note(Check(messages.sentence(code, facts), 1, where, code, facts))
+
+    def _note(self, new: Check) -> None:
         for place, check in enumerate(self.checks):
-            if check.what == what:
-                where = check.where if check.where == where or check.where.endswith("/*") else _folder(where)
-                self.checks[place] = Check(what, check.count + count, where)
+            if check.what == new.what:
+                same = check.where == new.where or check.where.endswith("/*")
+                where = check.where if same else _folder(new.where)
+                self.checks[place] = msgspec.structs.replace(check, count=check.count + new.count, where=where)
                 return
-        self.checks.append(Check(what, count, where))
+        self.checks.append(new)
 
     def finds(self, code: str, **facts: str) -> None:
         """Note what somebody owes an explanation for."""
@@ -134,6 +147,8 @@ class Case:
                 ended += " (first sums only)" if any(self.posted(use.query)) else " (no sums posted)"
             elif use.query is not None and use.query.status == "released" and use.ended != "released":
                 ended += " (in the released sums)"
+            elif use.answer is not None:
+                ended += " (answered before)"
             found.append(
                 Flow(
                     use.intent.time,

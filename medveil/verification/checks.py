@@ -6,13 +6,13 @@ from ledger.contracts import bills, models, queries
 from ledger.export import LedgerExport
 from ledger.receipts import ProvenValue, Receipt, verify_receipt, verify_value
 from medveil.gateway.eligibility import DATASET
-from medveil.gateway.query_board import check_declared, read_board
 from medveil.verification.case import Case, Use
 from medveil.verification.consents import check_consents
 from medveil.verification.evidence import Files, fails, of
 from medveil.verification.kinds import ModelEvidence
+from medveil.verification.releases import check_steps, tell_steps
 from medveil.verification.uses import check_chains, check_queries, check_scores
-from mpc.release import Release, verify_release
+from mpc.release import Release
 from mpc.scoring import check_model, model_digest
 from privacy.audit import AccessBatch, EntryProof
 from privacy.grants.consent_receipt import ConsentReceipt
@@ -87,11 +87,7 @@ def _releases(case: Case, files: Files) -> None:
     shown = set()
     for where, release in of(files, Release):
         try:
-            board = read_board(case.machine, release.handle)
-            verify_release(release, board, backend=case.backend)
-            check_declared(release.query, case.machine, release.query.person)
-            if release.query.chain != case.trust.chain:
-                raise VerificationError("verify.other_chain", chain=release.query.chain, expected=case.trust.chain)
+            check_steps(release, case.machine, case.trust.chain, case.backend)
         except MedveilError as error:
             raise fails(where, error) from None
         uses = {use.owner: use for use in case.uses.values() if use.query and use.query.query == release.handle}
@@ -101,9 +97,10 @@ def _releases(case: Case, files: Files) -> None:
             said = uses[site].intent.use
             if (said.dataset, said.purpose) != (dataset, release.query.purpose):
                 raise _other_entry(where, uses[site])
-            _must_have_left(uses[site])
+            if any(site in one.sites for one in release.survivors):
+                _must_have_left(uses[site])
         shown.add(release.handle)
-        case.held("released sums open the sum of the sites' commitments; numbers, noise and budget follow", where)
+        tell_steps(case, where, release)
     for _, state in case.machine.items(b"queries/query/", queries.QueryState):
         if state.status == "released" and state.query not in shown:
             case.finds("verify.withheld_release", organisation=state.researcher, query=state.query.hex())

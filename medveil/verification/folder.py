@@ -18,8 +18,10 @@ from medveil.verification.case import Case, History
 from medveil.verification.consents import check_signed
 from medveil.verification.evidence import of
 from medveil.verification.kinds import register_all
+from medveil.verification.releases import Certificate, check_certificate, tell_steps
 from medveil.verification.report import Check, Report
 from medveil.verification.signed import SIGNED, check_statement
+from medveil.verification.uses import check_sums
 from privacy.grants.consent_receipt import ConsentReceipt
 from wire import evidence
 from wire.checkpoint import TrustFile, parse_note, read_trust, trust_of, verify_checkpoint
@@ -125,6 +127,7 @@ def _ledger_held(case: Case, export: LedgerExport, where: str) -> None:
     envelopes = sum(len(block.envelopes) for block in export.blocks)
     case.held("blocks replayed to the same roots, the head cosigned by k of n", where, len(export.blocks))
     case.held("envelopes signed by their senders and allowed by the contracts", where, envelopes)
+    check_sums(case)
 
 
 def _trust_of_folder(folder: Path, manifest: Manifest, pinned: TrustFile | None) -> TrustFile:
@@ -210,10 +213,17 @@ def _verify_file(path: Path, pinned: TrustFile | None, backend: str, newer_than:
         _reaches(case, struct.note, struct.block.height, struct.block.time)
         case.held("value in the state tree, the block in the log" if struct.value is not None else "absence", name)
         case.held("head cosigned by k of n", name)
+    elif isinstance(struct, Certificate):
+        case.trust, oldest = check_certificate(struct, trust, backend)
+        _reaches(case, oldest.note, oldest.block.height, oldest.block.time)
+        case.held("values in the state tree, the block in the log", name, len(struct.proofs))
+        case.held("head cosigned by k of n", name)
+        tell_steps(case, name, struct.release)
     elif isinstance(struct, LedgerSnapshot):
         case.machine = verify_snapshot(struct, trust)
         _reaches(case, struct.note, struct.block.height, struct.block.time)
         case.held("state and log lead to the head", name)
+        check_sums(case)
         case.held("head cosigned by k of n", name)
     elif isinstance(struct, SplitView):
         both = ", ".join(verify_split_view(struct, trust)) or "nobody"

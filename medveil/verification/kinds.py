@@ -26,6 +26,7 @@ _PARTS = (
     "ledger.snapshots",
     "ledger.split_view",
     "medveil.service.home.cards",
+    "medveil.verification.releases",
     "mpc.release",
     "privacy.audit",
     "medveil.credentials.claiming",

@@ -8,11 +8,20 @@ from wire import messages
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One kind of check that held. what: in words; count: how many times; where: file."""
+    """One kind of check that held. what: in words; count: how many times; where: file.
+
+    code, facts: of the message catalogues, where they have it in other languages; else "".
+    """
 
     what: str
     count: int
     where: str
+    code: str = ""
+    facts: dict[str, str] = msgspec.field(default_factory=dict)
+
+    def text(self, language: str = "en") -> str:
+        """What held, in words."""
+        return messages.sentence(self.code, self.facts, language) if self.code else self.what
 
 
 class Flow(msgspec.Struct, frozen=True):

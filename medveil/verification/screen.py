@@ -31,7 +31,7 @@ def show_report(report: Report, as_json: bool, language: str = "en") -> None:
     if not console.is_terminal:
         console.width = _PIPED_WIDTH
     for check in report.checks:
-        console.print(Text(f"  ok  {check.what} ({check.count})  {check.where}"), soft_wrap=True)
+        console.print(Text(f"  ok  {check.text(language)} ({check.count})  {check.where}"), soft_wrap=True)
     if report.flows:
         console.print(Text("\nWho used what, for which purpose, under which grant", style="bold"))
         table = Table(box=None, pad_edge=False, header_style="dim")

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ledger.contracts import access, models, queries
+from medveil.gateway.query_board import is_summed
 from medveil.verification.case import SKEW, Case, Use
 from medveil.verification.evidence import Files, fails, of
 from mpc.vector_commitment import check_sum
@@ -154,7 +155,7 @@ def _check_entry_proof(case: Case, where: str, proof: EntryProof) -> None:
 
 
 def check_queries(case: Case) -> None:
-    """Every query that a site approved stands in the site's chain; what was posted opens what was committed."""
+    """Every query that a site approved stands in the site's chain, and what left it for one is of the ledger."""
     for _, state in case.machine.items(b"queries/query/", queries.QueryState):
         for site in state.approvals:
             use = case.tell(site, state.researcher, "query", state.salted_hash)
@@ -167,20 +168,35 @@ def check_queries(case: Case) -> None:
                 continue
             use.query = state
             case.check_grant_at_approval(use, state.query)
+    found = case.machine.items(b"queries/query/", queries.QueryState)
+    released = {state.salted_hash: state for _, state in found if state.status == "released"}
+    for use in case.uses.values():
+        if use.intent.use.kind != "query" or use.ended != "released":
+            continue
+        answer = released.get(use.intent.use.query)
+        if use.query is None and answer is not None and is_summed(case.machine, answer.query, use.owner):
+            use.answer = answer
+            case.held("a question that was answered before got the same answer", use.where)
+        elif use.query is None or use.query.status not in ("spent", "released"):
+            raise use.wrong("outcome")
+
+
+def check_sums(case: Case) -> None:
+    """What the ledger alone says of a query's sums: those posted open what was committed; those paid for are there.
+
+    A query that is spent and not released broke off, or its researcher keeps what it opened: nobody can tell which.
+    """
+    for _, state in case.machine.items(b"queries/query/", queries.QueryState):
         if state.status == "spent":
             case.finds("verify.unfinished_query", organisation=state.researcher, query=state.query.hex())
         if not all(_opens(case, state, posted) for posted in case.posted(state)):
             case.finds("verify.false_sums", organisation=state.researcher, query=state.query.hex())
-    for use in case.uses.values():
-        left = use.query is not None and use.query.status in ("spent", "released")
-        if use.intent.use.kind == "query" and use.ended == "released" and not left:
-            raise use.wrong("outcome")
 
 
 def _opens(case: Case, query: queries.QueryState, posted: queries.ReleaseState) -> bool:
     """Whether posted sums open the sum of the commitments on the ledger: what cells mean is not needed for that."""
     phase = case.machine.get(queries.phase_key(query.query, posted.phase), queries.PhaseState)
-    points = [entry.point for entry in phase.contributed] if phase is not None else []
+    points = [entry.point for entry in phase.contributed if entry.site in phase.survivors] if phase is not None else []
     try:
         check_sum(points, posted.totals, decode_scalar(posted.blinding), case.backend)
     except (VerificationError, DecodeError, ValueError):

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from medveil.gateway import filters, problems
+from medveil.gateway import problems
 from medveil.service.accounts.rights import Principal
 from medveil.service.api.callers import Identify, May
 from medveil.service.api.doorway import Doorway, Limits, route_template
@@ -30,6 +30,8 @@ from medveil.service.metrics import MEDIA_TYPE, Metrics
 from medveil.service.security.security_trail import SecurityTrail, actor_of
 from medveil.service.traces import Traces
 from medveil.service.work.jobs import Jobs
+from mpc import query_document
+from privacy import filters
 from wire.errors import MedveilError, Refused
 
 TELEMETRY_OFF: Any = {
@@ -281,6 +283,7 @@ def _description(app: FastAPI) -> dict[str, Any]:
         components = made["components"].setdefault("schemas", {})
         components[problems.COMPONENT] = problems.schema()
         components[filters.COMPONENT] = filters.schema()
+        components[query_document.COMPONENT] = query_document.schema()
         for unused in ("HTTPValidationError", "ValidationError"):
             components.pop(unused, None)
         app.openapi_schema = made

@@ -11,11 +11,14 @@ from medveil.gateway import problems
 from medveil.service.accounts.rights import Principal
 from medveil.service.api.bodies import Sent
 from medveil.service.api.callers import May
-from medveil.service.api.fields import Code, Currency, Handle, HandlePath, Money, Name, NoncePath, binary
+from medveil.service.api.fields import Code, Currency, Flag, Handle, HandlePath, Money, Name, NoncePath, Person, binary
 from medveil.service.api.flow_requests import BillRequest, CheckRequest
+from medveil.service.api.grant_terms import Jurisdiction
 from medveil.service.api.job_routes import JobView
 from medveil.service.api.path_router import PathRouter
 from medveil.service.api.workplace import BEGINS, Key, Workplace
+from privacy.grants.terms import HOME
+from privacy.uses import Declaration
 from wire.canonical import decode
 from wire.errors import DecodeError, Refused
 from wire.money import Amount, parse_amount
@@ -28,9 +31,10 @@ PRESENTATIONS = "presentation"
 
 
 class NewBill(Sent):
-    """A bill to issue. person: whose wallet takes it, by a name of this hospital's own; amount: a decimal."""
+    """A bill to issue. person: whose wallet takes it: where it is as the tables name the person, in any spelling, an
+    erasure of the person finds wallet and bill; amount: a decimal."""
 
-    person: Name
+    person: Person
     amount: Money
     currency: Currency
 
@@ -52,7 +56,10 @@ class BillList(BaseModel):
 
 
 class LimitCheck(Sent):
-    """Whether the bill under `handle` is at most `limit` (a decimal), asked of its hospital under a grant of its."""
+    """Whether the bill under `handle` is at most `limit` (a decimal), asked of its hospital under a grant of its.
+
+    commercial: whether it serves somebody's sales; jurisdiction: where you work with the answer.
+    """
 
     hospital: Name
     handle: Handle
@@ -60,6 +67,8 @@ class LimitCheck(Sent):
     currency: Currency
     purpose: Code
     grant: Name
+    commercial: Flag = False
+    jurisdiction: Jurisdiction = HOME
 
 
 class PresentationView(BaseModel):
@@ -149,7 +158,8 @@ def bill_routes(at: Workplace) -> APIRouter:
         """Have the insured person prove that a bill is within a limit. The result: `/v1/eligibility/{nonce}`."""
         at.check_others(body.hospital)
         limit = amount_of(body.limit, body.currency)
-        asked = CheckRequest(body.hospital, bytes.fromhex(body.handle), limit, body.purpose, body.grant)
+        declared = Declaration(body.commercial, body.jurisdiction)
+        asked = CheckRequest(body.hospital, bytes.fromhex(body.handle), limit, body.purpose, body.grant, declared)
         return await at.begin("eligibility.ask", who, asked, idempotency_key, response, request.state.language)
 
     @router.get("/v1/eligibility/{nonce}", summary="Look at a proof", responses=problems.documented(404))

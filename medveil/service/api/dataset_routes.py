@@ -52,6 +52,7 @@ class BudgetView(BaseModel):
 class PopulationView(BaseModel):
     """A population now. unit: what its budget protects; owner: whether this organisation is one of its owners.
 
+    public: whether numbers of its larger groups may be published without noise.
     awaited: owners that have not voted for the budget that was voted for last; empty where it is in force.
     """
 
@@ -59,6 +60,8 @@ class PopulationView(BaseModel):
     unit: str
     rows_per_person: int
     colluders: int
+    spread: str
+    public: bool
     registered_by: str
     owners: list[str]
     owner: bool
@@ -75,12 +78,18 @@ class PopulationList(BaseModel):
 
 
 class NewPopulation(Sent):
-    """A population to open. rows_per_person: 1 for unit row; colluders: sites assumed to pool what they know."""
+    """A population to open. rows_per_person: 1 for unit row; colluders: sites assumed to pool what they know.
+
+    spread: one-site says that no person has rows at two sites, which nobody checks; every-site for unit row.
+    public: numbers of its larger groups may be published without noise.
+    """
 
     population: Name
     unit: Literal["row", "person"]
     rows_per_person: Annotated[int, Field(ge=1, le=1_000_000), WHOLE]
     colluders: Annotated[int, Field(ge=0, le=1000), WHOLE] = 1
+    spread: Literal["one-site", "every-site"] = "every-site"
+    public: bool = False
     owners: Annotated[list[Name], Field(min_length=1, max_length=1000)]
 
 
@@ -194,6 +203,8 @@ def _population(state: PopulationState, own: str) -> PopulationView:
         unit=state.unit,
         rows_per_person=state.rows_per_person,
         colluders=state.colluders,
+        spread=state.spread,
+        public=state.public,
         registered_by=state.registered_by,
         owners=list(state.owners),
         owner=own in state.owners,
@@ -273,8 +284,11 @@ def dataset_routes(at: Workplace) -> APIRouter:
     @router.post("/v1/populations", summary="Register a population", responses=WRITES)
     async def open_population(_who: Opener, body: NewPopulation) -> Written:
         """A named set of datasets with one budget, of owners that are named for good."""
+        owners = tuple(body.owners)
         return await at.write(
-            RegisterPopulation(body.population, body.unit, body.rows_per_person, body.colluders, tuple(body.owners))
+            RegisterPopulation(
+                body.population, body.unit, body.rows_per_person, body.colluders, owners, body.spread, body.public
+            )
         )
 
     @router.post("/v1/populations/{population}/votes", summary="Vote for a budget", responses=WRITES)

@@ -57,12 +57,16 @@ class ErasureCheckRequest(Sent):
 
 
 class NewHold(Sent):
-    """A legal hold. person: or everybody. dataset: empty for all. until: its last day; null until it is lifted."""
+    """A legal hold. person: or everybody. dataset: empty for all. until: its last day; null until it is lifted.
+
+    not_here_yet: nothing is kept of the person so far, and the hold is for what will come.
+    """
 
     hold: Name
     reference: Annotated[str, Field(min_length=1, max_length=200)]
     person: Person | None = None
     everybody: Flag = False
+    not_here_yet: Flag = False
     dataset: Annotated[str, Field(max_length=64)] = ""
     until: Day | None = None
 
@@ -95,7 +99,8 @@ class ExtractTold(BaseModel):
 class ErasureView(BaseModel):
     """An erasure: what goes, what is restricted, how far it came. Instants in ms since 1970, UTC; 0 for not yet.
 
-    state: planned, under way, "done, epoch not rotated" or done.
+    state: planned, under way, "done, epoch not rotated" or done. unplanned: rows of the person that may be used now and
+    came after the plan was made; null in lists, where it is not looked at.
     """
 
     erasure: str
@@ -109,6 +114,7 @@ class ErasureView(BaseModel):
     done: int
     rotate_by: int
     rotated: int
+    unplanned: int | None
     extracts: list[ExtractTold]
 
 
@@ -189,13 +195,16 @@ def erasure_routes(at: Workplace) -> APIRouter:
         made = erasing.plan(
             organisation, body.person, at.clock(), ground=body.ground, reference=body.reference, rotate_within=within
         )
-        return ErasureView(**erasure_told(made))
+        return looked(made.name)
+
+    def looked(name: str) -> ErasureView:
+        one = steps.erasure(vault, name)
+        return ErasureView(**erasure_told(one, steps.under_way(vault), steps.unplanned(vault, one)))
 
     def listed() -> ErasureList:
-        every = steps.erasures(vault)
-        return ErasureList(
-            erasures=[ErasureView(**erasure_told(one)) for one in every], rotate_by=erasing.rotation_due(organisation)
-        )
+        under_way = steps.under_way(vault)
+        every = [ErasureView(**erasure_told(one, under_way)) for one in steps.erasures(vault)]
+        return ErasureList(erasures=every, rotate_by=erasing.rotation_due(organisation))
 
     def offered() -> DueList:
         return DueList(due=[DueView(**due_told(*one)) for one in erasing.due(organisation, at.clock())])
@@ -213,7 +222,7 @@ def erasure_routes(at: Workplace) -> APIRouter:
         except ValueError:
             raise Refused("privacy.hold_form", hold=body.hold, field="until") from None
         hold = LegalHold(body.hold, person, body.dataset, body.reference, day_at(at.clock(), ZONE), until)
-        place_hold(vault, hold)
+        place_hold(vault, hold, not_here_yet=body.not_here_yet)
         return HoldView(**hold_told(hold))
 
     def lifted(name: str) -> HoldView:
@@ -261,8 +270,8 @@ def erasure_routes(at: Workplace) -> APIRouter:
 
     @router.get("/v1/erasures/{erasure:handle}", summary="Look at an erasure", responses=problems.documented(404))
     async def look(_who: Eraser, erasure: HandlePath) -> ErasureView:
-        """One of them."""
-        return ErasureView(**erasure_told(await asyncio.to_thread(steps.erasure, vault, erasure)))
+        """One of them, with how many rows of the person came after it was planned."""
+        return await asyncio.to_thread(looked, erasure)
 
     @router.post("/v1/erasures/{erasure}/apply", status_code=202, summary="Carry out an erasure", responses=BEGINS)
     async def apply(
@@ -306,7 +315,7 @@ def erasure_routes(at: Workplace) -> APIRouter:
 
     @router.post("/v1/holds", summary="Place a legal hold", responses=WRITES)
     async def place(_who: Eraser, body: NewHold) -> HoldView:
-        """From today on: what it names is not erased while it stands."""
+        """From today on: what it names is not erased while it stands. Refused where it would hold nothing."""
         return await asyncio.to_thread(held, body)
 
     @router.post("/v1/holds/{hold}/lift", summary="Lift a legal hold", responses=WRITES)

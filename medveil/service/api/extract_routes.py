@@ -11,9 +11,9 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from medveil.extracts.opening import FORMATS
-from medveil.gateway import extract_delivery, extract_drafts, extract_wanted, extracting, held_extracts, problems
+from medveil.gateway import extract_drafts, extract_leaving, extract_wanted, held_extracts, made_extracts, problems
 from medveil.gateway.extract_drafts import Draft
-from medveil.gateway.extracting import ExtractWish
+from medveil.gateway.extracting import ExtractWish, cut_of, made_with_other_cut
 from medveil.service.accounts.rights import Principal
 from medveil.service.api.bodies import Sent
 from medveil.service.api.callers import May
@@ -107,7 +107,9 @@ def preview(at: Workplace, wish: ExtractWish, language: str) -> PreviewView:
         return denied_view(found, language)
     if not found.measured.report.within and not choice.withhold:  # what withholding would cost
         found = found.withholding()
-    return draft_view(found, choice, extracting.made(at.organisation), language)
+    organisation, grant = at.organisation, found.decision.grant
+    other = made_with_other_cut(organisation, grant, cut_of(organisation, wish.request))
+    return draft_view(found, choice, made_extracts.made(organisation), other, language)
 
 
 def extract_routes(at: Workplace) -> APIRouter:
@@ -185,7 +187,7 @@ def extract_routes(at: Workplace) -> APIRouter:
         def read() -> ExtractList:
             here = {one.extract for one in held_extracts.held(organisation)}
             return ExtractList(
-                made=[made_view(one) for one in extracting.made(organisation)],
+                made=[made_view(one) for one in made_extracts.made(organisation)],
                 held=[held_view(one, one.extract in here) for one in held_extracts.ever_held(organisation)],
             )
 
@@ -196,7 +198,7 @@ def extract_routes(at: Workplace) -> APIRouter:
     )
     async def own(_who: Reader, extract: ExtractPath) -> MadeView:
         """How it stands, and what it says of itself."""
-        return made_view(await asyncio.to_thread(extracting.made_of, organisation, bytes.fromhex(extract)))
+        return made_view(await asyncio.to_thread(made_extracts.made_of, organisation, bytes.fromhex(extract)))
 
     @router.post(
         "/v1/extracts/{extract}/deliver", status_code=202, summary="Deliver an extract again", responses=BEGINS
@@ -206,15 +208,15 @@ def extract_routes(at: Workplace) -> APIRouter:
         idempotency_key: Key = None,
     ) -> JobView:  # fmt: skip
         """One that was made and did not reach its recipient. The result: `/v1/extracts/made/{extract}`."""
-        await asyncio.to_thread(extracting.made_of, organisation, bytes.fromhex(extract))
+        await asyncio.to_thread(made_extracts.made_of, organisation, bytes.fromhex(extract))
         said = DeliverRequest(bytes.fromhex(extract))
         return await at.begin("extract.deliver", who, said, idempotency_key, response, request.state.language)
 
     @router.post("/v1/extracts/{extract}/withdraw", summary="Withdraw an extract", responses=WRITES)
     async def withdraw(_who: Maker, extract: ExtractPath, body: Nothing) -> MadeView:
-        """Remove one that was made and did not reach its recipient. One that did cannot be recalled."""
+        """Remove one that was not delivered. Where its recipient may have it already, it is told to delete it."""
         code = "gateway.extract_declined"
-        one = await asyncio.to_thread(extract_delivery.withdraw, organisation, bytes.fromhex(extract), code, at.clock)
+        one = await asyncio.to_thread(extract_leaving.withdraw, organisation, bytes.fromhex(extract), code, at.clock)
         return made_view(one)
 
     @router.get(

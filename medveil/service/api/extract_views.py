@@ -9,15 +9,16 @@ from connectors.layout import row_class
 from medveil.gateway import granting
 from medveil.gateway.extract_drafts import Draft, RiskChoice
 from medveil.gateway.extract_wanted import ExtractAsk, wanted_of
-from medveil.gateway.extracting import ExtractWish, MadeExtract
-from medveil.gateway.filters import show_filter
+from medveil.gateway.extracting import ExtractWish
 from medveil.gateway.held_extracts import HeldExtract
+from medveil.gateway.made_extracts import MadeExtract
 from medveil.gateway.organisation import Organisation
 from medveil.service.api.bodies import Sent
 from medveil.service.api.fields import COLUMN, NAME, WHOLE, Code, Column, Filter, FilterView, Flag, Name
 from medveil.service.api.grant_terms import Jurisdiction
 from privacy.copies.extract_file import ExtractFacts
 from privacy.decide import Decision
+from privacy.filters import show_filter
 from privacy.grants.levels import mask_text
 from privacy.grants.terms import HOME
 from privacy.masking.disclosure_risk import RiskPolicy, RiskReport
@@ -81,7 +82,9 @@ class NewExtract(Sent):
 
 
 class AskView(BaseModel):
-    """A request for an extract. state: waiting, making, declined or delivered. at: ms UTC; code: why it was declined.
+    """A request for an extract. state: waiting, making, released (made, and not delivered yet), declined or delivered.
+
+    at: ms UTC; code: why it was declined.
 
     extract: what came of it, or empty.
     """
@@ -160,7 +163,8 @@ class PreviewView(BaseModel):
 
     Where it is denied, the rest is empty. row_class: the rows, rounded up as on the ledger. excluded: scopes of
     opt-outs that are left out. offends: the groups that break a limit, at most 200. withheld: what withholding them
-    leaves, or null where there are none. leaves: whether it could be made as it is wished. earlier: ids of extracts of
+    leaves, or null where there are none. leaves: whether it could be made as it is wished. other_cut: id of an extract
+    of other columns or rows under this grant, which stands in its way, or empty. earlier: ids of extracts of
     this dataset that this recipient has had or is to have: each was measured alone, and together they may show more.
     """
 
@@ -178,14 +182,16 @@ class PreviewView(BaseModel):
     offends: list[GroupView]
     withheld: WithheldView | None
     leaves: bool
+    other_cut: str
     earlier: list[str]
 
 
 class MadeView(BaseModel):
-    """An extract that this organisation made. state: staged, released, delivered or withdrawn; at: since when, ms UTC.
+    """An extract that this organisation made. at: since when it is in its state, ms UTC.
 
-    audit: number of the entry that announced it. columns: with what was done to each, or "as it is". risk: hash of the
-    report that was measured. code: why it was withdrawn.
+    state: staged; released; leaving (its recipient may have it); delivered; withdrawn (it never left); recalled (it was
+    taken back when it may have left). audit: number of the entry that announced it. columns: with what was done to
+    each, or "as it is". risk: hash of the report that was measured. code: why it was taken back.
     """
 
     extract: str
@@ -208,7 +214,7 @@ class MadeView(BaseModel):
 class HeldView(BaseModel):
     """An extract that came here. here: whether its file is. arrived, delete_by: ms UTC; deleted: when, or 0.
 
-    why: person, due, or what its issuer asked for it by: erasure, consent-revoked.
+    why: person, due, or what its issuer asked for it by: erasure, consent-revoked, withdrawn.
     """
 
     extract: str
@@ -307,12 +313,15 @@ def denied_view(decision: Decision, language: str) -> PreviewView:
         offends=[],
         withheld=None,
         leaves=False,
+        other_cut="",
         earlier=[],
     )
 
 
-def draft_view(found: Draft, choice: RiskChoice, earlier: Iterable[MadeExtract], language: str) -> PreviewView:
-    """What would leave. earlier: extracts that were made before."""
+def draft_view(
+    found: Draft, choice: RiskChoice, earlier: Iterable[MadeExtract], other: MadeExtract | None, language: str
+) -> PreviewView:
+    """What would leave. earlier: extracts that were made before; other: one of another cut, under the same grant."""
     decision, report = found.decision, found.measured.report
     left = found.withheld
     return PreviewView(
@@ -331,7 +340,8 @@ def draft_view(found: Draft, choice: RiskChoice, earlier: Iterable[MadeExtract],
         risk=_risk(report),
         offends=_groups(found),
         withheld=None if left is None else WithheldView(rows=left.rows, lost=found.rows.num_rows - left.rows),
-        leaves=report.within or (choice.withhold and left is not None and left.rows > 0),
+        leaves=other is None and (report.within or (choice.withhold and left is not None and left.rows > 0)),
+        other_cut="" if other is None else other.extract.hex(),
         earlier=[one.extract.hex() for one in earlier if one.brings(decision.dataset, decision.recipient)],
     )
 

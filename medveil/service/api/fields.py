@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, WithJson
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from medveil.gateway.filters import COMPONENT, NoFilter, parse_filter
+from privacy.filters import COMPONENT, NoFilter, parse_filter
 from privacy.predicate import Predicate
 
 NAME = "^[a-z][a-z0-9]*([-_.][a-z0-9]+)*$"
@@ -67,13 +67,13 @@ def _filter(value: object) -> Predicate:
 
 
 Filter = Annotated[Predicate, PlainValidator(_filter), WithJsonSchema({"$ref": f"#/components/schemas/{COMPONENT}"})]
-"""Which rows: `medveil.gateway.filters`."""
+"""Which rows: `privacy.filters`."""
 FilterView = Annotated[dict[str, Any], WithJsonSchema({"$ref": f"#/components/schemas/{COMPONENT}"})]
 
 
 class _HandleConvertor(StringConvertor):
     """A path's parameter that is a handle and nothing else: ``/v1/queries/{query:handle}`` is not
-    ``/v1/queries/preview``."""
+    ``/v1/queries/explain``."""
 
     regex = "[0-9a-f]{32}"
 

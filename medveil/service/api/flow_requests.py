@@ -8,9 +8,10 @@ import msgspec
 
 from medveil.gateway.extracting import ExtractWish
 from medveil.gateway.models import ModelPlan
+from medveil.gateway.wallets import LONGEST_PERSON
 from mpc.query import Query
 from privacy.grants.terms import Code, GrantTerms
-from privacy.uses import UseRequest
+from privacy.uses import NOTHING_SAID, Declaration, UseRequest
 from wire.canonical import Wire
 from wire.identifiers import Handle, Hash, Name
 from wire.money import Amount
@@ -35,12 +36,13 @@ class AskRequest(Wire, frozen=True, tag="medveil.ask_request"):
 
     query: Query
     sent: Hash
+    declared: Declaration = NOTHING_SAID
 
 
 class BillRequest(Wire, frozen=True, tag="medveil.bill_request"):
     """Issue a bill of a person (secret, and so is the amount)."""
 
-    person: Annotated[str, msgspec.Meta(max_length=64)]
+    person: Annotated[str, msgspec.Meta(max_length=LONGEST_PERSON)]
     amount: Amount
 
     def __repr__(self) -> str:
@@ -55,6 +57,7 @@ class CheckRequest(Wire, frozen=True, tag="medveil.check_request"):
     limit: Amount
     purpose: Code
     grant: Name
+    declared: Declaration = NOTHING_SAID
 
 
 class ProposeRequest(Wire, frozen=True, tag="medveil.propose_request"):
@@ -78,6 +81,7 @@ class ScoreJobRequest(Wire, frozen=True, tag="medveil.score_job_request"):
     model: Name
     dataset: Name
     purpose: Code
+    declared: Declaration = NOTHING_SAID
 
 
 class AskExtractRequest(Wire, frozen=True, tag="medveil.ask_extract_request"):

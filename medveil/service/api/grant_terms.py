@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from medveil.gateway.filters import show_filter
 from medveil.service.api.bodies import Sent
 from medveil.service.api.fields import WHOLE, Code, Column, Filter, FilterView, Flag, Instant, Name, Reference
+from privacy.filters import show_filter
 from privacy.grants.levels import IDENTIFIED, StatutoryClass, mask_of, mask_text
 from privacy.grants.purposes import CONDITIONS
 from privacy.grants.terms import (

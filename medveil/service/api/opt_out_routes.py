@@ -13,7 +13,7 @@ from medveil.service.api.callers import May
 from medveil.service.api.fields import Instant, Person
 from medveil.service.api.path_router import PathRouter
 from medveil.service.api.workplace import Workplace
-from privacy.grants.opt_outs import NO_END, OptOut, Scope, reach_text, spellings
+from privacy.grants.opt_outs import NO_END, OptOut, Scope, reach_text
 
 Reader = Annotated[Principal, Depends(May("opt-outs.read"))]
 Manager = Annotated[Principal, Depends(May("opt-outs.manage"))]
@@ -58,9 +58,10 @@ class OptOutView(BaseModel):
 
 
 class PersonOptOutsView(BaseModel):
-    """All opt-outs of one person, past ones too. known: whether anything at all is kept of the person here."""
+    """All opt-outs of one person, past ones too. known: whether anything at all is kept of the person here; null for
+    who may only read opt-outs, so that a program cannot ask who is a patient."""
 
-    known: bool
+    known: bool | None
     opt_outs: list[OptOutView]
 
 
@@ -83,10 +84,10 @@ def opt_out_routes(at: Workplace) -> APIRouter:
     router = PathRouter(tags=["opt-outs"])
     organisation = at.organisation
 
-    def shown(person: str, found: tuple[OptOut, ...], language: str) -> PersonOptOutsView:
+    def shown(person: str, found: tuple[OptOut, ...], language: str, manages: bool = True) -> PersonOptOutsView:
         now = at.clock()
         return PersonOptOutsView(
-            known=any(organisation.vault.keys_of(way) for way in spellings(person)),
+            known=bool(organisation.vault.keys_of(person)) if manages else None,
             opt_outs=[
                 OptOutView(
                     scope=one.scope,
@@ -100,8 +101,8 @@ def opt_out_routes(at: Workplace) -> APIRouter:
             ],
         )
 
-    def of(person: str, language: str) -> PersonOptOutsView:
-        return shown(person, use_state.opt_outs_of(organisation, person), language)
+    def of(person: str, language: str, manages: bool) -> PersonOptOutsView:
+        return shown(person, use_state.opt_outs_of(organisation, person), language, manages)
 
     def added(body: NewOptOut, language: str) -> PersonOptOutsView:
         now = at.clock()
@@ -128,9 +129,10 @@ def opt_out_routes(at: Workplace) -> APIRouter:
         )
 
     @router.post("/v1/opt-outs/of", summary="Look at a person's opt-outs")
-    async def look(request: Request, _who: Reader, body: OfPerson) -> PersonOptOutsView:
-        """Past ones and those to come, too."""
-        return await asyncio.to_thread(of, body.person, request.state.language)
+    async def look(request: Request, who: Reader, body: OfPerson) -> PersonOptOutsView:
+        """Past ones and those to come, too. Whether anything is kept of the person, who manages opt-outs is told."""
+        manages = "opt-outs.manage" in who.rights
+        return await asyncio.to_thread(of, body.person, request.state.language, manages)
 
     @router.post("/v1/opt-outs", summary="Take down an opt-out", responses=problems.documented(409))
     async def add(request: Request, _who: Manager, body: NewOptOut) -> PersonOptOutsView:

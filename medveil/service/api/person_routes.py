@@ -55,8 +55,12 @@ class PossibleUse(PersonUse):
 
 
 class PersonUses(BaseModel):
-    """Who used one person's data. noted: what looked at the person's own record; possible: what may have reached it."""
+    """Who used one person's data. noted: what looked at the person's own record; possible: what may have reached it.
 
+    known: whether anything is or was kept of a person of this identifier; if not, it may be mistyped.
+    """
+
+    known: bool
     noted: list[PersonUse]
     possible: list[PossibleUse]
 

@@ -1,50 +1,30 @@
-"""The routes of queries: preview a question, ask it, read what was released, and what this organisation served."""
+"""The routes of queries: a query document explained and asked, what was released, what was served."""
 
 import asyncio
 import base64
 import hashlib
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Body, Depends, Request, Response
+from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 
 from ledger.contracts import datasets, queries
 from ledger.engines.engine import Cursor
 from ledger.reading import Selection
-from medveil.gateway import problems, question
+from medveil.gateway import explaining, problems, question
+from medveil.gateway.query_history import RELEASES, answers
 from medveil.service.accounts.rights import Principal
 from medveil.service.api.audit_routes import FlowView, uses
-from medveil.service.api.bodies import Sent
 from medveil.service.api.callers import May
-from medveil.service.api.fields import (
-    WHOLE,
-    Code,
-    Column,
-    Decimal,
-    Filter,
-    Flag,
-    HandlePath,
-    Name,
-    Number,
-    PageLimit,
-    binary,
-)
+from medveil.service.api.explanation_view import ExplanationView, explanation_view
+from medveil.service.api.fields import HandlePath, Number, PageLimit, binary
 from medveil.service.api.flow_requests import AskRequest
 from medveil.service.api.job_routes import JobView
 from medveil.service.api.path_router import PathRouter
-from medveil.service.api.release_view import (
-    EpsilonView,
-    NoiseView,
-    QueryTerms,
-    ReleaseView,
-    epsilon_views,
-    noise_views,
-    release_view,
-    terms_view,
-)
+from medveil.service.api.release_view import ReleaseView, release_view
 from medveil.service.api.workplace import BEGINS, WRITES, Key, Workplace
-from mpc.query import MOST_SITES
+from mpc.query_document import COMPONENT, QueryDocument, parse_document
 from mpc.release import Release
 from wire.canonical import decode, encode
 from wire.errors import Refused
@@ -53,55 +33,25 @@ Asker = Annotated[Principal, Depends(May("queries.ask"))]
 Reader = Annotated[Principal, Depends(May("queries.read"))]
 TrailReader = Annotated[Principal, Depends(May("audit.read"))]
 _PATIENCE = 20.0
-RELEASES = "release"
-"""Kind of the vault's documents that hold releases, by handle in hex."""
 
 
-class Question(Sent):
-    """A question over several sites. `medveil.gateway.question.Question` says what each field means.
-
-    low, high, edges: decimals within the declared bounds of the measure; by default as wide as those. rho: privacy
-    budget as a decimal. minimum_group: groups whose noisy count is below it are hidden.
-    """
-
-    population: Name
-    sites: Annotated[tuple[Name, ...], Field(max_length=MOST_SITES, description="Empty: every site with a table.")] = ()
-    datasets: Annotated[
-        tuple[Name, ...], Field(max_length=MOST_SITES, description="Which table, where a site has several.")
-    ] = ()
-    measure: Column
-    low: Decimal | None = None
-    high: Decimal | None = None
-    edges: Annotated[tuple[Decimal, ...], Field(max_length=200)] = ()
-    by: Annotated[tuple[Column, ...], Field(max_length=8)] = ()
-    other: Flag = True
-    filter: Filter | None = None
-    purpose: Code
-    person: Annotated[str, Field(pattern="^([A-Za-z_][A-Za-z0-9_]{0,63})?$")] = ""
-    rho: Annotated[str, Field(pattern="^[0-9]{1,6}(\\.[0-9]{1,9})?$", examples=["0.25"])]
-    delta_exponent: Annotated[int, Field(ge=3, le=15), WHOLE] = 6
-    minimum_group: Annotated[int, Field(ge=2, le=10**9), WHOLE] = 10
-
-
-class PreviewView(BaseModel):
-    """What would be asked. cells: numbers that leave at most; before, after: available budget in 10^-9 rho.
-
-    enough: whether the budget covers it.
-    """
-
-    query: QueryTerms
-    cells: int
-    noise: list[NoiseView]
-    epsilons: list[EpsilonView]
-    before: int
-    after: int
-    enough: bool
+Document = Annotated[
+    QueryDocument,
+    Body(),
+    PlainValidator(parse_document),
+    WithJsonSchema({"$ref": f"#/components/schemas/{COMPONENT}"}),
+]
+"""What is asked: `mpc.query_document`, which says what is wrong with one."""
 
 
 class QueryView(BaseModel):
-    """A query as the ledger has it. status: proposed, reserved, spent, released or closed."""
+    """A query as the ledger has it. status: proposed, reserved, spent, released or closed.
+
+    salted_hash: of the canonical query under a salt that the release opens.
+    """
 
     query: str
+    salted_hash: str
     researcher: str
     population: str
     roster: list[str]
@@ -119,7 +69,7 @@ class QueryList(BaseModel):
 
 
 class QueryDetail(QueryView):
-    """A query; of one that this organisation asked, once it is released, the release."""
+    """A query; the release where it was given to this organisation."""
 
     release: ReleaseView | None
 
@@ -150,14 +100,10 @@ class ProofList(BaseModel):
     proofs: list[Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]]
 
 
-def _asked(body: Question) -> question.Question:
-    fields: dict[str, Any] = {name: getattr(body, name) for name in Question.model_fields}
-    return question.Question(**fields | {"low": body.low or "", "high": body.high or ""})
-
-
 def _view(state: queries.QueryState) -> QueryView:
     return QueryView(
         query=state.query.hex(),
+        salted_hash=state.salted_hash.hex(),
         researcher=state.researcher,
         population=state.population,
         roster=list(state.roster),
@@ -185,40 +131,36 @@ def query_routes(at: Workplace) -> APIRouter:
         except Refused:
             raise Refused("queries.no_release", query=handle) from None
 
-    @router.post("/v1/queries/preview", summary="Try a question out", responses=WRITES)
-    async def try_out(_who: Asker, body: Question) -> PreviewView:
-        """What will be asked, the noise the answer will carry, and the budget before and after. Nothing is spent."""
-        account = organisation.account
-        found = await asyncio.to_thread(question.preview, _asked(body), account.state, account.trust.chain)
-        at.check_others(*found.query.roster)
-        return PreviewView(
-            query=terms_view(found.query),
-            cells=found.cells,
-            noise=noise_views(found.noise),
-            epsilons=epsilon_views(found.epsilons),
-            before=found.before,
-            after=found.after,
-            enough=found.after >= 0,
-        )
+    @router.post("/v1/queries/explain", summary="Have a query explained", responses=WRITES)
+    async def explain(request: Request, _who: Asker, document: Document) -> ExplanationView:
+        """What each site would compute, what would leave it, how noisy the answer will be and what it costs.
 
-    @router.post("/v1/queries", status_code=202, summary="Ask a question", responses=BEGINS)
+        Nothing is proposed, nothing spent.
+        """
+        found = await asyncio.to_thread(explaining.explain, organisation, document)
+        at.check_others(*found.query.roster)
+        return explanation_view(found, request.state.language)
+
+    @router.post("/v1/queries", status_code=202, summary="Ask a query", responses=BEGINS)
     async def ask(
-        request: Request, response: Response, who: Asker, body: Question, idempotency_key: Key = None
+        request: Request, response: Response, who: Asker, document: Document, idempotency_key: Key = None
     ) -> JobView:
         """Propose it, have every site answer, release the sums. The result: `/v1/queries/{query}`."""
-        account, language, asked = organisation.account, request.state.language, _asked(body)
-        sent = hashlib.sha256(msgspec.json.encode(asked)).digest()
+        account, language = organisation.account, request.state.language
+        sent = hashlib.sha256(msgspec.json.encode(document)).digest()
         begun = await at.begun("query.ask", who, sent, idempotency_key, response, language)
         if begun is not None:
             return begun
-        query = await asyncio.to_thread(question.make_query, asked, account.state, account.trust.chain)
+        query = await asyncio.to_thread(question.make_query, document, account.state, account.trust.chain)
         at.check_others(*query.roster)
-        return await at.begin("query.ask", who, AskRequest(query, sent), idempotency_key, response, language)
+        wanted = AskRequest(query, sent, question.declaration(document))
+        return await at.begin("query.ask", who, wanted, idempotency_key, response, language)
 
     @router.get("/v1/queries", summary="List your queries")
     async def listed(_who: Reader) -> QueryList:
-        """Those that this organisation asked."""
-        return QueryList(queries=[_view(one) for one in known() if one.researcher == organisation.name])
+        """Those that this organisation asked, and those of others that answered it."""
+        own, name = await asyncio.to_thread(answers, organisation), organisation.name
+        return QueryList(queries=[_view(one) for one in known() if one.researcher == name or one.query in own])
 
     @router.get("/v1/queries/served", summary="List the parts that you took")
     async def served(_who: TrailReader, first: Number = 1, limit: PageLimit = 100) -> ServedList:
@@ -237,16 +179,25 @@ def query_routes(at: Workplace) -> APIRouter:
             )
         return ServedList(served=page, next=found[limit].intent if len(found) > limit else None)
 
+    @router.get(
+        "/v1/queries/served/{query:handle}/explanation",
+        summary="Have a query that you served explained",
+        responses=problems.documented(404),
+    )
+    async def explain_served(request: Request, _who: TrailReader, query: HandlePath) -> ExplanationView:
+        """What one that asked for this organisation's data computes and discloses, while it runs and later."""
+        found = await asyncio.to_thread(explaining.explain_served, organisation, bytes.fromhex(query))
+        return explanation_view(found, request.state.language)
+
     @router.get("/v1/queries/{query:handle}", summary="Look at a query", responses=problems.documented(404))
-    async def look(_who: Reader, query: HandlePath) -> QueryDetail:
-        """How it stands on the ledger; of your own, once it is released, what was released."""
+    async def look(request: Request, _who: Reader, query: HandlePath) -> QueryDetail:
+        """How it stands on the ledger; once what was released of it was given to you, that too."""
         state = queries.query(organisation.account.state.view(), bytes.fromhex(query))
-        release = None
-        if state.researcher == organisation.name:
-            try:
-                release = release_view(decode(Release, await asyncio.to_thread(released, query)))
-            except Refused:
-                pass  # not yet
+        try:
+            found = decode(Release, await asyncio.to_thread(released, query))
+            release = release_view(found, request.state.language)
+        except Refused:
+            release = None  # not yet, or not yours
         return QueryDetail(**_view(state).model_dump(), release=release)
 
     @router.get(

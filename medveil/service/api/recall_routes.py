@@ -21,9 +21,10 @@ Reader = Annotated[Principal, Depends(May("extracts.read"))]
 class RecallView(BaseModel):
     """An extract that its recipient has to delete, or deleted. Instants: ms UTC, 0 for not yet.
 
-    why: erasure, consent-revoked, or due and chosen where the recipient did so unasked. told: when the notice was first
-    sent. answer: deleted, not-held (it never came there), or "" for none yet; answered: when, by the recipient's clock.
-    beyond: what that does not reach, in words. deletion: its signed word, an evidence file in base64, or "".
+    why: erasure; consent-revoked; withdrawn (taken back when it may have left); due or chosen where the recipient did
+    so unasked. told: when the notice was first sent. answer: deleted, not-held (it never came there), or "" for none
+    yet; answered: when, by the recipient's clock. beyond: what that does not reach, in words. deletion: its signed
+    word, an evidence file in base64, or "".
     """
 
     extract: str

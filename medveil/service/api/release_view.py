@@ -4,20 +4,22 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from medveil.gateway.filters import show_filter
 from medveil.service.api.fields import FilterView, decimal_text
 from mpc.budget import Epsilon
-from mpc.query import Query
-from mpc.release import Estimate, GroupResult, NoiseStatement, Release
+from mpc.query import Measure, Query
+from mpc.release import Estimate, GroupResult, HiddenGroup, MeasureResult, NoiseStatement, Release
+from privacy.filters import show_filter
 
 
 class MeasureView(BaseModel):
-    """What is measured. low, high, edges: decimals."""
+    """What is measured. low, high, edges, missing: decimals. weight: its share of the cost beside the others'."""
 
     column: str
     low: str
     high: str
     edges: list[str]
+    missing: list[str]
+    weight: int
 
 
 class GroupColumnView(BaseModel):
@@ -29,31 +31,38 @@ class GroupColumnView(BaseModel):
 
 
 class QueryTerms(BaseModel):
-    """A query: all that decides a number in it. delta: 10 to the power of -delta_exponent."""
+    """A query: all that decides a number in it. delta: 10 to the power of -delta_exponent.
+
+    exact: whether the numbers of the groups that pass have no noise, and no differential privacy.
+    """
 
     population: str
     roster: list[str]
     datasets: list[str]
-    measure: MeasureView
+    measures: list[MeasureView]
     groups: list[GroupColumnView]
     filter: FilterView | None
     purpose: str
     unit: str
     person: str
     rows_per_person: int
+    spread: str
     colluders: int
     max_rows: int
     rho_nano: int
     delta_exponent: int
     minimum_group: int
+    exact: bool
 
 
 class NoiseView(BaseModel):
-    """Standard deviation of the noise on one cell of a kind, decimals in `unit`.
+    """Standard deviation of the noise on one cell of a measure's kind, decimals in `unit`.
 
+    measure: its column, empty where rows are counted only.
     site: what one site adds; pooled: all sites together, as in the released number; required: what the budget needs.
     """
 
+    measure: str
     kind: str
     unit: str
     sensitivity: str
@@ -80,13 +89,13 @@ class EstimateView(BaseModel):
 
 
 class GroupView(BaseModel):
-    """A group that passed."""
+    """A group that passed. mean, sd: null where rows are counted only."""
 
     label: str
     values: list[str]
     count: EstimateView
-    mean: EstimateView
-    sd: EstimateView
+    mean: EstimateView | None
+    sd: EstimateView | None
     bins: list[EstimateView]
 
 
@@ -100,6 +109,14 @@ class HiddenView(BaseModel):
     minimum: int
 
 
+class ResultView(BaseModel):
+    """What was found of one measure. measure: its column, empty where rows are counted only."""
+
+    measure: str
+    groups: list[GroupView]
+    hidden: list[HiddenView]
+
+
 class NoteView(BaseModel):
     """What a site's dataset says about itself."""
 
@@ -108,8 +125,34 @@ class NoteView(BaseModel):
     text: str
 
 
+class PhaseSitesView(BaseModel):
+    """Whose data are in the sums of a phase, and who was lost. Phase 1 decides which groups pass."""
+
+    phase: int
+    sites: list[str]
+    lost: list[str]
+
+
+class DisclosureView(BaseModel):
+    """Earlier sums over sites that differ from those of a phase by `sites` alone, and what both disclose, in words.
+
+    query, other_phase: the latest of them; sums: how many there are over the same sites.
+    """
+
+    phase: int
+    query: str
+    other_phase: int
+    sums: int
+    sites: list[str]
+    words: str
+
+
 class ReleaseView(BaseModel):
-    """A release. rows_of_one_unit: rows by which neighbouring inputs differ; lost: sites that are not in it.
+    """A release. rows_of_one_unit: rows by which neighbouring inputs differ; results: by measure.
+
+    sites: whose data are in the groups' numbers; lost: sites of the query that are not; survivors: both by phase.
+    disclosures: what it says of single sites together with earlier sums. protection: what protects persons in it, in
+    words.
 
     budget_before_nano, budget_after_nano: of the population, in 10^-9 rho.
     """
@@ -117,14 +160,17 @@ class ReleaseView(BaseModel):
     query: QueryTerms
     unit: str
     rows_per_person: int
+    spread: str
     rows_of_one_unit: int
     rho_nano: int
     epsilons: list[EpsilonView]
     noise: list[NoiseView]
-    groups: list[GroupView]
-    hidden: list[HiddenView]
+    results: list[ResultView]
     sites: list[str]
     lost: list[str]
+    survivors: list[PhaseSitesView]
+    disclosures: list[DisclosureView]
+    protection: str
     budget_before_nano: int
     budget_after_nano: int
     notes: list[NoteView]
@@ -132,17 +178,11 @@ class ReleaseView(BaseModel):
 
 def terms_view(query: Query) -> QueryTerms:
     """A query as JSON shows it."""
-    measure = query.measure
     return QueryTerms(
         population=query.population,
         roster=list(query.roster),
         datasets=list(query.datasets),
-        measure=MeasureView(
-            column=measure.column,
-            low=decimal_text(measure.low, measure.scale),
-            high=decimal_text(measure.high, measure.scale),
-            edges=[decimal_text(edge, measure.scale) for edge in measure.edges],
-        ),
+        measures=[_measure(measure) for measure in query.measures],
         groups=[
             GroupColumnView(name=group.name, values=list(group.values), other=group.other) for group in query.groups
         ],
@@ -151,11 +191,13 @@ def terms_view(query: Query) -> QueryTerms:
         unit=query.unit,
         person=query.person,
         rows_per_person=query.rows_per_person,
+        spread=query.spread,
         colluders=query.colluders,
         max_rows=query.max_rows,
         rho_nano=query.rho_nano,
         delta_exponent=query.delta_exponent,
         minimum_group=query.minimum_group,
+        exact=query.exact,
     )
 
 
@@ -163,6 +205,7 @@ def noise_views(noise: Sequence[NoiseStatement]) -> list[NoiseView]:
     """Noise statements as JSON shows them."""
     return [
         NoiseView(
+            measure=one.measure,
             kind=one.kind,
             unit=one.unit,
             sensitivity=one.sensitivity,
@@ -180,6 +223,17 @@ def epsilon_views(epsilons: Sequence[Epsilon]) -> list[EpsilonView]:
     return [EpsilonView(assumption=one.assumption, epsilon=one.epsilon, delta=one.delta) for one in epsilons]
 
 
+def _measure(measure: Measure) -> MeasureView:
+    return MeasureView(
+        column=measure.column,
+        low=decimal_text(measure.low, measure.scale),
+        high=decimal_text(measure.high, measure.scale),
+        edges=[decimal_text(edge, measure.scale) for edge in measure.edges],
+        missing=[decimal_text(one, measure.scale) for one in measure.missing],
+        weight=measure.weight,
+    )
+
+
 def _estimate(one: Estimate) -> EstimateView:
     return EstimateView(value=one.value, low=one.low, high=one.high)
 
@@ -189,35 +243,60 @@ def _group(one: GroupResult) -> GroupView:
         label=one.label,
         values=list(one.values),
         count=_estimate(one.count),
-        mean=_estimate(one.mean),
-        sd=_estimate(one.sd),
+        mean=None if one.mean is None else _estimate(one.mean),
+        sd=None if one.sd is None else _estimate(one.sd),
         bins=[_estimate(cell) for cell in one.bins],
     )
 
 
-def release_view(release: Release) -> ReleaseView:
-    """A release as JSON shows it."""
+def _hidden(one: HiddenGroup) -> HiddenView:
+    return HiddenView(
+        label=one.label,
+        values=list(one.values),
+        reason=one.reason,
+        noisy_count=one.noisy_count,
+        minimum=one.minimum,
+    )
+
+
+def _result(one: MeasureResult) -> ResultView:
+    return ResultView(
+        measure=one.measure,
+        groups=[_group(group) for group in one.groups],
+        hidden=[_hidden(group) for group in one.hidden],
+    )
+
+
+def release_view(release: Release, language: str) -> ReleaseView:
+    """A release as JSON shows it, its sentences in "en" or "zh"."""
     return ReleaseView(
         query=terms_view(release.query),
         unit=release.unit,
         rows_per_person=release.rows_per_person,
+        spread=release.spread,
         rows_of_one_unit=release.rows_of_one_unit,
         rho_nano=release.rho_nano,
         epsilons=epsilon_views(release.epsilons),
         noise=noise_views(release.noise),
-        groups=[_group(one) for one in release.groups],
-        hidden=[
-            HiddenView(
-                label=one.label,
-                values=list(one.values),
-                reason=one.reason,
-                noisy_count=one.noisy_count,
-                minimum=one.minimum,
-            )
-            for one in release.hidden
-        ],
+        results=[_result(one) for one in release.results],
         sites=list(release.sites),
         lost=list(release.lost),
+        survivors=[
+            PhaseSitesView(phase=one.phase, sites=list(one.sites), lost=list(one.lost)) for one in release.survivors
+        ],
+        disclosures=[
+            DisclosureView(
+                phase=one.phase,
+                query=near.query.hex(),
+                other_phase=near.phase,
+                sums=near.sums,
+                sites=list(near.sites),
+                words=near.text(release.handle, one.phase, language),
+            )
+            for one in release.phases
+            for near in one.near
+        ],
+        protection=release.protection(language),
         budget_before_nano=release.budget_before_nano,
         budget_after_nano=release.budget_after_nano,
         notes=[NoteView(site=one.site, dataset=one.dataset, text=one.text) for one in release.notes],

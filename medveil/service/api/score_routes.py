@@ -15,10 +15,13 @@ from medveil.service.api.bodies import Sent
 from medveil.service.api.callers import May
 from medveil.service.api.fields import WHOLE, Code, Flag, HandlePath, Name
 from medveil.service.api.flow_requests import ProposeRequest, ReviewRequest, ScoreJobRequest
+from medveil.service.api.grant_terms import Jurisdiction
 from medveil.service.api.job_routes import JobView
 from medveil.service.api.path_router import PathRouter
 from medveil.service.api.workplace import BEGINS, Key, Workplace
 from mpc.scoring import FEATURES, LARGEST_BOUND, LARGEST_SCALE, LARGEST_WEIGHT, Feature, declared_bounds
+from privacy.grants.terms import HOME
+from privacy.uses import Declaration
 from wire.errors import Refused
 
 Proposer = Annotated[Principal, Depends(May("models.propose"))]
@@ -112,12 +115,15 @@ class Verdict(Sent):
 
 
 class NewScores(Sent):
-    """Whose records to score under which model."""
+    """Whose records to score under which model. commercial: whether it serves somebody's sales; jurisdiction: where you
+    work with the scores."""
 
     hospital: Name
     model: Name
     dataset: Name
     purpose: Code
+    commercial: Flag = False
+    jurisdiction: Jurisdiction = HOME
 
 
 class FlagView(BaseModel):
@@ -253,7 +259,8 @@ def score_routes(at: Workplace) -> APIRouter:
         """Have a hospital score its records under a model of yours. The result: `/v1/scores/{session}`."""
         at.check_others(body.hospital)
         await asyncio.to_thread(own_model, organisation, body.model)
-        asked = ScoreJobRequest(body.hospital, body.model, body.dataset, body.purpose)
+        declared = Declaration(body.commercial, body.jurisdiction)
+        asked = ScoreJobRequest(body.hospital, body.model, body.dataset, body.purpose, declared)
         return await at.begin("score.ask", who, asked, idempotency_key, response, request.state.language)
 
     @router.get("/v1/scores/{session}", summary="Look at scores", responses=problems.documented(404))

@@ -14,7 +14,8 @@ Files are copied one after the other, in an order that makes what is newer expla
     wallets            before the vault, which holds the passphrase of each
     keys, vault, keys  the vault is wrapped under epochs of the key file: taken again until that did not change.
                        Large documents come along (`privacy.vault.backup`); keys on a token are the token's to back up
-    erased             what was erased until now; a newer one is joined by the restore
+    erased, safeguards what was erased until now, and what protects persons: after the vault, so that they know all of
+                       it; newer ones are joined by the restore
     audit.sqlite       no use without its entry: after the vault, which holds what uses released
     ledger, blocks     each whole by itself; the members have what follows
     cosigned.note      last, so that it remembers as much as it can
@@ -39,7 +40,8 @@ import msgspec
 from medveil.service.home.config import FILE, read_config
 from medveil.service.home.home import CARD_FILE, CONSORTIUM, DATA_VERSION, Home
 from medveil.service.home.key_providers import KEY_FILE
-from privacy.vault import Vault
+from privacy.vault import Vault, safeguards
+from privacy.vault import vault as vaults
 from wire.domains import BACKUP
 from wire.errors import DecodeError, MedveilError, Refused, Unavailable, VerificationError
 from wire.evidence import ListedFile, to_json, write_file
@@ -53,10 +55,10 @@ FILES = "home"
 
 _BEFORE_VAULT = ("service.sqlite",)
 _KEYS, _VAULT = KEY_FILE, "vault/vault.sqlite"
-ERASED = "erased"
+ERASED, SAFEGUARDS = vaults.REGISTER, safeguards.FILE
 _WALLETS = "wallets"
 _AFTER_VAULT = ("audit.sqlite", "ledger.sqlite", "blocks.sqlite")
-_PLAIN = (ERASED, FILE, CARD_FILE, CONSORTIUM, "data-version", "split-view.evidence", "cosigned.note")
+_PLAIN = (ERASED, SAFEGUARDS, FILE, CARD_FILE, CONSORTIUM, "data-version", "split-view.evidence", "cosigned.note")
 EVIDENCE = "evidence"
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _ATTEMPTS = 20
@@ -102,8 +104,9 @@ def make_backup(home: Home, out: Path, clock: Callable[[], int]) -> BackupManife
         shutil.rmtree(part, ignore_errors=True)
         out.parent.mkdir(parents=True, exist_ok=True)
         part.mkdir(mode=0o700)
+        began = clock()  # a restore takes what was erased from here on for later than what is copied
         _copy_home(home.folder, home.organisation.vault, part / FILES)
-        manifest = _manifest(home, part, clock())
+        manifest = _manifest(home, part, began)
         write_file(part / MANIFEST_FILE, to_json(manifest))
         (part / MANIFEST_FILE).chmod(0o600)
         flush(part)
@@ -129,7 +132,7 @@ def _copy_home(home: Path, vault: Vault, files: Path) -> None:
     if (home / _WALLETS).is_dir():
         for wallet in sorted((home / _WALLETS).iterdir()):
             if _PATH.fullmatch(wallet.name) and wallet.is_dir() and not wallet.is_symlink():
-                _copy_vault(wallet, files / _WALLETS / wallet.name, None)
+                _copy_wallet(wallet, files / _WALLETS / wallet.name)
     _copy_vault(home, files, vault)
     for name in _AFTER_VAULT:
         _copy_database_if_there(home, files, name)
@@ -151,6 +154,16 @@ def _named(home: Path) -> Iterator[str]:
     for name in dict.fromkeys((config.people.certificate, config.people.key, *of_provider)):
         if _PATH.fullmatch(name) and not (home / name).is_symlink():  # one elsewhere on the machine is the operator's
             yield name
+
+
+def _copy_wallet(wallet: Path, files: Path) -> None:
+    """One that an erasure removes meanwhile is left out: the vault, copied later, has its passphrase no more."""
+    try:
+        _copy_vault(wallet, files, None)
+    except (OSError, MedveilError):
+        if wallet.exists():
+            raise
+        shutil.rmtree(files, ignore_errors=True)
 
 
 def _copy_vault(folder: Path, files: Path, vault: Vault | None) -> None:

@@ -57,6 +57,15 @@
     [bills]
     limits = 3                                                # of one bill, that one organisation is answered about
 
+    [queries]                                                 # next to an earlier one that differs by one or two sites
+    near_rosters = "refuse"                                   # or "label": the release says which sites are disclosed
+    near_survivors = "label"                                  # or "stop": before anything is opened, but paid for
+
+    [extracts]                                                # of others, held here and on their way; in GiB
+    whole = 128                                               # of all organisations together
+    issuer = 64                                               # of one
+    unasked = 8                                               # of what one sends unasked; 0: none is taken
+
 Unknown keys are refused, so that a misspelt one is not passed over.
 """
 
@@ -73,6 +82,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from medveil.gateway.extract_shares import GIB, ExtractShares
+from medveil.gateway.near_sites import NearSites
 from medveil.service.accounts.rights import ROLES
 from wire.errors import DecodeError, Refused, Unavailable
 from wire.evidence import write_file
@@ -140,6 +151,31 @@ class Bills(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Annotated[int, msgspec.Meta(ge=1, le=40)] = 3
 
 
+class Queries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What this site does about queries that would give single sites away: `medveil.gateway.near_sites`."""
+
+    near_rosters: Literal["refuse", "label"] = "refuse"
+    near_survivors: Literal["label", "stop"] = "label"
+
+    @property
+    def near(self) -> NearSites:
+        """The same as an organisation takes it."""
+        return NearSites(self.near_rosters, self.near_survivors)
+
+
+class Extracts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What extracts that others made may take of the disk: see `medveil.gateway.extract_shares`. In GiB."""
+
+    whole: Annotated[int, msgspec.Meta(ge=0, le=2**20)] = ExtractShares().whole // GIB
+    issuer: Annotated[int, msgspec.Meta(ge=0, le=2**20)] = ExtractShares().issuer // GIB
+    unasked: Annotated[int, msgspec.Meta(ge=0, le=2**20)] = ExtractShares().unasked // GIB
+
+    @property
+    def shares(self) -> ExtractShares:
+        """The same in bytes."""
+        return ExtractShares(self.whole * GIB, self.issuer * GIB, self.unasked * GIB)
+
+
 class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Who keeps the keys of the epochs: see `medveil.service.home.key_providers`. name: empty for the organisation's.
 
@@ -177,6 +213,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peers: Peers = Peers()
     data: Data = Data()
     bills: Bills = Bills()
+    queries: Queries = Queries()
+    extracts: Extracts = Extracts()
     keys: Keys = Keys()
     vault: VaultPlace = VaultPlace()
 
@@ -355,6 +393,15 @@ folder = {_quoted(config.data.folder)}
 
 [bills]
 limits = {config.bills.limits}
+
+[queries]
+near_rosters = {_quoted(config.queries.near_rosters)}
+near_survivors = {_quoted(config.queries.near_survivors)}
+
+[extracts]
+whole = {config.extracts.whole}
+issuer = {config.extracts.issuer}
+unasked = {config.extracts.unasked}
 """
     try:
         write_file(path, text.encode())

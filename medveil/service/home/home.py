@@ -7,6 +7,7 @@
     vault/            records, grant terms, its own secret keys (encrypted), unless they lie where [vault] says
     snapshots/        columnar copies of datasets for queries (encrypted); not in backups: they are made anew
     extracts/         sealed files of extracts: made/, until they are delivered, and held/; not in backups
+    generators        points of commitments to vectors, once many are needed; not in backups: they are made anew
     audit.sqlite      the audit trail
     cosigned.note     the last head that it cosigned
     blocks.sqlite     its copy of the ledger; ledger.sqlite too at the sequencer
@@ -28,6 +29,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from medveil.gateway.organisation import Clock, Organisation, Rand
+from medveil.gateway.wallets import take_over
 from medveil.service.database import Claim, Database
 from medveil.service.home.cards import FOUNDING, MemberCard, make_card, read_card
 from medveil.service.home.config import (
@@ -168,10 +170,17 @@ class Home:
             except BaseException:
                 guard.close()
                 raise
+            try:
+                take_over(organisation, clock)
+            except BaseException:
+                organisation.close()
+                raise
         except BaseException:
             lock.release()
             raise
         organisation.most_limits = config.bills.limits
+        organisation.near = config.queries.near
+        organisation.extract_shares = config.extracts.shares
         return cls(folder, config, organisation, lock)
 
     @property

@@ -10,8 +10,12 @@ cosigned, wrote, sent and noted since. What that could do, and what keeps it fro
     send other messages in places that are taken               the post of the backup is emptied
     let in what was ended or used up since                     sessions, tokens, invitations, recovery codes end
 
+What protects persons is taken over from the lost home, if its register of erasures and its log of safeguards are left:
+destroyed keys, restrictions, legal holds, opt-outs, recalls, erasures under way and dates of rotation. Rows of the
+backup that were loaded over before their person was erased are erased, too (`privacy.erasure.brought_back`).
+
 What it cannot mend is said by `restore` and in docs/operations.md: records, grants and accounts are those of the day of
-the backup; keys that were destroyed since are back.
+the backup.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,11 +34,23 @@ from ledger.engines.migration import DATA_VERSION as LEDGER_VERSION
 from medveil.gateway.organisation import Rand
 from medveil.service.database import VERSION as DATABASE_VERSION
 from medveil.service.database import version_of
-from medveil.service.home.backup import BackupManifest, check_apart, check_signed, copy_checked, flush, read_backup
+from medveil.service.home.backup import (
+    ERASED,
+    SAFEGUARDS,
+    BackupManifest,
+    check_apart,
+    check_signed,
+    copy_checked,
+    flush,
+    read_backup,
+)
 from medveil.service.home.config import FILE, VaultPlace, check_config, read_config, write_config
 from medveil.service.home.home import Home
 from medveil.service.home.key_providers import open_keys
 from medveil.service.home.vault_place import blob_store, database_url, discard_vault
+from privacy.erasure import steps
+from privacy.erasure.brought_back import erase_again
+from privacy.vault import Vault
 from privacy.vault.backup import check_backup, put_back
 from wire.errors import DecodeError, Refused, Unavailable, VerificationError
 from wire.evidence import write_file
@@ -56,6 +73,14 @@ class Restored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recovered: bool = False
 
 
+class BroughtBack(NamedTuple):
+    """A home that was made of a backup. again: how many persons' rows the backup had and an erasure of after it had
+    not: they are restricted, and the gateway erases them."""
+
+    manifest: BackupManifest
+    again: int
+
+
 def restore(
     backup: Path,
     folder: Path,
@@ -66,11 +91,12 @@ def restore(
     moved: bool = False,
     erased: Path | None = None,
     vault: VaultPlace | None = None,
-) -> BackupManifest:
+) -> BroughtBack:
     """Make the home of a backup in `folder`, which must not be there or be empty; whole or not at all.
 
-    passphrase: of the backup's key file, or the PIN of the token that keeps its keys. erased: the register of erasures
-    of the home that was lost, or another that is newer than the backup: what it names is erased here too.
+    passphrase: of the backup's key file, or the PIN of the token that keeps its keys. erased: the lost home, or another
+    folder with its register of erasures and its log of safeguards, or the register's file there (`kept_apart`): what
+    they name is erased here too, and protected as it was.
     vault: where its vault is to lie, if not as the backup's gateway.toml says; it may have lain anywhere before.
     moved: nobody has started the original since the backup was made, so nothing was forgotten, and no mark is left.
     Raises Refused, Unavailable (disk, no register there), DecodeError (newer, damaged), VerificationError (changed,
@@ -100,7 +126,11 @@ def restore(
                 raise VerificationError(
                     "backup.not_signed", folder=str(backup), organisation=manifest.body.organisation
                 )
-            named = 0 if erased is None else home.organisation.vault.register.join(erased)
+            vault_of = home.organisation.vault
+            named = erased is not None and _take_over(vault_of, erased)
+            steps.restored(vault_of, rotate_again=vault_of.epochs_are_back())
+            made = manifest.body
+            again = len(erase_again(vault_of, made.organisation, rand, made.created, clock()))
         if named:
             Home.open(part, passphrase, rand, clock).close()  # opening it removes what the register names
         if not moved:
@@ -109,15 +139,34 @@ def restore(
             folder.rmdir()
         flush(part)
         part.rename(folder)
+        put = None  # the home is there, and the vault is its
         flush(folder.parent)
-        put = None
     except OSError:
         raise Unavailable("home.unwritable", folder=str(folder)) from None
     finally:
         if put is not None:
             discard_vault(*put)
         shutil.rmtree(part, ignore_errors=True)
-    return manifest
+    return BroughtBack(manifest, again)
+
+
+def kept_apart(erased: Path) -> tuple[Path, Path]:
+    """Where the register of erasures and the log of safeguards are. erased: their folder, or the register there."""
+    folder = erased if erased.is_dir() else erased.parent
+    return (folder / ERASED if erased.is_dir() else erased), folder / SAFEGUARDS
+
+
+def _take_over(vault: Vault, erased: Path) -> bool:
+    """Take over what protected persons in the lost home; whether the register named anything new.
+
+    Raises Unavailable where nothing is there: with a path that was mistyped all of it would stay forgotten.
+    """
+    register, log = kept_apart(erased)
+    if log.is_file():
+        vault.take_over(log)
+    if register.is_file() or not (erased.is_dir() and log.is_file()):
+        return vault.register.join(register) > 0
+    return False
 
 
 def _check_module(folder: Path, backup: Path) -> None:
@@ -155,7 +204,11 @@ def _put_vault(folder: Path, secret: str, rand: Rand) -> tuple[VaultPlace, bool]
         claimed = put_back(copy, folder / "vault", guard, database=database, blobs=blobs)
     finally:
         guard.close()
-    shutil.rmtree(copy)
+    try:
+        shutil.rmtree(copy)
+    except OSError:
+        discard_vault(config.vault, claimed)
+        raise
     return config.vault, claimed
 
 

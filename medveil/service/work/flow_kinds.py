@@ -59,17 +59,20 @@ from medveil.service.api.ledger_routes import ledger_routes
 from medveil.service.api.member_routes import member_routes
 from medveil.service.api.opt_out_routes import opt_out_routes
 from medveil.service.api.person_routes import person_routes
-from medveil.service.api.query_routes import RELEASES, query_routes
+from medveil.service.api.query_routes import query_routes
 from medveil.service.api.recall_routes import recall_routes
 from medveil.service.api.score_routes import score_routes
 from medveil.service.api.service_routes import service_routes
 from medveil.service.api.workplace import Workplace
 from medveil.service.work.journal import Journal
-from wire.canonical import Wire, decode, encode
+from wire.canonical import Wire, decode
 from wire.errors import Refused
 from zkp.bill_limit import LimitRequest
 
 R = TypeVar("R", bound=Wire)
+
+MAKE_EXTRACT = "extract.make"
+"""The kind of job that makes an extract and delivers it."""
 
 
 class _Finished(Wire, frozen=True, tag="medveil.at_home_finished"):
@@ -127,9 +130,8 @@ def register_flows(at: Workplace, wallets: Wallets) -> None:
     async def ask(asked: AskRequest, journal: Journal) -> str:
         rand = journal.rand("query")
         handle, salt = rand(16), rand(32)
-        release = await asking.ask(organisation, asked.query, handle, salt, journal)
-        organisation.vault.put_document(RELEASES, handle.hex(), encode(release))
-        return f"/v1/queries/{handle.hex()}"
+        release = await asking.ask(organisation, asked.query, handle, salt, journal, declared=asked.declared)
+        return f"/v1/queries/{release.handle.hex()}"
 
     async def bill(asked: BillRequest, journal: Journal) -> str:
         issued = await eligibility.issue_bill(organisation, wallets, asked.person, asked.amount, journal)
@@ -147,7 +149,7 @@ def register_flows(at: Workplace, wallets: Wallets) -> None:
             purpose=asked.purpose,
             grant=asked.grant,
         )
-        await eligibility.check_limit(organisation, asked.hospital, request, journal)
+        await eligibility.check_limit(organisation, asked.hospital, request, journal, asked.declared)
         return f"/v1/eligibility/{nonce.hex()}"
 
     async def propose(asked: ProposeRequest, journal: Journal) -> str:
@@ -160,7 +162,8 @@ def register_flows(at: Workplace, wallets: Wallets) -> None:
 
     async def score(asked: ScoreJobRequest, journal: Journal) -> str:
         session = journal.rand("session")(16)
-        request = ScoreRequest(session, models.own_model(organisation, asked.model), asked.dataset, asked.purpose)
+        model = models.own_model(organisation, asked.model)
+        request = ScoreRequest(session, model, asked.dataset, asked.purpose, asked.declared)
         await scoring.ask_scores(organisation, asked.hospital, request, journal)
         return f"/v1/scores/{session.hex()}"
 
@@ -196,7 +199,7 @@ def register_flows(at: Workplace, wallets: Wallets) -> None:
         name = asked.erasure.hex()
 
         async def applying() -> _Finished:
-            done = await asyncio.to_thread(erasing.apply, organisation, name, at.clock, snapshots=at.snapshots)
+            done = await erasing.carry_out(organisation, name, at.clock, at.snapshots, wallets)
             return _Finished(done.done)
 
         await journal.once("applied", _Finished, applying)
@@ -220,7 +223,7 @@ def register_flows(at: Workplace, wallets: Wallets) -> None:
 
     async def rotate_vault(_asked: RotateVaultRequest, journal: Journal) -> str:
         async def wrapping() -> _Finished:
-            await asyncio.to_thread(erasing.rotate, organisation, at.clock)
+            await erasing.rotate_beside(organisation, at.clock)
             return _Finished(at.clock())
 
         await journal.once("rotated", _Finished, wrapping)
@@ -235,7 +238,7 @@ def register_flows(at: Workplace, wallets: Wallets) -> None:
     kind("model.review", ReviewRequest, review)
     kind("score.ask", ScoreJobRequest, score)
     kind("extract.ask", AskExtractRequest, ask_extract)
-    kind("extract.make", MakeExtractRequest, make_extract)
+    kind(MAKE_EXTRACT, MakeExtractRequest, make_extract)
     kind("extract.deliver", DeliverRequest, deliver)
     kind("extract.decline", DeclineRequest, decline)
     kind("evidence.export", ExportRequest, export)

@@ -1,0 +1,206 @@
+"""Queries of before, at home: those that this organisation served, and what it knows was released.
+
+A site keeps each query that it takes part in before it approves it, with the rows that its decision let it use. From
+these, from the ledger and from nothing else it tells whether the same question was answered before, and next to which
+earlier query a new one would disclose a site (`mpc.history`): what no other query was released or is being answered
+says nothing about data, and neither does a refusal.
+
+    site         vault document "query-served", by handle
+    researcher   vault documents "release", by handle, and "question", by the question's digest
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from ledger.contracts import datasets
+from medveil.gateway.ledger_account import LedgerState
+from medveil.gateway.organisation import Organisation
+from medveil.gateway.query_board import read_query
+from medveil.gateway.query_run import AnsweredBefore, QueryRequest
+from mpc.history import Earlier, check_exact, check_rosters, exact_before, near_rosters, question_digest, question_of
+from mpc.query import Query, Salt
+from mpc.release import Release
+from privacy.decide import Decision
+from privacy.predicate import Predicate
+from wire.canonical import Wire, decode, encode
+from wire.errors import Refused
+from wire.identifiers import Handle
+
+RELEASES = "release"
+"""Kind of the vault's documents that hold releases, by handle in hex."""
+_QUESTIONS = "question"
+_SERVED = "query-served"
+
+
+class Served(Wire, frozen=True, tag="medveil.query_served"):
+    """A query that this site approved, or was about to. Private: rows, excluded are its own decision's."""
+
+    handle: Handle
+    query: Query
+    salt: Salt
+    rows: Predicate | None
+    excluded: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Served({self.handle.hex()})"
+
+
+class _Asked(Wire, frozen=True, tag="medveil.question_asked"):
+    """Under which handle a question was answered."""
+
+    handle: Handle
+
+
+class _Known(NamedTuple):
+    served: Served
+    question: bytes
+
+
+_served: WeakKeyDictionary[Organisation, dict[bytes, _Known]] = WeakKeyDictionary()
+"""Read once: nobody else writes these documents while an organisation is open."""
+
+
+# --- a site -------------------------------------------------------------------------------------
+
+
+def _history(site: Organisation) -> dict[bytes, _Known]:
+    if site not in _served:
+        every = (decode(Served, site.vault.document(_SERVED, name)) for name in site.vault.documents(_SERVED))
+        _served[site] = {one.handle: _Known(one, question_digest(one.query)) for one in every}
+    return _served[site]
+
+
+def _status(state: LedgerState, handle: bytes) -> str:
+    found = read_query(state, handle)
+    return "closed" if found is None else found.status
+
+
+def earlier_queries(site: Organisation, population: str, but: bytes = b"") -> tuple[Earlier, ...]:
+    """The queries of a population that this site served and that were answered, or may be yet. but: all except that."""
+    state = site.account.state
+    return tuple(
+        Earlier(handle, known.served.query)
+        for handle, known in _history(site).items()
+        if known.served.query.population == population and handle != but and _status(state, handle) != "closed"
+    )
+
+
+def first_version(state: LedgerState, dataset: str) -> str:
+    """The name under which a table was registered at first, before it was superseded."""
+    while (found := state.get(datasets.dataset_key(dataset), datasets.DatasetState)) and found.supersedes:
+        dataset = found.supersedes
+    return dataset
+
+
+def check_near(site: Organisation, query: Query, handle: bytes, again: bool = False) -> None:
+    """Check a query against those that this site served before. Raises Refused.
+
+    Near rosters may be answered all the same (`medveil.gateway.near_sites`); a second exact query never is.
+    again: whether the same question, which may have its first answer, is none of those.
+    """
+    state = site.account.state
+    if query.exact:
+        earlier = earlier_queries(site, query.population, handle)
+        others = [one for one in earlier if not again or question_of(one.query) != question_of(query)]
+        check_exact(query, others, lambda name: first_version(state, name))
+    if site.near.rosters == "refuse":
+        check_rosters(query, earlier_queries(site, query.population, handle))
+
+
+def enter(site: Organisation, request: QueryRequest, decision: Decision) -> None:
+    """Keep a query that is about to be approved; on disk when this returns. Raises Refused as `check_near`.
+
+    Nothing is awaited between looking and keeping: of two near queries at once, one is refused.
+    """
+    query, handle = request.query, request.handle
+    check_near(site, query, handle)
+    served = Served(handle, query, request.salt, decision.rows, decision.excluded)
+    known = _history(site)
+    if handle not in known:
+        site.vault.put_document(_SERVED, handle.hex(), encode(served))
+        known[handle] = _Known(served, question_digest(query))
+
+
+def leave(site: Organisation, handle: bytes) -> None:
+    """Forget a query that was closed: it opened nothing."""
+    known = _history(site)
+    if handle in known and _status(site.account.state, handle) == "closed":
+        site.vault.remove_document(_SERVED, handle.hex())
+        del known[handle]
+
+
+def served_query(site: Organisation, handle: bytes) -> Served:
+    """The query under a handle that this site approved, or was about to. Raises Refused."""
+    known = _history(site).get(handle)
+    if known is None:
+        raise Refused("queries.not_served", query=handle.hex())
+    return known.served
+
+
+def answered(site: Organisation, query: Query, decision: Decision) -> AnsweredBefore | None:
+    """The first release of the same question over the same rows, if this site was in its roster.
+
+    decision: of the use that is asked now; under another filter, or with other opt-outs, it is another question.
+    """
+    question, state = question_digest(query), site.account.state
+    found = []
+    for handle, known in _history(site).items():
+        served, asked = known.served, read_query(state, handle)
+        same = (served.rows, served.excluded) == (decision.rows, decision.excluded) and known.question == question
+        if same and asked is not None and asked.status == "released":
+            found.append((asked.height, AnsweredBefore(handle, served.query, served.salt)))
+    return min(found, key=lambda pair: pair[0])[1] if found else None
+
+
+# --- a researcher -------------------------------------------------------------------------------
+
+
+def keep_release(researcher: Organisation, release: Release) -> None:
+    """Keep what was released, and that it answers its question. Again, it changes nothing."""
+    vault, name = researcher.vault, release.handle.hex()
+    vault.put_document(RELEASES, name, encode(release))
+    question = question_digest(release.query).hex()
+    try:
+        vault.document(_QUESTIONS, question)
+    except Refused:
+        vault.put_document(_QUESTIONS, question, encode(_Asked(release.handle)))
+
+
+def known_release(researcher: Organisation, query: Query) -> Release | None:
+    """What this researcher was released of the same question, however it was written; it may be had again."""
+    try:
+        asked = decode(_Asked, researcher.vault.document(_QUESTIONS, question_digest(query).hex()))
+        return read_release(researcher, asked.handle)
+    except Refused:
+        return None
+
+
+def answers(researcher: Organisation) -> frozenset[bytes]:
+    """The handles of the queries, its own and others', that answered this researcher's questions."""
+    vault = researcher.vault
+    return frozenset(decode(_Asked, vault.document(_QUESTIONS, name)).handle for name in vault.documents(_QUESTIONS))
+
+
+def read_release(researcher: Organisation, handle: bytes) -> Release:
+    """The release that was kept under a handle. Raises Refused."""
+    return decode(Release, researcher.vault.document(RELEASES, handle.hex()))
+
+
+def near_releases(researcher: Organisation, query: Query) -> tuple[Earlier, ...]:
+    """The researcher's own releases because of which sites will refuse `query`: see `mpc.history.near_rosters`.
+
+    Sites know those of others besides.
+    """
+    vault = researcher.vault
+    found = (decode(Release, vault.document(RELEASES, name)) for name in vault.documents(RELEASES))
+    return near_rosters(query, [Earlier(one.handle, one.query) for one in found])
+
+
+def exact_releases(researcher: Organisation, query: Query) -> tuple[Earlier, ...]:
+    """The researcher's own releases because of which sites will refuse `query`, which is exact, as they are."""
+    vault, state = researcher.vault, researcher.account.state
+    found = (decode(Release, vault.document(RELEASES, name)) for name in vault.documents(RELEASES))
+    earlier = [Earlier(one.handle, one.query) for one in found]
+    return exact_before(query, earlier, lambda name: first_version(state, name))
