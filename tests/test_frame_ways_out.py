@@ -31,6 +31,7 @@ AT_HOME = {
     "medveil/gateway/tables.py": "the door to the tables itself: whoever passes it is found by this test",
     "medveil/gateway/loading.py": "the owner's own table as it was loaded: compared with its source, and committed to",
     "medveil/gateway/person_view.py": "whether a grant's filter reaches a person, for that organisation's own officer",
+    "medveil/gateway/wallets.py": "passphrases of hosted wallets and whose bill it is: no rows; the proof was decided",
     "privacy/copies/snapshots.py": "the encrypted copy beside the vault, which is read through the tables",
 }
 

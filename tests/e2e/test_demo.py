@@ -71,7 +71,7 @@ def test_what_a_run_leaves(default_run: tuple[Path, str]) -> None:
     organisations = {"bureau", "insurer-1", "regulator", "researcher-1", *(f"hospital-{i}" for i in range(1, 5))}
     assert {path.name for path in (out / "sites").iterdir()} == organisations
     (wallet,) = [path for path in (out / "sites/hospital-1/wallets").iterdir() if path.is_dir()]
-    assert "person-1" not in wallet.name  # it is called by a keyed id
+    assert "person-1" not in wallet.name  # it has a random name
     for path in (out / "sites").iterdir():
         assert path.stat().st_mode & 0o077 == 0
 
@@ -179,10 +179,11 @@ def test_the_answer_is_the_plain_one_up_to_the_noise(default_run: tuple[Path, st
     ]
     plan = ["deductible" if one == 1 else "no-deductible" for one in frame.idp]
     visits = frame.mdvis.clip(0, 30)
-    assert [group.values for group in release.hidden] == [("poor", "deductible")]
-    assert len(release.groups) == 7
+    (result,) = release.results
+    assert [group.values for group in result.hidden] == [("poor", "deductible")]
+    assert len(result.groups) == 7
     noise = {one.kind: float(one.pooled) for one in release.noise}
-    for group in release.groups:
+    for group in result.groups:
         rows = [one == group.values for one in zip(health, plan, strict=True)]
         count = sum(rows)
         assert abs(float(group.count.value or "nan") - count) < 8 * noise["counts"]

@@ -485,7 +485,7 @@ def test_a_later_proof_of_a_change_is_no_handover(world: Any, tmp_path: Path) ->
             height = trust.latest.from_height
             later = await engine.query(changes_key(height), prove=True)
             verify_value(later, trust)
-            with pytest.raises(VerificationError):
+            with pytest.raises((VerificationError, QuorumNotMet)):  # which, is a matter of who cosigned it first
                 extend(world.trust, (later,))
 
     run(test)

@@ -15,6 +15,7 @@ from ledger.contracts import (
     ApproveQuery,
     CloseQuery,
     Contribute,
+    FixParties,
     FixSurvivors,
     ProposeQuery,
     RegisterPopulation,
@@ -30,6 +31,8 @@ from wire.errors import BudgetExhausted
 
 Q = b"q" * 16
 SALT = bytes(32)
+KEYS = b"k" * 32
+SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
 
 
 def point(site: str, phase: int) -> bytes:
@@ -71,12 +74,26 @@ def reserved(make_world: Callable[[], Any]) -> Any:
     return world
 
 
-def phase(world: Any, number: int) -> None:
-    for site in world.hospitals:
+def parties(number: int, sites: tuple[str, ...] = SITES, query: bytes = Q) -> FixParties:
+    return FixParties(query, number, sites, KEYS)
+
+
+def survivors(number: int, sites: tuple[str, ...] = SITES, query: bytes = Q) -> FixSurvivors:
+    return FixSurvivors(query, number, sites)
+
+
+def contributed(world: Any, number: int, announcing: tuple[str, ...] = SITES, sites: tuple[str, ...] = SITES) -> None:
+    """A phase as far as `sites` have contributed, who are its parties."""
+    for site in announcing:
         world.act(site, announcement(site, number))
-    for site in world.hospitals:
+    world.act("researcher", parties(number, sites))
+    for site in sites:
         world.act(site, contribution(site, number))
-    world.act("researcher", FixSurvivors(Q, number))
+
+
+def phase(world: Any, number: int, sites: tuple[str, ...] = SITES) -> None:
+    contributed(world, number, sites, sites)
+    world.act("researcher", survivors(number, sites))
 
 
 def supersede(world: Any, site: str, name: str) -> None:
@@ -150,20 +167,17 @@ def test_a_whole_query(make_world: Callable[[], Any]) -> None:
     world.act("researcher", Release(Q, 2, (2**63 - 1,), SALT))
     assert status(world) == "released" and numbers(world) == (600_000, 0, 400_000)
     state = world.machine.get(phase_key(Q, 2), PhaseState)
-    assert state.survivors == world.hospitals
+    assert (state.parties, state.keys, state.survivors) == (world.hospitals, KEYS, world.hospitals)
     assert [entry.point for entry in state.contributed] == [point(site, 2) for site in world.hospitals]
     assert world.machine.get(release_key(Q, 1), ReleaseState).totals == (1, 2, 3)
 
 
 def test_closing_returns_the_reservation_until_survivors_are_fixed(reserved: Any) -> None:
-    for site in reserved.hospitals:
-        reserved.act(site, announcement(site, 1))
-    for site in reserved.hospitals:
-        reserved.act(site, contribution(site, 1))
+    contributed(reserved, 1)
     assert reserved.act("hospital-3", CloseQuery(Q)) == ("queries.closed",)
     assert numbers(reserved) == (1_000_000, 0, 0) and status(reserved) == "closed"
     for sender, op in (
-        ("researcher", FixSurvivors(Q, 1)),
+        ("researcher", survivors(1)),
         ("researcher", CloseQuery(Q)),
         ("hospital-1", announcement("hospital-1", 1)),
     ):
@@ -265,15 +279,17 @@ def test_a_table_superseded_before_the_proposal_does_not_spoil_it_and_one_after_
 
 def test_the_order_of_a_phase(reserved: Any) -> None:
     cases: list[tuple[str, Any, str]] = [
-        ("hospital-1", contribution("hospital-1", 1), "queries.not_all_announced"),
-        ("researcher", FixSurvivors(Q, 1), "queries.not_all_contributed"),
+        ("hospital-1", contribution("hospital-1", 1), "queries.no_parties"),
+        ("researcher", parties(1), "queries.not_listed"),
+        ("researcher", survivors(1), "queries.not_listed"),
         ("researcher", Release(Q, 1, (1,), SALT), "queries.not_fixed"),
         ("hospital-1", announcement("hospital-1", 2), "queries.phase"),
         ("hospital-1", ApproveQuery(Q), "queries.status"),
         ("researcher", announcement("researcher", 1), "queries.not_party"),
         ("insurer", ApproveQuery(Q), "queries.not_party"),
         ("insurer", CloseQuery(Q), "queries.not_party"),
-        ("hospital-1", FixSurvivors(Q, 1), "queries.not_party"),
+        ("hospital-1", parties(1), "queries.not_party"),
+        ("hospital-1", survivors(1), "queries.not_party"),
         ("hospital-1", Release(Q, 1, (1,), SALT), "queries.not_party"),
         ("hospital-1", announcement("hospital-1", 1, b"n" * 16), "queries.unknown"),
     ]
@@ -282,14 +298,17 @@ def test_the_order_of_a_phase(reserved: Any) -> None:
     for site in reserved.hospitals:
         reserved.act(site, announcement(site, 1))
         assert reserved.refused(site, announcement(site, 1)).code == "queries.announced"
+    reserved.act("researcher", parties(1))
+    assert reserved.refused("researcher", parties(1, SITES[:3])).code == "queries.parties_fixed"
     for site in reserved.hospitals[:3]:
         reserved.act(site, contribution(site, 1))
         assert reserved.refused(site, contribution(site, 1)).code == "queries.contributed"
-    assert reserved.refused("researcher", FixSurvivors(Q, 1)).code == "queries.not_all_contributed"
+    assert reserved.refused("researcher", survivors(1)).code == "queries.not_listed"
     reserved.act("hospital-4", contribution("hospital-4", 1))
     assert reserved.refused("hospital-1", announcement("hospital-1", 2)).code == "queries.phase"
-    reserved.act("researcher", FixSurvivors(Q, 1))
-    assert reserved.refused("researcher", FixSurvivors(Q, 1)).code == "queries.phase"
+    reserved.act("researcher", survivors(1))
+    assert reserved.refused("researcher", survivors(1, SITES[:3])).code == "queries.phase"
+    assert reserved.refused("researcher", parties(1, SITES[:3])).code == "queries.phase"
     assert reserved.refused("hospital-1", announcement("hospital-1", 2)).code == "queries.phase"
     reserved.act("researcher", Release(Q, 1, (1,), SALT))
     assert reserved.refused("researcher", Release(Q, 1, (2,), SALT)).code == "queries.released"
@@ -297,9 +316,63 @@ def test_the_order_of_a_phase(reserved: Any) -> None:
     reserved.act("hospital-1", announcement("hospital-1", 2))
 
 
+def test_a_site_may_be_missing_from_each_step_on(reserved: Any) -> None:
+    """Of four, three are enough: one does not announce, or not contribute, or is left out; another one in phase 2."""
+    for site in SITES[1:]:
+        reserved.act(site, announcement(site, 1))
+    assert reserved.refused("researcher", parties(1)).code == "queries.not_listed"
+    reserved.act("researcher", parties(1, SITES[1:]))
+    assert reserved.refused("hospital-1", announcement("hospital-1", 1)).code == "queries.parties_fixed"
+    assert reserved.refused("hospital-1", contribution("hospital-1", 1)).code == "queries.not_listed"
+    for site in SITES[1:]:
+        reserved.act(site, contribution(site, 1))
+    assert reserved.act("researcher", survivors(1, SITES[1:])) == ("queries.survivors", "queries.spent")
+    reserved.act("researcher", Release(Q, 1, (1,), SALT))
+    contributed(reserved, 2, SITES, SITES)
+    assert reserved.act("researcher", survivors(2, SITES[:3])) == ("queries.survivors",)
+    reserved.act("researcher", Release(Q, 2, (1,), SALT))
+    assert status(reserved) == "released" and numbers(reserved) == (600_000, 0, 400_000)
+
+
+@pytest.mark.parametrize(
+    ("sites", "code"),
+    [
+        (SITES[:2], "queries.too_few_sites"),
+        (SITES[1:2], "queries.too_few_sites"),
+        ((*SITES[:2], "hospital-4", "hospital-3"), "queries.roster_order"),
+        ((*SITES[:3], "hospital-3"), "queries.roster_order"),
+        ((*SITES[:3], "insurer"), "queries.not_listed"),
+    ],
+)
+def test_lists_that_are_refused(reserved: Any, sites: tuple[str, ...], code: str) -> None:
+    """One below the threshold, another order, one twice, a stranger: as parties and as survivors."""
+    for site in SITES:
+        reserved.act(site, announcement(site, 1))
+    assert reserved.refused("researcher", parties(1, sites)).code == code
+    reserved.act("researcher", parties(1))
+    for site in SITES:
+        reserved.act(site, contribution(site, 1))
+    assert reserved.refused("researcher", survivors(1, sites)).code == code
+    assert numbers(reserved) == (600_000, 400_000, 0)
+
+
+def test_survivors_are_parties_that_contributed(reserved: Any) -> None:
+    for site in SITES:
+        reserved.act(site, announcement(site, 1))
+    reserved.act("researcher", parties(1, SITES[:3]))
+    for site in SITES[:2]:
+        reserved.act(site, contribution(site, 1))
+    for sites in (SITES[:3], (*SITES[:2], "hospital-4")):
+        assert reserved.refused("researcher", survivors(1, sites)).code == "queries.not_listed"
+    assert reserved.refused("researcher", survivors(1, SITES[:2])).code == "queries.too_few_sites"
+    reserved.act("researcher", CloseQuery(Q))
+    assert numbers(reserved) == (1_000_000, 0, 0)
+
+
 def test_a_contribution_is_what_was_announced_by_the_same_site_for_the_same_phase(reserved: Any) -> None:
     for site in reserved.hospitals:
         reserved.act(site, announcement(site, 1))
+    reserved.act("researcher", parties(1))
     for wrong in (
         Contribute(Q, 1, point("hospital-2", 1), SALT),
         Contribute(Q, 1, point("hospital-1", 1), b"\x01" * 32),
@@ -314,6 +387,7 @@ def test_copying_an_announcement_does_not_help(reserved: Any) -> None:
     reserved.act("hospital-2", announcement("hospital-1", 1))
     for site in reserved.hospitals[2:]:
         reserved.act(site, announcement(site, 1))
+    reserved.act("researcher", parties(1))
     reserved.act("hospital-1", contribution("hospital-1", 1))
     assert reserved.refused("hospital-2", contribution("hospital-1", 1)).code == "queries.digest"
 
@@ -381,13 +455,15 @@ def test_budget_model(make_world: Callable[[], Any]) -> None:
             query = bytes([name]) * 16
             entry = self.queries.get(query)
             if entry is None or entry[2] != "reserved":
-                assert not self.attempt("researcher", FixSurvivors(query, 1))
+                assert not self.attempt("researcher", parties(1, SITES[:3], query))
+                assert not self.attempt("researcher", survivors(1, SITES[:3], query))
                 return
             for site in self.world.hospitals[:3]:
                 assert self.attempt(site, announcement(site, 1, query))
+            assert self.attempt("researcher", parties(1, SITES[:3], query))
             for site in self.world.hospitals[:3]:
                 assert self.attempt(site, contribution(site, 1, query))
-            assert self.attempt("researcher", FixSurvivors(query, 1))
+            assert self.attempt("researcher", survivors(1, SITES[:3], query))
             entry[2] = "spent"
 
         def total(self, state: str) -> int:
@@ -402,3 +478,52 @@ def test_budget_model(make_world: Callable[[], Any]) -> None:
             assert numbers(self.world) == (self.available, self.total("reserved"), self.total("spent"))
 
     run_state_machine_as_test(Books, settings=settings(max_examples=15, stateful_step_count=25, deadline=None))
+
+
+def _summed(world: Any, number: int, sites: tuple[str, ...]) -> PhaseState:
+    """A query of its own, one phase of which is summed over `sites`."""
+    query = number.to_bytes(16, "big")
+    world.act("researcher", world.proposal(query, rho_nano=1))
+    for site in SITES:
+        world.act(site, ApproveQuery(query))
+    for site in sites:
+        world.act(site, announcement(site, 1, query))
+    world.act("researcher", parties(1, sites, query))
+    for site in sites:
+        world.act(site, contribution(site, 1, query))
+    world.act("researcher", survivors(1, sites, query))
+    state = world.machine.get(phase_key(query, 1), PhaseState)
+    assert isinstance(state, PhaseState)
+    return state
+
+
+def test_sums_over_sets_that_differ_by_one_or_two_sites_are_kept_with_each_other(make_world: Callable[[], Any]) -> None:
+    """Whatever the order: each phase keeps the earlier sets that are near, the latest sum over each, and how many."""
+    world = make_world()
+    world.population(1_000_000)
+    sets = [SITES, SITES[:3], SITES[1:], SITES, SITES[:3], (*SITES[:2], SITES[3]), SITES[1:]]
+    book: list[tuple[set[str], bytes, int]] = []
+    for number, sites in enumerate(sets, start=1):
+        state = _summed(world, number, sites)
+        expected = [
+            (query, 1, sums, tuple(sorted(known ^ set(sites)))) for known, query, sums in book if known != set(sites)
+        ]
+        assert [(one.query, one.phase, one.sums, one.sites) for one in state.near] == expected
+        assert all(len(one.sites) in (1, 2) for one in state.near)
+        query = number.to_bytes(16, "big")
+        if all(known != set(sites) for known, _, _ in book):
+            book.append((set(sites), query, 1))
+        else:
+            book = [(known, query, sums + 1) if known == set(sites) else (known, q, sums) for known, q, sums in book]
+    assert len(book) == 4
+
+
+def test_a_site_lost_between_the_phases_is_kept_with_the_second(reserved: Any) -> None:
+    world = reserved
+    phase(world, 1)
+    world.act("researcher", Release(Q, 1, (1,), bytes(32)))
+    phase(world, 2, SITES[:3])
+    second = world.machine.get(phase_key(Q, 2), PhaseState)
+    assert [(one.query, one.phase, one.sums, one.sites) for one in second.near] == [(Q, 1, 1, (SITES[3],))]
+    other = world.machine.get(phase_key(Q, 1), PhaseState)
+    assert other.near == ()

@@ -35,7 +35,7 @@ from medveil.gateway.query_run import request_session
 from medveil.gateway.steps import Passing
 from medveil.gateway.tables import Tables, VaultTables, keep_layout
 from mpc.budget import split
-from mpc.query import COUNTS, SUMS, Measure, Query
+from mpc.query import GATE, SUMS, Measure, Query
 from mpc.release import Release
 from privacy.audit import Entry
 from privacy.decide import Decision
@@ -43,6 +43,8 @@ from privacy.grants.terms import CheckedGrant, GrantTerms, SignedGrant, plain_te
 from privacy.keys import Argon2Cost, FileKeyProvider
 from privacy.local import GroupColumn, RowFilter
 from privacy.predicate import to_arrow
+from privacy.uses import NOTHING_SAID, Declaration
+from tests.medveil.leaping import LeapingLoop
 from wire.errors import MedveilError
 from wire.money import parse_amount
 from zkp import wallet_file
@@ -51,13 +53,13 @@ from zkp.bill_limit import Bill, LimitRequest
 T = TypeVar("T")
 
 HOSPITALS = ("hospital-1", "hospital-2", "hospital-3")
-FOUNDERS = (
-    *(Founder(name, ("hospital",)) for name in HOSPITALS),
+OTHERS = (
     Founder("insurer", ("insurer",)),
     Founder("bureau", ("bureau",)),
     Founder("researcher", ("researcher",)),
     Founder("regulator", ("regulator",)),
 )
+FOUNDERS = (*(Founder(name, ("hospital",)) for name in HOSPITALS), *OTHERS)
 CHAIN = "test-chain"
 BUDGET = 1_000_000_000
 RHO = 300_000_000
@@ -136,6 +138,7 @@ def cost_by_ward(rho_nano: int) -> Query:
         unit="row",
         person="",
         rows_per_person=1,
+        spread="every-site",
         colluders=1,
         max_rows=100,
         rho_nano=rho_nano,
@@ -159,20 +162,22 @@ def rows(site: int, count: int = 60) -> pa.Table:
 class World:
     """A consortium with its tables loaded, its budget voted, and short ways to use it."""
 
-    hospitals = HOSPITALS
     layout = LAYOUT
     budget = BUDGET
     rho = RHO
 
-    def __init__(self, consortium: LocalConsortium, folder: Path, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, consortium: LocalConsortium, folder: Path, clock: Callable[[], int], hospitals: Sequence[str]
+    ) -> None:
         self.consortium = consortium
+        self.hospitals = tuple(hospitals)
         self.folder = folder
         self.now = clock
         self.researcher = consortium["researcher"]
         self.insurer = consortium["insurer"]
         self.bureau = consortium["bureau"]
         self.regulator = consortium["regulator"]
-        self.sites = [consortium[name] for name in HOSPITALS]
+        self.sites = [consortium[name] for name in hospitals]
         self.wallets = consortium.homes["hospital-1"].wallets
 
     def __getitem__(self, name: str) -> Organisation:
@@ -207,7 +212,7 @@ class World:
         assert (population.reserved, population.spent) == (0, 0)
         assert self.state_of(handle).status == "closed"
         state = self.researcher.account.state
-        for phase in (COUNTS, SUMS):
+        for phase in (GATE, SUMS):
             assert read_opened(state, handle, phase) is None
             found = state.get(queries.phase_key(handle, phase), queries.PhaseState)
             assert found is None or not found.survivors
@@ -220,7 +225,7 @@ class World:
         assert (population.reserved, population.spent) == (0, self.rho)
         assert self.state_of(handle).status == "spent"
         state = self.researcher.account.state
-        opens = tuple(phase for phase in (COUNTS, SUMS) if read_opened(state, handle, phase) is not None)
+        opens = tuple(phase for phase in (GATE, SUMS) if read_opened(state, handle, phase) is not None)
         assert opens == opened
         for site in self.hospitals:
             assert not self[site].audit.unfinished()
@@ -230,7 +235,7 @@ class World:
     async def load(self) -> None:
         """Tables into the vaults, declarations and votes onto the ledger."""
         columns = tuple(Column(c.name, c.kind, c.low, c.high, c.scale, c.values) for c in LAYOUT.columns)
-        await self.sites[0].submit(RegisterPopulation("stays", "row", 1, 1, HOSPITALS))
+        await self.sites[0].submit(RegisterPopulation("stays", "row", 1, 1, self.hospitals))
         for number, site in enumerate(self.sites, start=1):
             table = rows(number)
             site.vault.ingest(f"stays-{site.name}", table, schema_hash=schema_hash(LAYOUT))
@@ -295,7 +300,8 @@ class World:
 
     def query(self, **changes: Any) -> Query:
         """Cost by ward over all hospitals."""
-        return msgspec.structs.replace(cost_by_ward(changes.get("rho_nano", RHO)), **changes)
+        over = {"roster": self.hospitals, "datasets": tuple(f"stays-{name}" for name in self.hospitals)}
+        return msgspec.structs.replace(cost_by_ward(changes.get("rho_nano", RHO)), **(over | changes))
 
     def serve(self, site: Organisation, handle: bytes) -> Awaitable[Decision]:
         """A site's part in a query."""
@@ -342,11 +348,16 @@ class World:
         priced = parse_amount(amount, "CNY")
         return await eligibility.issue_bill(self["hospital-1"], self.wallets, person, priced, Passing())
 
-    async def limit_checked(self, request: LimitRequest, clock: Callable[[], int] | None = None) -> tuple[Any, Any]:
+    async def limit_checked(
+        self,
+        request: LimitRequest,
+        clock: Callable[[], int] | None = None,
+        declared: Declaration = NOTHING_SAID,
+    ) -> tuple[Any, Any]:
         """What the insurer gets (or the error), and hospital-1's decision (or the error)."""
         session = eligibility.session_of(request.nonce)
         answer, decision = await asyncio.gather(
-            eligibility.check_limit(self.insurer, "hospital-1", request, Passing()),
+            eligibility.check_limit(self.insurer, "hospital-1", request, Passing(), declared),
             eligibility.answer(self["hospital-1"], "insurer", session, self.wallets, Passing(), clock or self.now),
             return_exceptions=True,
         )
@@ -464,25 +475,28 @@ Story = Callable[[World], Awaitable[T]]
 
 
 @pytest.fixture(scope="session")
-def in_consortium() -> Callable[[Path, Story[T]], T]:
-    """Tell a story in a fresh consortium in a folder; returns what the story returns."""
+def in_consortium() -> Callable[..., T]:
+    """Tell a story in a fresh consortium in a folder, of so many hospitals; returns what the story returns."""
 
-    def tell(folder: Path, story: Story[T]) -> T:
+    def tell(folder: Path, story: Story[T], hospitals: int = len(HOSPITALS)) -> T:
         clock = Clock()
+        names = tuple(f"hospital-{number}" for number in range(1, hospitals + 1))
+        founders = (*(Founder(name, ("hospital",)) for name in names), *OTHERS)
 
         async def whole() -> T:
             founded = local_consortium(
-                folder, CHAIN, FOUNDERS, "bureau", "Asia/Shanghai", secrets.token_bytes, clock, answering=False
+                folder, CHAIN, founders, "bureau", "Asia/Shanghai", secrets.token_bytes, clock, answering=False
             )
             async with founded as consortium:
-                world = World(consortium, folder, clock)
+                world = World(consortium, folder, clock, names)
                 world.impatient(20)
                 await world.load()
                 return await story(world)
 
         with cheap_keys():
             try:
-                return asyncio.run(whole())
+                with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+                    return runner.run(whole())
             except BaseExceptionGroup as group:
                 found: BaseException = group
                 while isinstance(found, BaseExceptionGroup):
@@ -494,6 +508,6 @@ def in_consortium() -> Callable[[Path, Story[T]], T]:
 
 
 @pytest.fixture
-def play(in_consortium: Callable[[Path, Story[T]], T], tmp_path: Path) -> Callable[[Story[T]], T]:
+def play(in_consortium: Callable[..., T], tmp_path: Path) -> Callable[[Story[T]], T]:
     """Tell a story in a fresh consortium."""
     return partial(in_consortium, tmp_path / "consortium")

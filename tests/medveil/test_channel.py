@@ -44,6 +44,21 @@ def test_sessions_and_senders_do_not_mix() -> None:
     asyncio.run(run())
 
 
+def test_what_comes_of_a_session_that_is_over_is_dropped() -> None:
+    async def run() -> None:
+        post = InMemoryPost()
+        a, b, c = post.join("a"), post.join("b"), post.join("c")
+        await a.send("c", b"one", 0, b"a0")
+        await c.end(b"one", ("a",))
+        await a.send("c", b"one", 1, b"a1")
+        await b.send("c", b"one", 0, b"b0")
+        assert (await c.receive(b"one", 1)).payload == b"b0"
+        with pytest.raises(Unavailable):
+            await c.receive(b"one", 0.01)
+
+    asyncio.run(run())
+
+
 @pytest.fixture
 def keys() -> tuple[Signer, OpenKey]:
     return Signer(os.urandom(32)), OpenKey.generate(os.urandom)

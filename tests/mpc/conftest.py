@@ -11,11 +11,12 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from mpc import cells, release
-from mpc import secure_aggregation as sums
+from mpc import cells, release, sum_coordinator
+from mpc import secure_aggregation as sites
+from mpc import sum_messages as sums
 from mpc.budget import Scale, split
-from mpc.query import Measure, Query, check_query, local_plan, salted_hash
-from privacy.local import GroupColumn
+from mpc.query import Measure, Query, check_query, local_plans, salted_hash
+from privacy.local import GroupColumn, LocalPlan
 from wire.signing import Signer, VerifyKey
 
 SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
@@ -55,6 +56,7 @@ def example_query(**changes: Any) -> Query:
         unit="row",
         person="",
         rows_per_person=1,
+        spread="every-site",
         colluders=1,
         max_rows=8192,
         rho_nano=rho,
@@ -77,15 +79,29 @@ def example_rows(site: int) -> list[tuple[int, int]]:
     return rows
 
 
-def table_of(query: Query, rows: Sequence[tuple[int, int]]) -> pa.Table:
-    """What an exact local engine answers for rows of (group index, v')."""
-    plan = local_plan(query)
+Value = int | tuple[int | None, ...]
+"""v' of a row: the same in all measures, or one of each measure, None where it is not known."""
+
+
+def tables_of(query: Query, rows: Sequence[tuple[int, Value]]) -> tuple[pa.Table, ...]:
+    """What an exact local engine answers for rows of (group index, v'): a table for each plan."""
+    plans = local_plans(query)
+    found = []
+    for at, plan in enumerate(plans):
+        values = [(group, value[at] if isinstance(value, tuple) else value) for group, value in rows]
+        found.append(_table(plan, [(group, value) for group, value in values if value is not None]))
+    return tuple(found)
+
+
+def _table(plan: LocalPlan, rows: Sequence[tuple[int, int]]) -> pa.Table:
     columns: dict[str, list[Any]] = {"group": list(plan.group_labels())}
     for name in plan.result_schema().names[1:]:
         columns[name] = [0] * len(columns["group"])
     for group, value in rows:
-        clamped = min(max(value, plan.low), plan.high)
         columns["count"][group] += 1
+        if plan.measure is None:
+            continue
+        clamped = min(max(value, plan.low), plan.high)
         columns["sum"][group] += clamped - plan.centre
         columns["sum_squares"][group] += (clamped - plan.centre) ** 2
         for i in range(plan.bins):
@@ -100,63 +116,99 @@ def no_noise(scale: Scale, count: int) -> tuple[int, ...]:
     return (0,) * count
 
 
+STEPS = ("start", "deal", "mask", "unmask")
+"""What a site says, in order; a site is lost before it says it."""
+
+
 @dataclass
 class Run:
-    """One phase, played step by step; a test may change what a party is shown in between."""
+    """One phase, played step by step; a test may change what a party is shown in between.
+
+    lost: before which of `STEPS` a site falls silent.
+    """
 
     session: sums.SumSession
     signers: Mapping[str, Signer]
     members: Mapping[str, VerifyKey]
     vectors: Mapping[str, Sequence[int]]
     seed: str = "run"
+    lost: Mapping[str, str] = field(default_factory=dict)
     states: dict[str, Any] = field(default_factory=dict)
-    keys: list[sums.MaskKey] = field(default_factory=list)
+    coordinator: Any = None
+    keys: list[sums.RoundKeys] = field(default_factory=list)
+    listed: Sequence[sums.RoundKeys] = ()
+    dealt: dict[str, tuple[sums.DealtShare, ...]] = field(default_factory=dict)
     announcements: list[sums.Announcement] = field(default_factory=list)
+    parties: Any = None
+    handed: dict[str, tuple[sums.DealtShare, ...]] = field(default_factory=dict)
     contributions: list[sums.Contribution] = field(default_factory=list)
     masked: list[sums.Masked] = field(default_factory=list)
+    survivors: Any = None
+    unmaskings: list[sums.Unmasking] = field(default_factory=list)
+
+    def there(self, step: str) -> list[str]:
+        """Who still speaks at a step."""
+        at = STEPS.index(step)
+        gone = {site for site, before in self.lost.items() if STEPS.index(before) <= at}
+        return [site for site in self.session.roster if site not in gone]
 
     def start(self) -> Run:
-        for site in self.session.roster:
+        for site in self.there("start"):
             rand = stream(f"{self.seed}/{site}")
-            state, key = sums.start(self.session, site, self.vectors[site], self.signers[site], self.members, rand)
+            state, keys = sites.start(self.session, site, self.vectors[site], self.signers[site], self.members, rand)
             self.states[site] = state
-            self.keys.append(key)
+            self.keys.append(keys)
+        self.coordinator = sum_coordinator.begin(self.session, self.members)
         return self
 
-    def announce(self) -> Run:
+    def deal(self) -> Run:
         self.start()
-        for site in self.session.roster:
-            self.states[site], out = self.states[site].receive(self.keys)
-            self.announcements.append(out)
+        for keys in self.keys:
+            self.coordinator = self.coordinator.receive(keys)
+        self.coordinator, self.listed = self.coordinator.close()
+        for site in self.there("deal"):
+            self.states[site], self.dealt[site], said = self.states[site].receive(self.listed)
+            if said is not None:
+                self.announcements.append(said)
         return self
-
-    def contribute(self) -> Run:
-        self.announce()
-        for site in self.session.roster:
-            self.states[site], out = self.states[site].receive(self.announcements)
-            self.contributions.append(out)
-        return self
-
-    def survivors(self) -> sums.Survivors:
-        return sums.Survivors(self.session.query, self.session.phase, self.session.roster, tuple(self.contributions))
 
     def mask(self) -> Run:
-        self.contribute()
-        for site in self.session.roster:
-            self.states[site], out = self.states[site].receive(self.survivors())
-            self.masked.append(out)
+        self.deal()
+        for site, shares in self.dealt.items():
+            self.coordinator = self.coordinator.receive(site, shares)
+        self.coordinator, self.parties, self.handed = self.coordinator.close()
+        for site in self.there("mask"):
+            out = self.states[site].receive(self.parties, self.handed[site], self.announced())
+            self.states[site], masked, contribution = out
+            self.masked.append(masked)
+            if contribution is not None:
+                self.contributions.append(contribution)
         return self
 
-    def open(self) -> sums.Opened:
+    def announced(self) -> list[sums.Announcement]:
+        """The announcements of the parties, as the board has them."""
+        return [one for one in self.announcements if one.site in self.parties.sites]
+
+    def unmask(self) -> Run:
         self.mask()
-        collecting = sums.collect(self.session, self.members, self.keys)
         for masked in self.masked:
-            collecting = collecting.receive(masked)
-        return collecting.finish(self.survivors())
+            self.coordinator = self.coordinator.receive(masked)
+        self.coordinator, self.survivors = self.coordinator.close(self.contributions)
+        for site in self.there("unmask"):
+            self.states[site], out = self.states[site].receive(self.survivors)
+            self.unmaskings.append(out)
+        return self
+
+    def open(self) -> Any:
+        self.unmask()
+        for unmasking in self.unmaskings:
+            self.coordinator = self.coordinator.receive(unmasking)
+        return self.coordinator.finish()
 
     def record(self) -> release.PhaseRecord:
+        """The whole phase, as the board has it."""
         opened = self.open()
-        return release.PhaseRecord(self.session.phase, tuple(self.contributions), opened)
+        return release.PhaseRecord(self.session.phase, self.parties, self.survivors, opened)
 
 
 @dataclass
@@ -178,25 +230,34 @@ class Consortium:
         session = msgspec.structs.replace(session, **changes)
         return Run(session, self.signers, self.members, vectors)
 
-    def answer(self, query: Query, tables: Mapping[str, pa.Table], draw: Any = None) -> release.Board:
-        """Both phases of `query` over the sites' exact tables: the board after them."""
+    def answer(
+        self,
+        query: Query,
+        tables: Mapping[str, Sequence[pa.Table]],
+        draw: Any = None,
+        lost: Mapping[int, Mapping[str, str]] | None = None,
+    ) -> release.Board:
+        """Both phases of `query` over the sites' exact tables: the board after them. lost: `Run.lost` by phase."""
         check_query(query)
         cells.prove_no_wrap(query)
         options = {} if draw is None else {"draw": draw}
         records: list[release.PhaseRecord] = []
         for phase in (1, 2):
             if phase == 1:
-                layout = cells.counts_layout(query)
+                layout = cells.gate_layout(query)
             else:
-                layout = cells.sums_layout(query, cells.passing(query, records[0].opened.totals))
+                gate = records[0]
+                layout = cells.sums_layout(query, cells.passing(query, gate.opened.totals, len(gate.survivors.sites)))
             vectors = {site: cells.contribution(query, layout, tables[site], **options) for site in query.roster}
             session = sums.session_for(query, SALT, HANDLE, layout)
-            records.append(Run(session, self.signers, self.members, vectors, f"phase-{phase}").record())
+            gone = (lost or {}).get(phase, {})
+            records.append(Run(session, self.signers, self.members, vectors, f"phase-{phase}", gone).record())
         return release.Board(
             query=HANDLE,
             query_hash=salted_hash(query, SALT),
             population=query.population,
             roster=query.roster,
+            approvals=tuple(reversed(query.roster)),
             rho_nano=query.rho_nano,
             phases=tuple(records),
             budget_before_nano=10**9,
@@ -218,8 +279,8 @@ def make_query() -> Callable[..., Query]:
 
 @pytest.fixture
 def make_table() -> Callable[[Query, Sequence[tuple[int, int]]], pa.Table]:
-    """`table_of`: the exact local answer to a query for rows of (group index, value)."""
-    return table_of
+    """`tables_of`: the exact local answer to a query for rows of (group index, value)."""
+    return tables_of
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from mpc import cells
 from mpc.budget import (
-    KINDS,
     SMALLEST_SIGMA,
     epsilon_at,
     epsilons,
@@ -23,7 +22,7 @@ from mpc.budget import (
     sensitivity,
     split,
 )
-from mpc.query import Measure, Split, local_plan
+from mpc.query import KINDS, Measure, Split, local_plans
 from wire.errors import Refused
 
 EDGES = (-3, 0, 2, 9)
@@ -38,8 +37,9 @@ def exact_cells(make_query, make_table, exact, query, rows):
     """Exact cells of one site by kind, without noise and offset, in the kind's unit."""
     table = make_table(query, rows)
     out = {}
-    groups = range(len(local_plan(query).combinations()))
-    for layout in (cells.counts_layout(query), cells.sums_layout(query, groups)):
+    plans = local_plans(query)
+    groups = tuple(range(len(plans[0].combinations())))
+    for layout in (cells.gate_layout(query), cells.sums_layout(query, (groups,) * len(plans))):
         values = cells.contribution(query, layout, table, draw=exact)
         start = 0
         for block in layout.blocks:
@@ -60,7 +60,7 @@ def test_sensitivity_is_the_largest_change_by_one_row(make_query, make_table, ex
             change = sum((x - y) ** 2 for x, y in zip(after[kind], before[kind], strict=True))
             largest[kind] = max(largest[kind], change)
     for kind in KINDS:
-        assert largest[kind] == sensitivity(query, kind) ** 2, kind
+        assert largest[kind] == sensitivity(query, 0, kind) ** 2, kind
 
 
 def test_sensitivity_of_a_person_is_reached_and_not_passed(make_query, make_table, exact):
@@ -71,18 +71,18 @@ def test_sensitivity_of_a_person_is_reached_and_not_passed(make_query, make_tabl
         moved = exact_cells(make_query, make_table, exact, query, rows)
         for kind in KINDS:
             change = sum((x - y) ** 2 for x, y in zip(moved[kind], nothing[kind], strict=True))
-            assert change <= sensitivity(query, kind) ** 2
+            assert change <= sensitivity(query, 0, kind) ** 2
             if rows == [(0, 9)] * 8:
-                assert change == sensitivity(query, kind) ** 2
+                assert change == sensitivity(query, 0, kind) ** 2
 
 
 def test_a_person_at_four_sites_costs_sixteen_times_the_rho(make_query):
     row, person = make_query(), make_query(unit="person")
     for kind in KINDS:
-        assert sensitivity(person, kind) == 4 * sensitivity(row, kind)
+        assert sensitivity(person, 0, kind) == 4 * sensitivity(row, 0, kind)
         # the same noise would cost 16 times: so the same rho needs 16 times the variance
-        assert scale(person, kind).site_variance / scale(person, kind).lattice ** 2 == pytest.approx(
-            16 * scale(row, kind).site_variance / scale(row, kind).lattice ** 2, rel=2e-3
+        assert scale(person, 0, kind).site_variance / scale(person, 0, kind).lattice ** 2 == pytest.approx(
+            16 * scale(row, 0, kind).site_variance / scale(row, 0, kind).lattice ** 2, rel=2e-3
         )
 
 
@@ -91,7 +91,7 @@ def test_any_h_honest_sites_bring_all_the_noise(make_query, sites, colluders, sh
     roster = tuple(sorted(f"s{i}" for i in range(sites)))
     query = make_query(roster=roster, datasets=roster, colluders=colluders)
     for one in scales(query):
-        required = Fraction(sensitivity(query, one.kind) ** 2 * 10**9, 2 * getattr(query.split, one.kind))
+        required = Fraction(sensitivity(query, one.measure, one.kind) ** 2 * 10**9, 2 * getattr(query.split, one.kind))
         pooled = shares * one.site_variance / one.lattice**2
         assert required < pooled <= required * (1 + Fraction(4, 1024)), "never below, and not wastefully above"
 
@@ -153,11 +153,24 @@ def test_epsilon_agrees_with_opendp():
 def test_the_three_assumptions_are_ordered_and_scaled(make_query):
     query = make_query()
     honest, colluding, alone = epsilons(query, 100)
-    assert (honest.honest, colluding.honest, alone.honest) == (4, 3, 1)
+    assert (honest.honest, colluding.honest, alone.honest) == ((4, 4), (3, 3), (1, 1))
     # h = 2: all four bring twice the noise needed, one alone half of it
     assert (honest.rho, colluding.rho, alone.rho) == ("0.050000000", "0.066666667", "0.200000000")
     assert Decimal(honest.epsilon) < Decimal(colluding.epsilon) < Decimal(alone.epsilon)
     assert {e.delta for e in (honest, colluding, alone)} == {"0.000001"}
+
+
+def test_lost_sites_take_their_noise_with_them(make_query):
+    """Of four sites, three survive the second phase: its rho counts two thirds where all are honest, not a half."""
+    query = make_query()
+    assert query.split.gate == 10_000_000
+    honest, colluding, alone = epsilons(query, 100, (4, 3))
+    assert (honest.honest, colluding.honest, alone.honest) == ((4, 3), (3, 2), (1, 1))
+    # gate 0.01 x 2/4 + rest 0.09 x 2/3; then x 2/3 and x 2/2: at the fewest survivors, just what was promised
+    assert (honest.rho, colluding.rho, alone.rho) == ("0.065000000", "0.096666667", "0.200000000")
+    assert [one.rho for one in epsilons(query, 100, (3, 3))] == ["0.066666667", "0.100000000", "0.200000000"]
+    for less, more in zip(epsilons(query, 100), epsilons(query, 100, (3, 3)), strict=True):
+        assert Decimal(less.epsilon) <= Decimal(more.epsilon)
 
 
 def test_a_delta_that_cannot_cover_redraws_is_refused(make_query):
@@ -178,7 +191,7 @@ def test_digits_do_not_depend_on_the_callers_decimal_context(make_query):
 
 def test_too_wide_noise_is_refused(make_query):
     wide = Measure("cost", 0, 2**30, 1)
-    query = make_query(measures=(wide,), split=Split(1, 1, 1, 0), max_rows=1)
+    query = make_query(measures=(wide,), split=Split(1, 1, 1, 1, 0), max_rows=1)
     with pytest.raises(Refused) as caught:
         scales(query)
     assert caught.value.code == "mpc.noise_too_wide"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mpc import cells
 from mpc.budget import scales, split
-from mpc.query import Measure, check_query, local_plan
+from mpc.query import Measure, check_query, local_plans
 from privacy.local import GroupColumn
 from wire.errors import Refused, VerificationError
 
@@ -19,48 +19,52 @@ ALL = range(6)
 
 
 def layouts(query):
-    return cells.counts_layout(query), cells.sums_layout(query, range(len(local_plan(query).combinations())))
+    plans = local_plans(query)
+    every = tuple(range(len(plans[0].combinations())))
+    return cells.gate_layout(query), cells.sums_layout(query, (every,) * len(plans))
 
 
 def test_layout_of_both_phases(make_query):
     first, second = layouts(make_query())
-    assert [(b.scale.kind, b.groups, b.width) for b in first.blocks] == [("counts", 6, 1)]
+    assert [(b.scale.kind, b.groups, b.width) for b in first.blocks] == [("gate", 6, 1)]
     assert [(b.scale.kind, b.groups, b.width) for b in second.blocks] == [
+        ("counts", 6, 1),
         ("sums", 6, 1),
         ("squares", 6, 1),
         ("bins", 6, 5),
     ]
-    assert (first.cells, second.cells) == (6, 42)
-    assert cells.most_cells(make_query()) == 48
+    assert (first.cells, second.cells) == (6, 48)
+    assert cells.most_cells(make_query()) == 54
 
 
 def test_a_layout_is_named_by_all_that_decides_a_number(make_query):
     digests = {
-        cells.sums_layout(make_query(), (0, 1)).digest(),
-        cells.sums_layout(make_query(), (0, 2)).digest(),
-        cells.sums_layout(make_query(), ()).digest(),
-        cells.sums_layout(make_query(rho_nano=2 * 10**8), (0, 1)).digest(),
-        cells.sums_layout(make_query(colluders=0), (0, 1)).digest(),
-        cells.sums_layout(make_query(max_rows=4096), (0, 1)).digest(),
-        cells.counts_layout(make_query()).digest(),
+        cells.sums_layout(make_query(), ((0, 1),)).digest(),
+        cells.sums_layout(make_query(), ((0, 2),)).digest(),
+        cells.sums_layout(make_query(), ((),)).digest(),
+        cells.sums_layout(make_query(rho_nano=2 * 10**8), ((0, 1),)).digest(),
+        cells.sums_layout(make_query(colluders=0), ((0, 1),)).digest(),
+        cells.sums_layout(make_query(max_rows=4096), ((0, 1),)).digest(),
+        cells.gate_layout(make_query()).digest(),
     }
     assert len(digests) == 7
 
 
 def test_without_noise_the_totals_are_the_exact_pool(make_query, make_table, make_rows, exact):
     query = make_query()
-    plan = local_plan(query)
+    (plan,) = local_plans(query)
     tables = [make_table(query, make_rows(site)) for site in range(4)]
     for layout in layouts(query):
         vectors = [cells.contribution(query, layout, table, draw=exact) for table in tables]
         totals = [sum(column) for column in zip(*vectors, strict=True)]
-        for kind, values in cells.noisy(layout, totals).items():
+        for (_, kind), values in cells.noisy(layout, totals, 4).items():
             lattice = next(b.scale.lattice for b in layout.blocks if b.scale.kind == kind)
             pooled = {
-                name: [sum(t.column(name)[g].as_py() for t in tables) for g in ALL]
-                for name in tables[0].column_names[1:]
+                name: [sum(t.column(name)[g].as_py() for (t,) in tables) for g in ALL]
+                for name in tables[0][0].column_names[1:]
             }
             wanted = {
+                "gate": pooled["count"],
                 "counts": pooled["count"],
                 "sums": pooled["sum"],
                 "squares": [
@@ -100,15 +104,15 @@ def test_nothing_a_site_can_hold_leaves_its_lane(make_query, make_table, low, wi
         cells.prove_no_wrap(query)
     except Refused:
         return
-    plan = local_plan(query)
+    (plan,) = local_plans(query)
     count = data.draw(st.sampled_from([0, rows]))
     shift = data.draw(st.sampled_from([low - plan.centre, 0, low + width - plan.centre]))
-    table = make_table(query, [])
+    (table,) = make_table(query, [])
     for name, value in (("count", count), ("sum", count * shift), ("sum_squares", count * shift**2)):
         table = table.set_column(table.column_names.index(name), table.schema.field(name), [[value]])
     sign = data.draw(st.sampled_from([-1, 1]))
     for layout in layouts(query):
-        vector = cells.contribution(query, layout, table, draw=lambda one, n: (sign * one.reach,) * n)
+        vector = cells.contribution(query, layout, (table,), draw=lambda one, n: (sign * one.reach,) * n)
         bounds = [block.bound for block in layout.blocks for _ in range(block.cells)]
         for u, bound in zip(vector, bounds, strict=True):
             assert 0 <= u <= bound
@@ -126,19 +130,19 @@ def test_declarations_that_could_wrap_are_refused(make_query):
 
 def test_an_engine_that_passes_its_bounds_is_clamped_not_reported(make_query, make_table, exact):
     query = make_query()
-    layout = cells.counts_layout(query)
-    table = make_table(query, [(0, 1)] * 3)
+    layout = cells.gate_layout(query)
+    (table,) = make_table(query, [(0, 1)] * 3)
     position = table.column_names.index("count")
     wild = table.set_column(position, table.schema.field("count"), [[10**12, -5, 0, 0, 0, 0]])
-    values = cells.contribution(query, layout, wild, draw=exact)
+    values = cells.contribution(query, layout, (wild,), draw=exact)
     (block,) = layout.blocks
     assert [(v - block.offset) // block.scale.lattice for v in values[:2]] == [query.max_rows, 0]
 
 
 def test_a_table_that_does_not_follow_the_plan_is_a_bug(make_query, make_table, exact):
     query = make_query()
-    layout = cells.counts_layout(query)
-    table = make_table(query, [])
+    layout = cells.gate_layout(query)
+    (table,) = make_table(query, [])
     for wrong in (
         table.drop_columns(["sum"]),
         table.slice(1),
@@ -147,36 +151,38 @@ def test_a_table_that_does_not_follow_the_plan_is_a_bug(make_query, make_table, 
         table.set_column(1, "count", [[0.5] * 6]),
     ):
         with pytest.raises(ValueError, match="local table"):
-            cells.contribution(query, layout, wrong, draw=exact)
+            cells.contribution(query, layout, (wrong,), draw=exact)
     with pytest.raises(ValueError, match="reach"):
-        cells.contribution(query, layout, table, draw=lambda one, n: (one.reach * 10**6,) * n)
+        cells.contribution(query, layout, (table,), draw=lambda one, n: (one.reach * 10**6,) * n)
 
 
-def test_only_groups_whose_noisy_count_passes_are_asked(make_query):
+@pytest.mark.parametrize("sites", [3, 4])
+def test_only_groups_whose_noisy_count_passes_are_asked(make_query, sites):
+    """Of all four sites, or of the three that survived."""
     query = make_query()
-    layout = cells.counts_layout(query)
+    layout = cells.gate_layout(query)
     (block,) = layout.blocks
-    lattice, sites = block.scale.lattice, 4
+    lattice = block.scale.lattice
     counts = [120 * lattice, 120 * lattice - 1, 119 * lattice, 500 * lattice, -3, 0]
     totals = [count + sites * block.offset for count in counts]
-    assert cells.passing(query, totals) == (0, 3)
-    assert cells.noisy(layout, totals)["counts"] == tuple(counts)
-    assert cells.sums_layout(query, cells.passing(query, totals)).cells == 2 * 7
-    assert cells.sums_layout(query, ()).cells == 0
+    assert cells.passing(query, totals, sites) == ((0, 3),)
+    assert cells.noisy(layout, totals, sites)[0, "gate"] == tuple(counts)
+    assert cells.sums_layout(query, cells.passing(query, totals, sites)).cells == 2 * 8
+    assert cells.sums_layout(query, ((),)).cells == 0
 
 
 def test_totals_outside_their_range_are_no_answer(make_query):
-    layout = cells.counts_layout(make_query())
+    layout = cells.gate_layout(make_query())
     (block,) = layout.blocks
     good = [4 * block.offset] * 6
-    cells.noisy(layout, good)
+    cells.noisy(layout, good, 4)
     for bad in ([*good[:5], -1], [*good[:5], 4 * block.bound + 1]):
         with pytest.raises(VerificationError) as caught:
-            cells.noisy(layout, bad)
+            cells.noisy(layout, bad, 4)
         assert caught.value.facts == {"phase": 1, "cell": 5}
     for shape in (good[:5], [*good, 0]):
         with pytest.raises(VerificationError, match="sums"):
-            cells.noisy(layout, shape)
+            cells.noisy(layout, shape, 4)
 
 
 def test_an_empty_site_sends_as_much_as_a_full_one(make_query, make_table, make_rows):
@@ -206,7 +212,7 @@ def test_the_noise_in_the_pool_is_what_the_release_says(make_query, make_table, 
     }
     required = {}
     largest, m = 15, (4 if unit == "person" else 1)
-    for kind, change in (("counts", 1), ("sums", largest), ("squares", largest**2), ("bins", 1)):
+    for kind, change in (("gate", 1), ("counts", 1), ("sums", largest), ("squares", largest**2), ("bins", 1)):
         required[kind] = Fraction((m * change) ** 2 * 10**9, 2 * getattr(query.split, kind))
     for layout in layouts(query):
         vectors = [cells.contribution(query, layout, table) for _ in range(4)]
@@ -231,4 +237,4 @@ def test_the_noise_in_the_pool_is_what_the_release_says(make_query, make_table, 
 
 
 def test_every_kind_has_its_scale(make_query):
-    assert [s.kind for s in scales(make_query())] == ["counts", "sums", "squares", "bins"]
+    assert [s.kind for s in scales(make_query())] == ["gate", "counts", "sums", "squares", "bins"]

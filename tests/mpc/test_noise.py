@@ -20,7 +20,7 @@ N = 20_000
 
 
 def scale(sigma: int, per: int = 1) -> Scale:
-    return Scale("counts", 1, 1, 1, sigma, per)
+    return Scale(0, "counts", 1, 1, 1, sigma, per)
 
 
 @pytest.mark.parametrize("one", [scale(4), scale(4 * 1024 + 700, 1024), scale(123_456), scale(2**50)])

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc.vector_commitment import blinding_generator, check_sum, commit, generators
+from mpc.generator_table import blinding_generator, generators
+from mpc.vector_commitment import check_sum, commit
 from wire.errors import DecodeError, MedveilError, VerificationError
 from zkp.groups import R, backend
 

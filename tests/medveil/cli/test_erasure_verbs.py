@@ -74,7 +74,7 @@ def planned(person: Any, home: Path) -> str:
 
 def test_from_the_plan_to_a_receipt_that_holds(person: Any, home: Path, tmp_path: Path) -> None:
     shown = asked(person, "plan", "--home", home, "--reference", "requests/7")
-    assert "erase: 2 rows of visits" in shown and "restricted: 1 rows of bills" in shown and "retention" in shown
+    assert "erase: 2 rows of visits" in shown and "restricted: 1 row of bills" in shown and "retention" in shown
     assert WANG not in shown
     (listed,) = told(person.run("erasure", "show", "--home", home, "--json"))["erasures"]
     assert listed["state"] == "planned" and listed["destroyed"] == 0
@@ -89,9 +89,9 @@ def test_from_the_plan_to_a_receipt_that_holds(person: Any, home: Path, tmp_path
         assert snapshots_of(opened.organisation).read("visits").num_rows == 1, "it was cut anew"
         epochs = opened.organisation.vault._opened.provider.epochs()
 
-    checked = person.run(
-        "erasure", "check", "--home", home, receipt, "--marker", WANG, "--marker", "planted note"
-    ).stdout
+    markers = tmp_path / "markers"
+    markers.write_text(f"{WANG}\nplanted note\n", encoding="utf-8")
+    checked = person.run("erasure", "check", "--home", home, receipt, "--markers", markers).stdout
     assert "Nothing of it is left here." in checked and "1 destroyed keys" in checked
     assert "salts died with the keys" in checked
     body = told(person.run("erasure", "check", "--home", home, receipt, "--json"))
@@ -109,13 +109,29 @@ def test_from_the_plan_to_a_receipt_that_holds(person: Any, home: Path, tmp_path
     assert shown["organisation"] == "hospital-1" and shown["issue"] == 2
 
 
+def test_nothing_is_erased_before_the_receipt_has_a_place(person: Any, home: Path, tmp_path: Path) -> None:
+    name, there = planned(person, home), tmp_path / "there"
+    there.touch()
+    for receipt in (there, tmp_path / "nowhere" / "receipt.evidence"):
+        person.run("erasure", "apply", "--home", home, name, "--receipt", receipt, code=1)
+        assert told(person.run("erasure", "show", "--home", home, name, "--json"))["state"] == "planned"
+    receipt = tmp_path / "receipt.evidence"
+    person.run("erasure", "apply", "--home", home, name, "--receipt", receipt)
+    assert receipt.stat().st_mode & 0o077 == 0, "it is the person's"
+    lost = person.process("erasure", "check", "--home", home, tmp_path / "lost.evidence")
+    assert lost.returncode == 1 and "no file or folder" in lost.stderr and "Traceback" not in lost.stderr
+
+
 def test_what_is_left_is_found_and_said(person: Any, home: Path, tmp_path: Path) -> None:
     receipt = tmp_path / "receipt.evidence"
     person.run("erasure", "apply", "--home", home, planned(person, home), "--receipt", receipt)
     (home / "spill.txt").write_text("a planted note lies about")
-    found = person.run("erasure", "check", "--home", home, receipt, "--marker", "planted note", code=4)
+    check = ("erasure", "check", "--home", home, receipt, "--markers")
+    found = person.run(*check, "-", typed="\nplanted note\n", code=4)
     assert "spill.txt holds text of the person" in found.stdout and "Nothing of it is left" not in found.stdout
-    body = told(person.run("erasure", "check", "--home", home, receipt, "--marker", "planted note", "--json", code=4))
+    markers = tmp_path / "markers"
+    markers.write_text("wang's other text\nplanted note", encoding="utf-8")
+    body = told(person.run(*check, markers, "--json", code=4))
     assert left(body) == [("privacy.leftover_text", {"file": "spill.txt"})]
 
 
@@ -229,10 +245,17 @@ def test_a_backup_of_before_brings_nobody_back_where_the_register_is_left(
     assert json.loads(mistyped.stderr)["error"]["code"] == "privacy.no_register"
     assert not (tmp_path / "none").exists(), "a home without what the register names would have been made"
 
-    said = person.run("restore", monday, tmp_path / "with", "--erased", home / "erased").stdout
-    assert "What was erased" not in said
-    found = told(person.run("erasure", "check", "--home", tmp_path / "with", receipt, "--json", code=4))
+    (tmp_path / "register-alone").mkdir()
+    shutil.copy(home / "erased", tmp_path / "register-alone")
+    alone = tmp_path / "register-alone" / "erased"
+    said = person.run("restore", monday, tmp_path / "without-log", "--erased", alone).stdout
+    assert "What was erased" not in said and "No file `safeguards` was there" in said
+    found = told(person.run("erasure", "check", "--home", tmp_path / "without-log", receipt, "--json", code=4))
     assert [(code, facts["dataset"]) for code, facts in left(found)] == [("privacy.leftover_restricted", "bills")]
+
+    said = person.run("restore", monday, tmp_path / "with", "--erased", home).stdout
+    assert "What was erased" not in said and "No file" not in said
+    assert left(told(person.run("erasure", "check", "--home", tmp_path / "with", receipt, "--json"))) == []
     with Home.open(tmp_path / "with", PASS, secrets.token_bytes, now) as opened:
         assert opened.organisation.vault.read("visits").num_rows == 1
 
@@ -250,7 +273,8 @@ def test_what_could_not_be_looked_into_is_not_said_to_be_clean(person: Any, home
     (home / "vault").symlink_to(elsewhere)
     (home / "archive").symlink_to(tmp_path)
     (elsewhere / "old").write_text("the planted note")
-    found = person.run("erasure", "check", "--home", home, receipt, "--marker", "planted note", code=4).stdout
+    check = ("erasure", "check", "--home", home, receipt, "--markers", "-")
+    found = person.run(*check, typed="planted note\n", code=4).stdout
     assert f"{elsewhere}/old holds text" in found and "a link to elsewhere, not followed: archive" in found
     (elsewhere / "old").unlink()
     body = told(person.run("erasure", "check", "--home", home, receipt, "--json"))
@@ -284,8 +308,10 @@ def receipt_id(person: Any, home: Path) -> str:
         (["plan", "--home", "HOME"], b"w\xff\xfe\n", 1, b"no text in UTF-8"),
         (["plan", "--home", "HOME", "--reference", b"a\xff"], b"wang\n", 1, b"reference does not fit"),
         (["plan", "--home", "HOME", "--reference", "r" * 201], b"wang-wu-110101\n", 1, b"reference does not fit"),
-        (["check", "--home", "HOME", "RECEIPT", "--marker", "abc"], b"", 2, b"at least 4 characters"),
-        (["check", "--home", "HOME", "RECEIPT", "--marker", b"abcd\xff"], b"", 1, b"no text in UTF-8"),
+        (["check", "--home", "HOME", "RECEIPT", "--markers", "-"], b"abcd\nabc\n", 2, b"at least 4 characters"),
+        (["check", "--home", "HOME", "RECEIPT", "--markers", "-"], b"abcd\xff", 1, b"no text in UTF-8"),
+        (["check", "--home", "HOME", "RECEIPT", "--markers", "-"], b"a" * 1_100_000, 1, b"1048577"),
+        (["check", "--home", "HOME", "RECEIPT", "--marker", "wang-wu-110101"], b"", 2, b"No such option"),
         (["hold", "--home", "HOME", "h", "--everybody", "--reference", b"a\xff"], b"", 1, b"reference does not fit"),
         (["hold", "--home", "HOME", "h", "--everybody", "--reference", "r" * 201], b"", 1, b"reference does not fit"),
         (["show", "--home", "HOME", b"\xff"], b"", 2, b"32 digits"),

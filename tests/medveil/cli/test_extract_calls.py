@@ -81,6 +81,7 @@ def test_the_whole_way_of_an_extract(at: Callable[[str, str], At], tmp_path: Pat
     assert ask in researcher.says("asked") and "waiting" in researcher.says("asked")
     bare = officer.says("preview", "--ask", ask, code=1)
     assert "break a limit" in bare and "Without these groups" in bare and "diversity" not in bare.split("rows")[0]
+    assert "--sensitive COLUMN" in bare
     assert "(class 100)" in officer.says("preview", "--ask", ask, *SENSITIVE)
     seen = officer.json("preview", "--ask", ask, *SENSITIVE)
     assert seen["leaves"] and seen["risk"]["known"] == ["ward"] and seen["offends"] == []
@@ -107,6 +108,13 @@ def test_what_is_wrong_is_said_before_anything_is_asked(at: Callable[[str, str],
     assert "no JSON object" in officer.says("preview", "--grant", "copies", "--filter", "age > 18", code=2)
     assert "32 digits" in officer.says("delete", "abc", code=2)
     assert ".parquet" in officer.says("rows", "0" * 32, "--out", tmp_path / "rows.txt", code=2)
+    assert "32 digits" in officer.says("preview", "--ask", "12", code=2)
+    researcher = at(RECIPIENT, "researcher")
+    want = ("ask", "--from", HOLDER, "--dataset", "stays-hospital-1", "--column", "ward", "--purpose")
+    assert "two letters" in researcher.says(*want, "HMB", "--jurisdiction", "China", code=2)
+    assert researcher.refused(*want, "RESEARCH") == "privacy.unknown_purpose"
+    error = researcher.run("extract", *want, "HMB", "--filter", '{"column": "age"}', code=1).exception
+    assert "COMPARISON" in str(error) and "filter_form" not in str(error)
     assert officer.refused("preview", "--grant", "nobodys") == "grants.unknown"
     assert officer.refused("preview", "--ask", "0" * 32) == "extracts.unknown"
     assert officer.refused("preview", "--grant", "copies", "--sensitive", "nothing") == "privacy.risk_column"
@@ -117,11 +125,29 @@ def test_what_is_wrong_is_said_before_anything_is_asked(at: Callable[[str, str],
     assert "copies" in denied
 
 
+def test_a_preview_says_that_another_cut_stands_in_the_way(at: Callable[[str, str], At], world: World) -> None:
+    with world.client(HOLDER, "officer") as signed_in:
+        signed_in.grants.issue(
+            terms(HOLDER, grant="once", fields=("cost", "ward", "age"), uses=("extract",), min_group=3)
+        )
+    officer = at(HOLDER, "officer")
+    one = ("--grant", "once", "--column", "ward", "--column", "cost", *SENSITIVE)
+    other = ("--grant", "once", "--column", "ward")
+    assert officer.json("preview", *other)["leaves"]
+    extract = officer.json("make", *one)["extract"]
+    seen = officer.json("preview", *other, code=1)
+    assert seen["other_cut"] == extract and seen["allowed"] and not seen["leaves"]
+    said = officer.says("preview", *other, code=1)
+    assert extract in said and "a grant of its own" in said
+    assert officer.refused("make", *other) == "gateway.extract_other_cut"
+    assert officer.json("preview", *one)["other_cut"] == ""
+
+
 def test_a_no_from_the_command_line(at: Callable[[str, str], At]) -> None:
     researcher, officer = at(RECIPIENT, "researcher"), at(HOLDER, "officer")
     want = ("--from", HOLDER, "--dataset", "stays-hospital-1", "--column", "ward", "--purpose", "HMB")
     ask = researcher.json("ask", *want)["ask"]
     until(lambda: ask in officer.says("wanted"))
     assert "is declined" in officer.says("decline", ask)
-    until(lambda: "gateway.extract_declined" in researcher.says("asked"))
+    until(lambda: "The data officer declined the request." in researcher.says("asked"))
     assert officer.refused("make", "--ask", ask) == "gateway.extract_answered"

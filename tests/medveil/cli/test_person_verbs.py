@@ -58,6 +58,13 @@ def test_opt_outs(officer: At) -> None:
     assert "no such opt-out" in said(officer, "opt-outs", "withdraw", "all", code=1)
     assert len(json.loads(said(officer, "opt-outs", "list", "--person", "--json"))["opt_outs"]) == 1
     assert officer.run("opt-outs", "add", "use", "query", "--since", "soon", code=2).exit_code == 2
+    assert "needs a VALUE" in officer.run("opt-outs", "add", "purpose", code=2).output
+    assert "no VALUE" in officer.run("opt-outs", "withdraw", "all", "HMB", code=2).output
+    for name, told in (("researcher-1", ""), ("reseacher-1", "reseacher-1 is no member")):
+        run = officer.process("opt-outs", "add", "recipient", name, input="li\n")
+        assert run.returncode == 0 and told in run.stderr and ("no member" in run.stderr) is bool(told)
+        said_of = officer.process("opt-outs", "withdraw", "recipient", name, input="li\n")
+        assert said_of.returncode == 0
     stranger = officer.process("opt-outs", "list", "--person", input="nobody\n")
     assert "No opt-outs" in stranger.stdout and "typed right" in stranger.stdout
 
@@ -70,7 +77,7 @@ def test_from_the_plan_to_a_receipt_that_holds(officer: At, tmp_path: Path) -> N
     assert listed["state"] == "planned" and name in shown
     done = officer.run("erasure", "apply", name, "--receipt", receipt).stdout
     assert "erased: 2 rows of visits" in done and "once the key epoch is rotated" in done
-    checked = officer.run("erasure", "check", receipt, "--marker", WANG, "--marker", "planted note").stdout
+    checked = officer.run("erasure", "check", receipt, "--markers", "-", typed=f"{WANG}\nplanted note\n").stdout
     assert "Nothing of it is left here." in checked and "1 destroyed keys" in checked
     assert "medveil erasure rotate" in officer.run("erasure", "show").stdout
     again = officer.json("erasure", "apply", name, "--receipt", tmp_path / "second.evidence", "--rotate")
@@ -79,16 +86,21 @@ def test_from_the_plan_to_a_receipt_that_holds(officer: At, tmp_path: Path) -> N
     uses = json.loads(said(officer, "trail", "person", "--json"))
     assert [(one["kind"], one["outcome"]) for one in uses["noted"]] == [("erasure", "done")]
     assert "erasure" in said(officer, "trail", "person")
+    assert uses["known"] and "typed right" not in said(officer, "trail", "person")
+    assert "typed right" in officer.process("trail", "person", input="somebody-else\n").stdout
     assert "holds no rows" in said(officer, "erasure", "plan", code=1)
     assert officer.refused("erasure", "apply", "00" * 16, "--receipt", tmp_path / "n") == "privacy.no_erasure"
     assert officer.refused("erasure", "apply", name, "--receipt", receipt) == "client.file_exists"
     assert officer.run("erasure", "apply", "7", "--receipt", tmp_path / "n", code=2).exit_code == 2
-    assert "--marker" in officer.run("erasure", "check", receipt, "--marker", "abc", code=2).output
+    assert "at least 4" in officer.run("erasure", "check", receipt, "--markers", "-", typed="abc", code=2).output
     assert not (tmp_path / "n").exists()
 
 
 def test_holds_and_what_is_due(officer: At) -> None:
-    placed = said(officer, "erasure", "hold", "case-7", "--reference", "court/7", "--dataset", "visits")
+    hold = ("erasure", "hold", "case-7", "--reference", "court/7", "--dataset", "visits")
+    nobody = officer.process(*hold, input="nobody\n")
+    assert nobody.returncode == 1 and "nothing is kept here" in nobody.stderr
+    placed = said(officer, *hold, "--not-here-yet")  # whether or not the test before erased the rows
     assert "case-7: holds visits" in placed and "no end" in placed
     (held,) = officer.json("erasure", "holds")["holds"]
     assert (held["hold"], held["of"], held["until"]) == ("case-7", "one person", None)

@@ -60,7 +60,7 @@ def test_a_person_is_told_what_looked_at_them_and_what_may_have(person: Any, hom
     text = person.process("trail", "person", "--home", home, input=WANG + "\n").stdout
     assert "own record" in text and "not known" in text and "university" in text
     nobody = json.loads(person.process("trail", "person", "--home", home, "--json", input="nobody\n").stdout)
-    assert nobody == {"noted": [], "possible": []}
+    assert nobody == {"known": False, "noted": [], "possible": []}
 
 
 def test_provenance_is_written_whole_or_by_name(person: Any, home: Path, tmp_path: Path) -> None:

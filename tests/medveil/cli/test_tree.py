@@ -40,7 +40,7 @@ def test_the_whole_tree_is_there() -> None:
     firsts = {words[0] for words in VERBS}
     assert len(VERBS) > 60
     assert firsts >= {
-        *("sign-in", "sign-out", "whoami", "people", "tokens", "members", "populations", "datasets", "grants", "ask"),
+        *("sign-in", "sign-out", "whoami", "people", "tokens", "members", "populations", "datasets", "grants"),
         *("queries", "bills", "eligibility", "models", "scores", "audit", "evidence", "jobs", "ledger", "trust"),
         *("init", "found", "join", "serve", "verify", "show", "doctor", "demo", "service", "receipts", "account"),
     }
@@ -119,7 +119,7 @@ def test_completion_in_bash(words: str, offered: set[str]) -> None:
     assert set(done.stdout.split()) == offered
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["jobs", "--help"], ["ask", "--help"], ["--show-completion"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["jobs", "--help"], ["queries", "--help"], ["--show-completion"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     program = (
         "import sys, medveil.cli as c, contextlib, io\n"
@@ -182,7 +182,7 @@ def test_json_is_json_and_nothing_else(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("arguments", "code", "exit_code"),
     [
-        (["ask"], "medveil.usage", 2),
+        (["queries", "ask"], "medveil.usage", 2),
         (["nonsense"], "medveil.usage", 2),
         (["jobs", "list", "--limit", "x"], "medveil.usage", 2),
         (["restore", "nothing", "nowhere"], "client.no_terminal", 1),

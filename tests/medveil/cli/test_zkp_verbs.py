@@ -124,7 +124,7 @@ def test_from_keys_to_a_verified_proof(made: Desk, tmp_path: Path) -> None:
     proof = proved(made, tmp_path, question)
     done = made.run("verify", proof, "--question", question)
     assert re.search(r"^verdict: +verified$", done.output, re.M) and BILL in done.output
-    assert "I10" not in done.output and "1980" not in done.output
+    assert "I10" not in done.output and "1980-" not in done.output
     as_json = json.loads(made.run("verify", proof, "--question", question, "--backend", "reference", "--json").output)
     assert as_json["verdict"] == "verified" and as_json["audience"] == "insurer-1" and as_json["age"] == "18 to 60"
     with pytest.raises(VerificationError):

@@ -40,6 +40,9 @@ def test_a_bill_is_proven_to_be_within_a_limit(world: World, tmp_path: Path) -> 
         assert clerk.eligibility.get(proof.nonce) == proof and clerk.eligibility.evidence(proof.nonce)
         with pytest.raises(Refused):
             clerk.eligibility.ask(**asked, limit="100", grant="claims")
+        for said, rule in (({"jurisdiction": "SG"}, "jurisdiction"), ({"commercial": True}, "commercial")):
+            with pytest.raises(Refused, match=rule):
+                clerk.eligibility.ask(**asked, limit="200", grant="claims", **said)
 
 
 def test_records_are_scored_under_a_reviewed_model(world: World) -> None:
@@ -67,7 +70,10 @@ def test_records_are_scored_under_a_reviewed_model(world: World) -> None:
             terms("hospital-2", grant="fraud", recipient="bureau", fields=fields, purposes=("FRAUD",), uses=("score",))
         )
     with world.client("bureau", "clerk") as clerk:
-        scores = clerk.scores.ask(hospital="hospital-2", model="over-use", dataset="stays-hospital-2", purpose="FRAUD")
+        asked = {"hospital": "hospital-2", "model": "over-use", "dataset": "stays-hospital-2", "purpose": "FRAUD"}
+        with pytest.raises(Refused, match="jurisdiction"):
+            clerk.scores.ask(**asked, jurisdiction="SG")
+        scores = clerk.scores.ask(**asked)
         assert scores == clerk.scores.get(scores.session) and scores.flags
         assert scores.to_pandas()["reached"].sum() == sum(flag.reached for flag in scores.flags)
     with world.client("hospital-2", "officer") as officer:

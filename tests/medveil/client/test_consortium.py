@@ -14,6 +14,7 @@ from service.working import Consorted, applicant
 
 from ledger.contracts.datasets import VoteBudget
 from ledger.contracts.organisations import VoteAdmission
+from ledger.machine import BlockHeader, Result
 from ledger.receipts import Receipt
 from medveil.client import Client, Program, Session
 from medveil.service.home.cards import fingerprint, make_card
@@ -48,6 +49,11 @@ def officer(service: Any, trust: Any = None, address: str = "", **more: Any) -> 
     return Client(address or service.address, who, trust=trust, clock=service.clock, **more)
 
 
+def proven_by(receipt: Receipt) -> tuple[bytes, Result, BlockHeader]:
+    """What a receipt says. Two of one envelope may rest on heads of other sizes, or with more cosignatures."""
+    return receipt.envelope, receipt.result, receipt.block
+
+
 def test_a_vote_is_believed_by_its_receipt(consorted: Consorted, hospital: Any) -> None:
     with officer(hospital, hospital.founding) as client:
         written = client.populations.vote("stays", 5)
@@ -59,7 +65,7 @@ def test_a_vote_is_believed_by_its_receipt(consorted: Consorted, hospital: Any) 
         assert frame["budget.voted"].tolist() == [0] and frame["owners"].tolist() == [", ".join(SITES)]
         listed = client.receipts.list().entries
         assert written.envelope in [entry.envelope for entry in listed]
-        assert encode(client.receipts.get(written.envelope)) == encode(written.receipt)
+        assert proven_by(client.receipts.get(written.envelope)) == proven_by(written.receipt)
         with pytest.raises(Refused) as refused:
             client.populations.vote("nobodys", 5)
         assert refused.value.code == "datasets.unknown_population"
@@ -150,7 +156,7 @@ def test_a_receipt_of_something_else_is_not_what_was_asked(consorted: Consorted,
         Wayward(hospital.running.port, lambda *_: lambda _: encode(other)) as network,
         officer(hospital, hospital.founding, network.address) as client,
     ):
-        assert client.receipts.get(other.result.envelope.hex()) == other
+        assert proven_by(client.receipts.get(other.result.envelope.hex())) == proven_by(other)
         with pytest.raises(VerificationError) as wrong:
             client.receipts.get(refused[0].result.envelope.hex())
         assert wrong.value.facts["part"] == "envelope"
@@ -315,4 +321,4 @@ def test_new_keys_of_the_gateway_itself_are_followed(consorted: Consorted, hospi
         assert client.trust.member("hospital-1").keys == account.trust.member("hospital-1").keys
         assert written.receipt.result.sender == "hospital-1"
     with officer(hospital, hospital.founding) as client:
-        assert client.receipts.get(written.envelope) == written.receipt
+        assert proven_by(client.receipts.get(written.envelope)) == proven_by(written.receipt)

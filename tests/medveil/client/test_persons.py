@@ -9,9 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from service.staffed import KEY
 from service.working import now
 
-from medveil.client import Client
+from medveil.client import Client, Program
 from medveil.gateway import granting
 from privacy.erasure.receipt import ErasureReceipt
 from privacy.retention import ZONE
@@ -73,6 +74,14 @@ def test_every_kind_of_opt_out_is_taken_down_and_withdrawn(officer: Client, worl
     assert gone.value.code == "gateway.no_opt_out"
     officer.opt_outs.withdraw(LI, "use", "extract")
     assert officer.opt_outs.list().scopes == ()
+
+
+def test_a_program_that_reads_opt_outs_does_not_learn_who_is_a_patient(world: World, hospital: Any) -> None:
+    service = world.services["hospital-1"]
+    for scopes, known in ((("opt-outs.read",), [None, None]), (("opt-outs.read", "opt-outs.manage"), [True, False])):
+        secret, _ = service.token("officer", scopes)
+        with Client(service.address, Program(secret, KEY), trust=world.trust, clock=service.clock) as program:
+            assert [program.opt_outs.of(person).known for person in (WANG, "nobody")] == known
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import random
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import msgspec
 import pytest
@@ -24,10 +30,14 @@ from ledger.contracts.datasets import (
 from ledger.contracts.queries import QueryState, query_key
 from ledger.envelope import open_envelope
 from ledger.receipts import ProvenValue
-from medveil.client import AsyncClient, Client, Question, Released, Session, Use, column
+from medveil.client import AsyncClient, Group, Measure, Question, Released, Session, Use, column
 from medveil.client.filters import Filter
-from mpc.query import salted_hash
-from mpc.release import Board, Release, finish, verify_release
+from medveil.client.releases import check_new
+from medveil.verification.folder import verify
+from medveil.verification.releases import STEPS, Certificate
+from mpc.history import NearSums
+from mpc.query import GATE, salted_hash
+from mpc.release import Board, Estimate, Release, finish, verify_release
 from mpc.vector_commitment import commit
 from wire.canonical import decode, encode
 from wire.errors import BudgetExhausted, ConsentDenied, DecodeError, MedveilError, Refused, VerificationError
@@ -36,15 +46,17 @@ from zkp.groups import R, decode_scalar
 from .wayward import Wayward
 from .world import SITES, World, terms
 
-QUESTION = Question(population="stays", measure="cost", purpose="HMB", rho="0.2", by=("ward",), other=False)
+COST = (Measure("cost"),)
+QUESTION = Question(population="stays", measures=COST, purpose="HMB", rho="0.2", groups=(Group("ward", other=False),))
 
 
 @pytest.fixture(scope="module")
 def released(world: World) -> Released:
     with world.client("researcher-1", "researcher") as researcher:
-        preview = researcher.queries.preview(QUESTION)
-        assert preview.enough and preview.before - preview.after == 2 * 10**8 and preview.query.roster == SITES
-        assert "pooled" in preview.to_pandas().columns
+        explained = researcher.queries.explain(QUESTION)
+        assert explained.enough and explained.before - explained.after == 2 * 10**8 and explained.query.roster == SITES
+        assert "pooled" in explained.to_pandas().columns and "each by itself" in str(explained)
+        assert {one.reads for one in explained.sites} == {("cost", "ward")} and explained.answered is None
         told: list[Any] = []
         found = researcher.queries.ask(QUESTION, key="the-question", told=told.append)
         assert told[-1].state == "done"
@@ -79,37 +91,108 @@ def test_a_question_is_answered_and_verified(world: World, released: Released) -
         assert len(researcher.grants.held().grants) == 3
 
 
-def test_a_release_of_earlier_is_no_answer_to_what_is_asked_now(world: World, released: Released) -> None:
-    """The gateway follows the job of the same question of before: what it shows is true, and old."""
-    service = world.services["researcher-1"]
+def test_the_same_question_gets_the_same_answer_at_no_cost(world: World, released: Released) -> None:
+    """However it is written; it is said before, and after."""
+    written = msgspec.structs.replace(
+        QUESTION, measures=(Measure("cost", "0.0", "100"),), roster=tuple(reversed(SITES))
+    )
     with world.client("researcher-1", "researcher") as researcher:
-        (job,) = [one.job for one in researcher.jobs.list().rows() if (one.result or "").endswith(released.query)]
+        explained = researcher.queries.explain(written)
+        assert explained.answered == released.query and released.query in str(explained)
+        again = researcher.queries.ask(written)
+        assert again.data == released.data and again.query == released.query
+        assert again.earlier and not released.earlier
+        assert researcher.queries.explain(written).before == explained.before
 
-    def before(body: bytes) -> bytes:
-        return json.dumps(json.loads(body) | {"job": job}).encode()
 
-    rule: Any = lambda _, request: before if request.startswith(b"POST /v1/queries ") else "pass"  # noqa: E731
-    ahead = 6 * 60 * 1000
-    with (
-        Wayward(service.running.port, rule) as network,
-        Client(
-            network.address,
-            Session(service.session("researcher")),
-            trust=world.trust,
-            clock=lambda: time.time_ns() // 1_000_000 + ahead,
-        ) as deceived,
+def test_an_answer_over_tables_that_were_replaced_is_none_of_today(released: Released) -> None:
+    later = int(time.time() * 1000) + 10**6
+    check_new(released, (), later)
+    old = Released(
+        released.query,
+        released.release,
+        released.data,
+        released.proofs,
+        released.declared._replace(superseded=("stays-hospital-1",)),
+        True,
+    )
+    with pytest.raises(VerificationError) as wrong:
+        check_new(old, (), later)
+    assert wrong.value.code == "client.earlier_release"
+    assert wrong.value.facts == {"query": released.query, "tables": "stays-hospital-1"}
+
+
+def test_a_certificate_is_replayed_from_one_file_step_by_step(world: World, released: Released, tmp_path: Path) -> None:
+    with world.client("researcher-1", "researcher") as researcher:
+        data = researcher.queries.certificate(released.query)
+    file = tmp_path / "release.evidence"
+    file.write_bytes(data)
+    for backend in ("arkworks", "reference"):
+        report = verify(file, trust=world.trust, backend=backend)
+        assert [check.code for check in report.checks if check.code] == list(STEPS)
+        assert report.verdict == "verified"
+        for check in report.checks:
+            assert check.text() == check.what and (check.text("zh") != check.what) == bool(check.code)
+    with pytest.raises(Refused):  # against nothing pinned it would say nothing
+        verify(file)
+
+    certificate = decode(Certificate, data)
+    changed = msgspec.structs.replace
+    release, gate, sums = certificate.release, *certificate.release.phases
+    noise = changed(release.noise[0], pooled="0.1")
+    (result,) = release.results
+    other = changed(result.groups[0], count=Estimate("1", "0", "2"))
+    label = NearSums(release.handle, GATE, 1, (SITES[0],))
+    for wrong in (
+        changed(release, noise=(noise, *release.noise[1:])),
+        changed(release, results=(changed(result, groups=(other, *result.groups[1:])),)),
+        changed(release, budget_after_nano=release.budget_after_nano + 1),
+        changed(release, phases=(gate, changed(sums, near=(label,)))),
+        changed(release, salt=bytes(32)),
     ):
-        with pytest.raises(VerificationError) as wrong:
-            deceived.queries.ask(QUESTION)
-        assert wrong.value.code == "client.earlier_release"
-        assert deceived.queries.ask(QUESTION, key="the-question").query == released.query  # that very one is meant
+        file.write_bytes(encode(changed(certificate, release=wrong)))
+        with pytest.raises(VerificationError):
+            verify(file, trust=world.trust)
+    for number in range(len(certificate.proofs)):  # each of them is needed, and none can be another's
+        proofs = certificate.proofs[:number] + certificate.proofs[number + 1 :]
+        file.write_bytes(encode(changed(certificate, proofs=proofs)))
+        with pytest.raises(MedveilError):
+            verify(file, trust=world.trust)
+
+
+def _flipped_bits(world: World, released: Released, file: Path, flips: int) -> None:
+    """Whatever bit of a certificate is another one, it does not verify, or says what it said: a head may have more
+    signatures than it needs."""
+    with world.client("researcher-1", "researcher") as researcher:
+        data = researcher.queries.certificate(released.query)
+    chance = random.Random(11)
+    for _ in range(flips):
+        wrong = bytearray(data)
+        wrong[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        file.write_bytes(wrong)
+        try:
+            verdict = verify(file, trust=world.trust).verdict
+        except MedveilError:
+            continue
+        assert verdict != "verified" or decode(Certificate, bytes(wrong)).release == released.release
+
+
+def test_no_flipped_bit_makes_another_certificate(world: World, released: Released, tmp_path: Path) -> None:
+    _flipped_bits(world, released, tmp_path / "release.evidence", 200)
+
+
+@pytest.mark.long
+def test_no_flipped_bit_makes_another_certificate_in_a_long_run(
+    world: World, released: Released, tmp_path: Path
+) -> None:
+    _flipped_bits(world, released, tmp_path / "release.evidence", 10_000)
 
 
 def test_receipts_of_what_was_written_about_it(world: World, released: Released) -> None:
     with world.client("researcher-1", "auditor") as auditor:
         receipts = auditor.queries.receipts(released.query)
     ops = [op for receipt in receipts for op in open_envelope(receipt.envelope).envelope.ops]
-    assert [type(op).__name__ for op in ops] == ["ProposeQuery", "FixSurvivors", "Release", "FixSurvivors", "Release"]
+    assert [type(op).__name__ for op in ops] == ["ProposeQuery", *["FixParties", "FixSurvivors", "Release"] * 2]
     assert all(receipt.result.sender == "researcher-1" for receipt in receipts)
 
 
@@ -135,19 +218,30 @@ def changed(released: Released, **changes: Any) -> bytes:
 def test_a_release_that_is_not_proven_is_never_returned(world: World, released: Released) -> None:
     """What a gateway could say instead: other numbers, other totals, another query, too few proofs, others."""
     release = released.release
-    group = release.groups[0]
+    (result,) = release.results
+    group = result.groups[0]
     better = msgspec.structs.replace(group, mean=msgspec.structs.replace(group.mean, value="1"))
+
+    def changed_result(**changes: Any) -> Any:
+        return msgspec.structs.replace(result, **changes)
+
     opened = release.phases[1].opened
     more = msgspec.structs.replace(opened, totals=(opened.totals[0] + 1, *opened.totals[1:]))
     phases = (release.phases[0], msgspec.structs.replace(release.phases[1], opened=more))
-    first, second, _ = release.phases[1].contributions
-    third = msgspec.structs.replace(release.phases[1].contributions[2], point=first.point)
-    other = msgspec.structs.replace(release.phases[1], contributions=(first, second, third))
+    survivors = release.phases[1].survivors
+    first, second, third = survivors.contributions
+    posted = first, second, msgspec.structs.replace(third, point=first.point)
+    other = msgspec.structs.replace(
+        release.phases[1], survivors=msgspec.structs.replace(survivors, contributions=posted)
+    )
+    alone = msgspec.structs.replace(release.phases[1], parties=release.phases[0].parties)
     releases = {
-        "numbers": changed(released, groups=(better, *release.groups[1:])),
-        "hidden": changed(released, groups=release.groups[1:]),
+        "numbers": changed(released, results=(changed_result(groups=(better, *result.groups[1:])),)),
+        "hidden": changed(released, results=(changed_result(groups=result.groups[1:]),)),
         "totals": changed(released, phases=phases),
         "contributions": changed(released, phases=(release.phases[0], other)),
+        "parties": changed(released, phases=(release.phases[0], alone)),
+        "survivors": changed(released, lost=release.sites[:1], sites=release.sites[1:]),
         "salt": changed(released, salt=bytes(32)),
         "handle": changed(released, handle=bytes(16)),
         "rho": changed(released, rho_nano=1),
@@ -208,17 +302,20 @@ def forged(release: Release, more: int = 9) -> Release:
         totals = tuple(total + more for total in record.opened.totals)
         none, blinding = (0,) * len(totals), decode_scalar(record.opened.blinding)
         points = [commit(none, 5), commit(none, 7), commit(totals, (blinding - 12) % R)]
+        posted = record.survivors.contributions
         contributions = tuple(
-            msgspec.structs.replace(one, point=point) for one, point in zip(record.contributions, points, strict=True)
+            msgspec.structs.replace(one, point=point) for one, point in zip(posted, points, strict=True)
         )
+        survivors = msgspec.structs.replace(record.survivors, contributions=contributions)
         opened = msgspec.structs.replace(record.opened, totals=totals)
-        phases.append(msgspec.structs.replace(record, contributions=contributions, opened=opened))
+        phases.append(msgspec.structs.replace(record, survivors=survivors, opened=opened))
     query = release.query
     board = Board(
         query=release.handle,
         query_hash=salted_hash(query, release.salt),
         population=query.population,
         roster=query.roster,
+        approvals=query.roster,
         rho_nano=query.rho_nano,
         phases=tuple(phases),
         budget_before_nano=release.budget_before_nano,
@@ -256,18 +353,20 @@ def expect(world: World, released: Released, where: bytes, change: Callable[[byt
     ("field", "changes"),
     [
         ("population", {"population": "other"}),
-        ("measure", {"measure": "age"}),
-        ("low", {"low": "1"}),
-        ("high", {"high": "99.5"}),
-        ("edges", {"edges": ("0", "50", "100")}),
-        ("sites", {"sites": SITES[:2]}),
+        ("measures", {"measures": (Measure("age"),)}),
+        ("measures", {"measures": (Measure("age"), *COST)}),
+        ("low", {"measures": (Measure("cost", low="1"),)}),
+        ("high", {"measures": (Measure("cost", high="99.5"),)}),
+        ("edges", {"measures": (Measure("cost", edges=("0", "50", "100")),)}),
+        ("missing", {"measures": (Measure("cost", missing=("0",)),)}),
+        ("roster", {"roster": (*SITES[:2], "hospital-9")}),
         ("datasets", {"datasets": ("other",)}),
-        ("by", {"by": ()}),
-        ("other", {"other": True}),
+        ("groups", {"groups": ()}),
+        ("groups", {"groups": (Group("ward"),)}),
         ("filter", {"filter": column("cost") >= 3}),
         ("purpose", {"purpose": "DS"}),
         ("rho", {"rho": "0.3"}),
-        ("delta_exponent", {"delta_exponent": 7}),
+        ("delta", {"delta": "1e-7"}),
         ("minimum_group", {"minimum_group": 11}),
     ],
 )
@@ -287,10 +386,78 @@ def test_what_a_site_or_the_budget_denies(world: World, released: Released) -> N
         with pytest.raises(ConsentDenied):
             researcher.queries.ask(msgspec.structs.replace(QUESTION, purpose="GRU"))
         too_much = msgspec.structs.replace(QUESTION, rho="5")
-        assert not researcher.queries.preview(too_much).enough
+        assert not researcher.queries.explain(too_much).enough
         with pytest.raises(BudgetExhausted) as spent:
             researcher.queries.ask(too_much)
         assert any("\u4e00" <= character <= "\u9fff" for character in spent.value.text())
+
+
+@pytest.fixture(scope="module")
+def several(world: World, released: Released) -> Released:
+    """Two measures with a histogram each, of which the document was written to a file and read again."""
+    for name in SITES:
+        with world.client(name, "officer") as officer:
+            officer.grants.issue(terms(name, grant=f"ages-{name}", fields=("age", "cost", "ward")))
+    age, cost = Measure("age", edges=("0", "18", "65", "120"), weight=2), Measure("cost", edges=("0", "50", "100"))
+    groups = (Group("ward"),)  # with "other", which nobody is in
+    asked = Question(population="stays", measures=(cost, age), purpose="HMB", rho="0.2", groups=groups)
+    with world.client("researcher-1", "researcher") as researcher:
+        return researcher.queries.ask(asked)
+
+
+def test_several_measures_and_rows_alone(world: World, several: Released, tmp_path: Path) -> None:
+    assert [result.measure for result in several.release.results] == ["age", "cost"]
+    frame = several.to_pandas().set_index(["measure", "ward"])
+    assert {"[0, 18)", "[50, 100)"} <= set(frame.columns) and len(frame) == 6
+    assert abs(frame.loc[("cost", "east"), "mean"] - 50) < 30
+    file = tmp_path / "question.json"
+    file.write_text(Question(population="stays", purpose="HMB", rho="0.05", filter=column("cost") >= 50).json())
+    with world.client("researcher-1", "researcher") as researcher:
+        rows = researcher.queries.ask(Question.read(file))
+        again = researcher.queries.release(several.query)
+        assert again.data == several.data and researcher.queries.explain(Question.read(file)).answered == rows.query
+    ((count,),) = [result.groups for result in rows.release.results]
+    assert count.mean is None and abs(float(count.count.value or 0) - 90) < 60
+    with world.client("hospital-2", "officer", language="zh") as officer:
+        explained = officer.queries.explain_served(several.query)
+        assert explained.query.roster == SITES and "hospital-2" in str(explained) and "多一行" in str(explained)
+        assert {one.reads for one in explained.sites} == {("age", "cost", "ward")}
+        with pytest.raises(Refused) as unknown:
+            officer.queries.explain_served("00" * 16)
+        assert unknown.value.code == "queries.not_served"
+
+
+def test_a_release_as_a_page(several: Released) -> None:
+    page = several.page()
+    tree = ElementTree.fromstring(page)
+    assert several._repr_html_() == page and len(tree.findall(".//table")) == 2
+    east = [row for row in tree.iter("tr") if (row.findtext("td") or "") == "east"]
+    assert [len(row.findall(".//rect[@fill='#0b6e6e']")) for row in east] == [3, 2]
+    texts = "".join(tree.itertext())
+    assert several.release.results[0].groups[0].mean.value in texts
+    hidden = [one.text() for result in several.release.results for one in result.hidden]  # as the noise would have it
+    assert all(text in texts for text in hidden) and ("below the minimum" in texts) == bool(hidden)
+    assert "0.2 spent" in texts and salted_hash(several.release.query, several.release.salt).hex() in texts
+    assert "标准差" in several.page("zh") and "http" not in page.replace("http-equiv", "")
+    evil = "<script>alert(1)</script>&"
+    result = several.release.results[0]
+    group = msgspec.structs.replace(result.groups[0], values=(evil,))
+    results = (msgspec.structs.replace(result, groups=(group,)), several.release.results[1])
+    release = msgspec.structs.replace(several.release, results=results)
+    hostile = Released(several.query, release, b"", (), several.declared, True).page()
+    assert "<script" not in hostile and evil in "".join(ElementTree.fromstring(hostile).itertext())
+
+
+@pytest.mark.chromium
+def test_a_browser_shows_the_page(several: Released, tmp_path: Path) -> None:
+    browser = next(found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name)))
+    file, picture = tmp_path / "release.html", tmp_path / "release.png"
+    file.write_text(f'<!doctype html><meta charset="utf-8">{several.page()}', encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,1400", f"--screenshot={picture}"]
+    home = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([browser, *flags, file.as_uri()], capture_output=True, timeout=120, check=True, env=home)
+    assert picture.stat().st_size > 30_000
 
 
 def test_a_grant_is_tried_out_issued_and_revoked(world: World, released: Released) -> None:
@@ -312,7 +479,7 @@ def test_a_grant_is_tried_out_issued_and_revoked(world: World, released: Release
 
 
 def test_filters_are_what_the_gateway_reads() -> None:
-    from medveil.gateway.filters import parse_filter
+    from privacy.filters import parse_filter
     from privacy.predicate import And, Between, Compare, Fixed, In, IsNull, Not, Or
 
     made = (
@@ -349,12 +516,12 @@ def test_a_release_as_it_was_kept(released: Released) -> None:
 def test_what_a_question_leaves_open_is_not_the_gateways_to_choose(world: World, released: Released) -> None:
     """Narrower bounds than declared, a table or a site left out: a true release, and no answer to the question."""
     consorted = world.consorted
-    narrow = msgspec.structs.replace(QUESTION, rho="0.1", low="10", high="90")
+    narrow = msgspec.structs.replace(QUESTION, rho="0.1", measures=(Measure("cost", "10", "90"),))
     with world.client("researcher-1", "researcher") as researcher:
         asked = researcher.queries.ask(narrow)
         for field, left_open in (
-            ("measure", msgspec.structs.replace(narrow, low=None)),
-            ("measure", msgspec.structs.replace(narrow, high=None)),
+            ("measures", msgspec.structs.replace(narrow, measures=(Measure("cost", high="90"),))),
+            ("measures", msgspec.structs.replace(narrow, measures=(Measure("cost", "10"),))),
         ):
             with pytest.raises(VerificationError) as wrong:
                 researcher.queries.release(asked.query, question=left_open)
@@ -373,10 +540,10 @@ def test_what_a_question_leaves_open_is_not_the_gateways_to_choose(world: World,
         assert later.declared.not_asked == ("insurer-1",)
 
         # tables that were there, and were not named
-        of_three = msgspec.structs.replace(QUESTION, rho="0.1", sites=SITES, datasets=("stays-hospital-1",))
+        of_three = msgspec.structs.replace(QUESTION, rho="0.1", roster=SITES, datasets=("stays-hospital-1",))
         asked = researcher.queries.ask(of_three)
         for field, left_open in (
-            ("sites", msgspec.structs.replace(of_three, sites=())),
+            ("roster", msgspec.structs.replace(of_three, roster=())),
             ("datasets", msgspec.structs.replace(of_three, datasets=())),
         ):
             with pytest.raises(VerificationError) as wrong:
@@ -396,7 +563,7 @@ def test_what_a_question_leaves_open_is_not_the_gateways_to_choose(world: World,
             world.client("researcher-1", "researcher", network.address) as deceived,
             pytest.raises(VerificationError) as wrong,
         ):
-            deceived.queries.release(asked.query, question=msgspec.structs.replace(of_three, sites=()))
+            deceived.queries.release(asked.query, question=msgspec.structs.replace(of_three, roster=()))
         assert wrong.value.code == "client.no_proof"
         consorted.do(insurer.account.submit(RetireDataset("stays-insurer")))
         consorted.do(hospital.account.submit(RetireDataset("stays-again")))
@@ -413,7 +580,7 @@ def test_a_key_finds_its_question_whatever_was_registered_since(world: World, re
     consorted.do(consorted.consortium["researcher-1"].account.caught_up())
     with world.client("researcher-1", "researcher") as researcher:
         with pytest.raises(Refused) as several:
-            researcher.queries.preview(QUESTION)
+            researcher.queries.explain(QUESTION)
         assert several.value.code != "jobs.key_used"
         assert researcher.queries.ask(QUESTION, key="the-question").query == released.query
         with pytest.raises(Refused) as used:

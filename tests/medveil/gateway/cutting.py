@@ -103,6 +103,11 @@ class Rewinding:
         self.read.pop(session, None)
         await self.inner.forget(session, peers)
 
+    async def end(self, session: bytes, peers: Collection[str]) -> None:
+        self.arrived.pop(session, None)
+        self.read.pop(session, None)
+        await self.inner.end(session, peers)
+
     def rewind(self) -> None:
         self.read.clear()
 
@@ -124,9 +129,17 @@ class Cut:
         own.connect(self._channel, organisation.account)
         for owner, name in ((own, "send"), (own, "submit")):
             self._put(owner, name, self._around(getattr(owner, name), name))
-        for owner, names in ((own.audit, ("intent", "outcome", "anchored")), (own.vault, ("put_document", "ingest"))):
+        for owner, names in (
+            (own.audit, ("intent", "outcome", "anchored")),
+            (own.vault, ("put_document", "put_stream", "ingest")),
+        ):
             for name in names:
                 self._put(owner, name, self._around_now(getattr(owner, name), name))
+
+    @property
+    def messages_kept(self) -> int:
+        """How many messages that were handed out are not forgotten."""
+        return sum(map(len, self._channel.arrived.values()))
 
     def _put(self, owner: Any, name: str, cut: Callable[..., Any]) -> None:
         self._cut.append((owner, name, vars(owner).get(name)))

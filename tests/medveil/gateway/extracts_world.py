@@ -7,8 +7,9 @@ import secrets
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
-from medveil.gateway import extract_delivery, use_state
+from medveil.gateway import extract_delivery, extract_taking, use_state
 from medveil.gateway.extract_delivery import ExtractOffer
 from medveil.gateway.extract_drafts import RiskChoice
 from medveil.gateway.extracting import ExtractWish, make_extract
@@ -109,11 +110,23 @@ async def deliver(world: Any, facts: ExtractFacts, sending: Any = None, taking: 
 
     async def taken() -> HeldExtract | None:
         session, _ = await offered(world)
-        return await extract_delivery.take_extract(world[RECIPIENT], HOLDER, session, taking or Passing(), world.now)
+        return await extract_taking.take_extract(world[RECIPIENT], HOLDER, session, taking or Passing(), world.now)
 
     sent = extract_delivery.deliver(world[HOLDER], extract, sending or Passing(), world.now)
     done = await asyncio.gather(sent, taken(), return_exceptions=True)
     return done[0], done[1]
+
+
+def watch_lists(organisation: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kinds of documents that are listed from now on: to list them, each is unsealed."""
+    listed, documents = [], organisation.vault.documents
+
+    def listing(kind: str) -> tuple[str, ...]:
+        listed.append(kind)
+        return tuple(documents(kind))
+
+    monkeypatch.setattr(organisation.vault, "documents", listing)
+    return listed
 
 
 def ask_id() -> bytes:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from medveil.gateway import eligibility
-from medveil.gateway.eligibility import session_of
+from medveil.gateway.eligibility import ProofRequest, session_of
 from medveil.gateway.organisation import Refusal
 from medveil.gateway.steps import Passing
 from medveil.gateway.wallets import BillSlip, HeldBill
@@ -133,7 +133,7 @@ def test_a_nonce_is_good_once(play: Play) -> None:
         assert again.value.code == "gateway.used_nonce"
         # An insurer that forgets is refused by the hospital, also for another limit.
         await world.insurer.send(
-            "hospital-1", session_of(request.nonce), msgspec.structs.replace(request, limit=400_000)
+            "hospital-1", session_of(request.nonce), ProofRequest(msgspec.structs.replace(request, limit=400_000))
         )
         await answered(world, request.nonce)
         _, reply = await world.insurer.receive_answer(Presentation, session_of(request.nonce))
@@ -211,7 +211,7 @@ def test_a_bill_that_is_not_on_the_ledger(play: Play) -> None:
         assert refused.value.code == "gateway.no_such_bill"
         assert world.consortium.post.messages_carried == carried, "nobody was asked"
         # An insurer that asks all the same is refused by the hospital.
-        await world.insurer.send("hospital-1", session_of(request.nonce), request)
+        await world.insurer.send("hospital-1", session_of(request.nonce), ProofRequest(request))
         await answered(world, request.nonce)
         _, reply = await world.insurer.receive_answer(Presentation, session_of(request.nonce))
         assert isinstance(reply, Refusal) and reply.code == "gateway.no_such_bill"

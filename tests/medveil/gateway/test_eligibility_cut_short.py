@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ledger.contracts import bills
 from medveil.gateway import eligibility, limits_asked
-from medveil.gateway.eligibility import session_of
+from medveil.gateway.eligibility import ProofRequest, session_of
 from medveil.gateway.organisation import Refusal
 from medveil.gateway.steps import FlowCancelled, FlowPaused, Passing
-from medveil.gateway.wallets import Wallet, Wallets
 from wire.errors import Refused
 from wire.money import parse_amount
 from zkp.bill_limit import Presentation
@@ -132,14 +129,14 @@ def test_a_use_whose_end_is_written_does_not_go_on_after_a_kill(play: Play) -> N
         await world.grant_proofs()
         hospital, request = world["hospital-1"], world.request(bill, limit=1)
         cut = Cut(hospital, NOWHERE)
-        await world.insurer.send("hospital-1", session_of(request.nonce), request)
+        await world.insurer.send("hospital-1", session_of(request.nonce), ProofRequest(request))
         await cut.run(lambda steps: served(world, steps, request))
         cut.heal()
         at = cut.cuts.passed.index("after outcome") + 1
 
         request = world.request(bill, limit=2)
         cut = Cut(hospital, at)
-        await world.insurer.send("hospital-1", session_of(request.nonce), request)
+        await world.insurer.send("hospital-1", session_of(request.nonce), ProofRequest(request))
         with pytest.raises(Refused) as refused:
             await cut.run(lambda steps: served(world, steps, request))
         cut.heal()
@@ -176,7 +173,7 @@ def test_a_paused_flow_leaves_its_use_open_and_goes_on(play: Play) -> None:
         await world.grant_proofs()
         for after in range(5):
             request = world.request(bill)
-            await world.insurer.send("hospital-1", session_of(request.nonce), request)
+            await world.insurer.send("hospital-1", session_of(request.nonce), ProofRequest(request))
             before = len(world.ended("hospital-1"))
             steps = Ending(FlowPaused(), after)
             channel = Cut(world["hospital-1"], NOWHERE)
@@ -199,111 +196,11 @@ def test_a_cancelled_flow_ends_its_use_and_says_so(play: Play) -> None:
         bill = await world.bill()
         await world.grant_proofs()
         request = world.request(bill)
-        await world.insurer.send("hospital-1", session_of(request.nonce), request)
+        await world.insurer.send("hospital-1", session_of(request.nonce), ProofRequest(request))
         with pytest.raises(FlowCancelled):
             await served(world, Ending(FlowCancelled(), 3), request)
         assert world.ended("hospital-1") == ["aborted"]
         _, told = await world.insurer.receive_answer(Presentation, session_of(request.nonce))
         assert isinstance(told, Refusal) and told.code == "gateway.cancelled"
-
-    play(story)
-
-
-def test_wallets_are_opened_again(play: Play) -> None:
-    async def story(world: Any) -> None:
-        bill = await world.bill()
-        world.wallets.close()
-        again = Wallets(world["hospital-1"])
-        assert again.of("person-1").bills() == (bill.handle,)
-        assert [held.bill for held in again.bills()] == [bill]
-        again.close()
-
-    play(story)
-
-
-def test_a_hospital_of_many_persons_holds_few_files(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four files a wallet: with all of them open, a few hundred persons would take what a process may have."""
-    monkeypatch.setattr("medveil.gateway.wallets.MOST_OPEN", 2)
-
-    async def story(world: Any) -> None:
-        wallets = world.wallets
-        bill = await world.bill()
-        with wallets.opened("person-1") as used:
-            for number in range(2, 7):
-                await world.bill(person=f"person-{number}")
-            assert used.bills() == (bill.handle,)
-        for number in range(2, 7):
-            assert len(wallets.of(f"person-{number}").bills()) == 1
-        files = [str(fd.resolve()) for fd in Path("/proc/self/fd").iterdir()]
-        keyed = {f"wallet-{world['hospital-1'].vault.person_id(f'person-{number}').hex()}" for number in (5, 6)}
-        assert {name.split("/wallets/")[1].split("/")[0] for name in files if "/wallets/" in name} == keyed
-
-    play(story)
-
-
-def test_a_wallet_that_was_half_made_is_made_again(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def story(world: Any) -> None:
-        rename = Path.rename
-
-        class Gone(BaseException):
-            pass
-
-        def killed(path: Path, target: Path) -> None:
-            raise Gone
-
-        monkeypatch.setattr(Path, "rename", killed)
-        with pytest.raises(Gone):
-            world.wallets.of("person-9")
-        monkeypatch.setattr(Path, "rename", rename)
-        assert world.wallets.of("person-9").bills() == ()
-
-    play(story)
-
-
-def test_no_file_and_no_name_says_whose_a_wallet_is(play: Play) -> None:
-    async def story(world: Any) -> None:
-        await world.bill(person="person-9")
-        world.wallets.close()
-        found = [path for path in world["hospital-1"].folder.rglob("*") if "wallet" in path.as_posix()]
-        assert sum(path.is_file() for path in found) >= 3
-        for path in found:
-            assert "person-9" not in path.name
-            assert not path.is_file() or b"person-9" not in path.read_bytes()
-
-    play(story)
-
-
-@pytest.mark.parametrize("killed", [False, True])
-def test_a_wallet_of_an_earlier_version_is_taken_over(play: Play, killed: bool) -> None:
-    """It lies in a folder of the person's name. A process may be killed before that one is removed."""
-
-    async def story(world: Any) -> None:
-        hospital = world["hospital-1"]
-        bill = await world.bill(person="person-9")
-        folder = world.wallets.of("person-9").folder
-        world.wallets.close()
-        passphrase = hospital.vault.document("wallet", "person-9").decode()
-        older = folder.with_name("person-9")
-        Wallet.create(older, "person-9", passphrase, hospital.rand).close()
-        again = Wallet.open(older, "person-9", passphrase, hospital.rand)
-        again.take(folder, folder.name, passphrase, hospital.rand)
-        again.close()
-        if not killed:
-            shutil.rmtree(folder)
-        wallets = Wallets(hospital)
-        assert wallets.of("person-9").bills() == (bill.handle,) and not older.exists() and folder.exists()
-        wallets.close()
-
-    play(story)
-
-
-@pytest.mark.parametrize("person", ["", "../x", ".hidden", "a/b", "Zhang", "x" * 65])
-def test_a_person_is_a_name(play: Play, person: str) -> None:
-    from wire.errors import DecodeError
-
-    async def story(world: Any) -> None:
-        with pytest.raises(DecodeError):
-            world.wallets.of(person)
-        assert not (world["hospital-1"].folder / "wallets").exists()
 
     play(story)

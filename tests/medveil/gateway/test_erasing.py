@@ -8,6 +8,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pytest
 
 from medveil.gateway import erasing, use_state
 from medveil.gateway.tables import VaultTables
+from medveil.gateway.wallets import Wallets
 from medveil.service.due_erasures import DueErasures
 from medveil.service.logs import Vocabulary, make_log
 from privacy.erasure import steps
@@ -134,6 +136,43 @@ def test_two_at_once_end_as_one(play: Play) -> None:
     play(story)
 
 
+def test_those_that_wait_for_their_turn_hold_no_thread(play: Play) -> None:
+    """As many jobs as there are threads wait for one erasure that takes its time: the rest of the gateway goes on."""
+
+    async def story(world: Any) -> None:
+        hospital, at = world["hospital-1"], world.now()
+        load(hospital, at, copies=1)
+        snapshots = world.tables(hospital).snapshots
+        planned = [erasing.plan(hospital, person, at).name for person in (WANG, "li", "zhao")]
+        slow, begun = threading.Event(), threading.Event()
+        refresh = snapshots.refresh
+
+        def waiting(dataset: str) -> None:
+            begun.set()
+            slow.wait(60)
+            refresh(dataset)
+
+        snapshots.table("visits")
+        snapshots.refresh = waiting
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(3))
+        jobs = [
+            asyncio.create_task(erasing.carry_out(hospital, name, world.now, snapshots, world.wallets))
+            for name in [*planned] * 3
+        ]
+        await asyncio.to_thread(begun.wait, 60)
+        try:
+            assert await asyncio.wait_for(asyncio.to_thread(hospital.vault.count, "visits"), 20) == 4, (
+                "Wang's are hidden"
+            )
+        finally:
+            slow.set()
+        done = await asyncio.gather(*jobs)
+        assert all(one.done for one in done) and len({one.name for one in done}) == 3
+        assert [key.state for key in hospital.vault.data_keys("visits")] == ["restricted"] * 2
+
+    play(story)
+
+
 def test_opt_outs_of_one_person_at_once_are_all_kept(play: Play) -> None:
     async def story(world: Any) -> None:
         hospital = world["hospital-1"]
@@ -153,11 +192,12 @@ def looking(hospital: Any, snapshots: Any, clock: Callable[[], int]) -> tuple[Du
     written, vocabulary = io.BytesIO(), Vocabulary()
     vocabulary.add("erasures")
     log = make_log("hospital-1", vocabulary, clock, file=written)
-    made = DueErasures(hospital, snapshots, log=log, clock=clock)
+    made = DueErasures(hospital, snapshots, Wallets(hospital), log=log, clock=clock)
     return made, lambda: [json.loads(line)["event"] for line in written.getvalue().splitlines()]
 
 
-def test_the_gateway_goes_on_with_what_was_cut_short(play: Play) -> None:
+@pytest.mark.parametrize("where", ["intent", "restricted"])
+def test_the_gateway_goes_on_with_what_was_cut_short(play: Play, where: str) -> None:
     async def story(world: Any) -> None:
         hospital, at = world["hospital-1"], world.now()
         load(hospital, at, copies=2)
@@ -168,16 +208,18 @@ def test_the_gateway_goes_on_with_what_was_cut_short(play: Play) -> None:
         assert events() == [] and len(hospital.vault.keys_of(WANG)) == 8, "a plan that nobody applied stays one"
 
         def fault(step: str) -> None:
-            if step == "restricted":
+            if step == where:
                 raise Stopped
 
         with pytest.raises(Stopped):
             erasing.apply(hospital, planned.name, world.now, snapshots=tables.snapshots, fault=fault)
-        assert tables.engine("visits", ())._table.num_rows == 8, "nothing shows the person already"
+        if where == "restricted":
+            assert tables.engine("visits", ())._table.num_rows == 8, "nothing shows the person already"
         await due.look()
         assert events() == ["erasure.done"]
         (one,) = steps.erasures(hospital.vault)
         assert one.done and {key.state for key in hospital.vault.keys_of(WANG)} == {"restricted"}
+        assert [entry.outcome for entry in hospital.audit.entries() if entry.use.kind == "erasure"] == ["", "done"]
 
     play(story)
 
@@ -267,7 +309,7 @@ def test_a_home_that_has_not_caught_up_leaves_all_as_it_is(play: Play) -> None:
         log = make_log("hospital-1", Vocabulary(), world.now, file=io.BytesIO())
         waiting = [True]
         snapshots = world.tables(hospital).snapshots
-        due = DueErasures(hospital, snapshots, log=log, clock=world.now, waiting=lambda: waiting[0])
+        due = DueErasures(hospital, snapshots, world.wallets, log=log, clock=world.now, waiting=lambda: waiting[0])
         await due.look()
         assert hospital.vault._opened.provider.epochs() == epochs
         waiting.clear()

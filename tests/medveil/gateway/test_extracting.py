@@ -11,8 +11,8 @@ from ledger.contracts import access
 from medveil.gateway import extract_wanted, held_extracts
 from medveil.gateway.extract_drafts import Draft, RiskChoice, draft
 from medveil.gateway.extract_wanted import ExtractDeclined, ExtractRequest
-from medveil.gateway.extracting import made, made_path
 from medveil.gateway.granting import revoke
+from medveil.gateway.made_extracts import made, made_path
 from medveil.gateway.organisation import Refusal
 from medveil.gateway.steps import Passing
 from privacy.copies.extracts import report_hash

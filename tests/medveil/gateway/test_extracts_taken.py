@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from medveil.gateway import extract_bytes, extract_delivery, extract_wanted, held_extracts
+from medveil.gateway import extract_delivery, extract_leaving, extract_room, extract_wanted, held_extracts
 from medveil.gateway.extract_delivery import ExtractNext, ExtractOffer, ExtractPiece, ExtractTaken
 from medveil.gateway.extract_drafts import RiskChoice, draft, mask_key
 from medveil.gateway.extract_wanted import MOST_WAITING, ExtractDeclined, ExtractRequest
-from medveil.gateway.extracting import keep_made, made, made_of, made_path
+from medveil.gateway.held_extracts import Tidied
+from medveil.gateway.made_extracts import keep_made, made, made_of, made_path
 from medveil.gateway.organisation import Refusal
 from medveil.gateway.steps import Passing
 from medveil.gateway.use_state import opt_out, withdraw
@@ -26,7 +27,7 @@ from privacy.masking.masks import Mask
 from wire.errors import ConsentDenied, DecodeError, MedveilError, ProtocolAbort, Refused, Unavailable, VerificationError
 from wire.sealing import OpenKey
 
-from .extracts_world import HOLDER, RECIPIENT, ROWS, deliver, grant, load, make, offered, request, wish
+from .extracts_world import HOLDER, RECIPIENT, ROWS, deliver, grant, load, make, offered, request, watch_lists, wish
 
 Play = Callable[[Callable[[Any], Any]], Any]
 
@@ -64,7 +65,7 @@ def test_an_altered_file_is_not_taken(play: Play) -> None:
             assert isinstance(taken, (VerificationError, DecodeError)), taken
             assert refused_by(sent).split(".")[0] in ("extracts", "parquet", "gateway")
             nothing_held(world)
-            assert made_of(world[HOLDER], facts.cover.extract).state == "released"
+            assert made_of(world[HOLDER], facts.cover.extract).state == "leaving", "it may have it, for all one knows"
 
     play(story)
 
@@ -120,6 +121,37 @@ def test_pieces_out_of_turn_are_not_taken(play: Play) -> None:
     play(story)
 
 
+def test_pieces_that_come_late_take_no_room(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a window whose delivery failed, and what its holder says to that; also after a restart in between."""
+    monkeypatch.setattr(extract_delivery, "PIECE", 200)
+    monkeypatch.setattr(extract_delivery, "WINDOW", 600)
+
+    async def story(world: Any) -> None:
+        facts = await made_one(world)
+        holder, recipient = world[HOLDER], world[RECIPIENT]
+        length, late = made_path(holder, facts.cover.extract).stat().st_size, []
+        assert length > 2 * extract_delivery.WINDOW, "the second window is a whole one"
+        send = holder.send
+
+        async def sending(to: str, session: bytes, message: Any) -> None:
+            late.append(session)
+            if isinstance(message, ExtractPiece) and message.offset == extract_delivery.WINDOW:
+                message = msgspec.structs.replace(message, offset=7)
+            await send(to, session, message)
+
+        monkeypatch.setattr(holder, "send", sending)
+        _, taken = await deliver(world, facts)
+        assert isinstance(taken, ProtocolAbort) and taken.code == "gateway.extract_out_of_turn"
+        sessions = set(late)
+        assert len(sessions) == 3, "the offer's and two windows"
+        for session in sessions:
+            await send(RECIPIENT, session, ExtractPiece(0, b"late"))
+            with pytest.raises(Unavailable):
+                await recipient.receive(ExtractPiece, session, (HOLDER,), 0)
+
+    play(story)
+
+
 @pytest.mark.parametrize("reply", [ExtractNext(3), ExtractTaken(bytes(16)), ExtractNext(0)])
 def test_a_recipient_out_of_turn_gets_nothing_more(play: Play, reply: Any) -> None:
     async def story(world: Any) -> None:
@@ -136,7 +168,8 @@ def test_a_recipient_out_of_turn_gets_nothing_more(play: Play, reply: Any) -> No
         sent, told = await asyncio.gather(sending, lying(), return_exceptions=True)
         assert isinstance(sent, ProtocolAbort) and sent.code == "gateway.extract_out_of_turn"
         assert not isinstance(told, BaseException) and told[0][1].code == "gateway.extract_out_of_turn"
-        assert made_of(world[HOLDER], facts.cover.extract).state == "released"
+        left = reply == ExtractNext(0)  # the one window that there is
+        assert made_of(world[HOLDER], facts.cover.extract).state == ("leaving" if left else "released")
         assert made_path(world[HOLDER], facts.cover.extract).exists()
 
     play(story)
@@ -170,15 +203,14 @@ async def deliver_again(world: Any, facts: Any) -> tuple[Any, Any]:
 def test_what_was_deleted_does_not_come_again(play: Play) -> None:
     async def story(world: Any) -> None:
         facts = await made_one(world)
-        kept = made_path(world[HOLDER], facts.cover.extract)
+        kept, before = made_path(world[HOLDER], facts.cover.extract), made_of(world[HOLDER], facts.cover.extract)
         shutil.copy(kept, kept.with_suffix(".kept"))
         await deliver(world, facts)
         gone = held_extracts.forget(world[RECIPIENT], facts.cover.extract, "notice", world.now)
         assert gone.why == "notice" and held_extracts.held(world[RECIPIENT]) == ()
         assert held_extracts.forget(world[RECIPIENT], facts.cover.extract, "person", world.now) == gone
         shutil.copy(kept.with_suffix(".kept"), kept)  # a holder that would send it once more
-        one = made_of(world[HOLDER], facts.cover.extract)
-        keep_made(world[HOLDER], msgspec.structs.replace(one, state="released"))
+        keep_made(world[HOLDER], before)
         sent, taken = await deliver(world, facts)
         assert isinstance(taken, Refused) and taken.code == "gateway.extract_deleted"
         assert refused_by(sent) == "gateway.extract_deleted"
@@ -193,15 +225,15 @@ def test_a_held_file_whose_day_has_come_goes(play: Play) -> None:
         facts = await made_one(world)
         await deliver(world, facts)
         recipient, extract = world[RECIPIENT], facts.cover.extract
-        assert held_extracts.forget_due(recipient, world.now) == ()
+        assert held_extracts.tidy_held(recipient, world.now) == Tidied()
         late = lambda: facts.delete_by  # noqa: E731
         with pytest.raises(Refused) as due:
             held_extracts.open_held(recipient, extract, late)
         assert due.value.code == "extracts.due"
-        (gone,) = held_extracts.forget_due(recipient, late)
+        ((gone,), _, trouble) = held_extracts.tidy_held(recipient, late)
         assert (gone.extract, gone.why, gone.deleted) == (extract, "due", facts.delete_by)
         assert not list((recipient.folder / "extracts").rglob("*.extract"))
-        assert held_extracts.forget_due(recipient, late) == ()
+        assert trouble is None and held_extracts.tidy_held(recipient, late) == Tidied()
         assert world.ended(RECIPIENT) == []
 
     play(story)
@@ -246,14 +278,16 @@ def test_the_trail_of_the_recipient_names_no_extract(play: Play) -> None:
     play(story)
 
 
-def test_one_request_too_many_is_declined_at_once(play: Play) -> None:
+def test_one_request_too_many_is_declined_at_once(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(world: Any) -> None:
         load(world)
         holder, recipient = world[HOLDER], world[RECIPIENT]
+        unsealed = watch_lists(holder, monkeypatch)
         for number in range(MOST_WAITING + 1):
             asking = ExtractRequest(secrets.token_bytes(16), request())
             await extract_wanted.take_request(holder, RECIPIENT, bytes([number]) * 16, asking, world.now)
         assert len(extract_wanted.wanted(holder)) == MOST_WAITING
+        assert unsealed == ["extract-wanted"], "once, not for each request"
         _, _, told = await anext(recipient.openings(ExtractDeclined))
         assert (told.ask, told.code) == (asking.ask, "gateway.extracts_waiting")
         with pytest.raises(ProtocolAbort):  # an answer to what was never asked
@@ -354,7 +388,7 @@ def test_an_extract_is_sealed_to_the_recipients_present_key(play: Play, tmp_path
 def test_without_room_on_the_disk_nothing_is_taken(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(world: Any) -> None:
         facts = await made_one(world)
-        monkeypatch.setattr(extract_bytes, "FLOOR", 2**62)
+        monkeypatch.setattr(extract_room, "FLOOR", 2**62)
         sent, taken = await deliver(world, facts)
         assert isinstance(taken, Unavailable) and taken.code == "gateway.extract_no_room"
         assert refused_by(sent) == "gateway.trouble", "what the disk is like is nobody else's business"
@@ -377,7 +411,7 @@ def test_a_made_file_that_is_gone_is_not_waited_for(play: Play) -> None:
         made_path(world[HOLDER], facts.cover.extract).unlink()
         with pytest.raises(Refused) as gone:
             await extract_delivery.deliver(world[HOLDER], facts.cover.extract, Passing(), world.now)
-        assert gone.value.code == "gateway.extract_withdrawn"
+        assert gone.value.code == "gateway.extract_recalled", "nobody knows whether it left"
         assert extract_wanted.wanted_of(world[HOLDER], asking.ask).state == "waiting"
 
     play(story)
@@ -394,7 +428,7 @@ def test_a_request_is_answered_once_at_a_time_and_again_when_nobody_answers_it(p
         codes = sorted(one.code for one in both if isinstance(one, Refused))
         assert codes == ["gateway.extract_answered"] and world.ended(HOLDER) == ["released"]
         (one,) = made(holder)
-        extract_delivery.withdraw(holder, one.extract, "gateway.extract_declined", world.now)
+        extract_leaving.withdraw(holder, one.extract, "gateway.extract_declined", world.now)
         extract_wanted.note_wanted(holder, asking.ask, "making", bytes(16))  # of a job that a restore has ended
         assert (await make(world, wish(asking.ask))).rows == ROWS
 

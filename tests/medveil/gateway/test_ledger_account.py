@@ -487,13 +487,13 @@ def test_catching_up_keeps_no_state_of_before_the_final_head(play: Play) -> None
         height = world.regulator.account.state.height
         account = watcher(world, world.consortium.engine)
         held = []
-        follow = account.replica.follow
+        cosign = account.replica.cosign
 
         def counting(blocks: Any, note: Any) -> Any:
             held.append(len(account._replayed))
-            return follow(blocks, note)
+            return cosign(blocks, note)
 
-        account.replica.follow = counting  # type: ignore[method-assign]
+        account.replica.cosign = counting  # type: ignore[method-assign]
         attending = asyncio.create_task(account.attend())
         await account.until(lambda state: True if state.height >= height else None, "all of it", 20)
         assert len(held) == height > 6 and max(held) <= 3 and len(account._replayed) <= 1

@@ -14,7 +14,7 @@ from medveil.channel import Delivery
 from medveil.gateway.organisation import Refusal, refusal
 from medveil.gateway.own_keys import Secrets
 from medveil.gateway.parcels import Address, Parcel, pack
-from medveil.gateway.query_run import MaskKeys, QueryAnswer
+from medveil.gateway.query_run import KeysOfRound, QueryAnswer
 from wire import sealing
 from wire.canonical import decode, encode
 from wire.domains import SEAL_MESSAGE, framed
@@ -35,13 +35,41 @@ async def refused(world: Any, kind: type[Any] = QueryAnswer) -> ProtocolAbort:
 
 def test_a_message_of_another_type(play: Play) -> None:
     async def story(world: Any) -> None:
-        for message in (WORDS, MaskKeys(()), Consortium(bytes(32), 1, 1, 1, "bureau", "Asia/Shanghai", 1, 1, 0, ())):
+        for message in (WORDS, KeysOfRound(()), Consortium(bytes(32), 1, 1, 1, "bureau", "Asia/Shanghai", 1, 1, 0, ())):
             await world.researcher.send("hospital-1", SESSION, message)
             abort = await refused(world)
             assert (abort.code, abort.parties, abort.round) == ("channel.bad_message", ("researcher",), "receive")
         await world.researcher.send("hospital-1", SESSION, QueryAnswer(bytes(16)))
         sender, message = await world["hospital-1"].receive(QueryAnswer, SESSION)
         assert (sender, message.refused) == ("researcher", None), "one bad message does not spoil the session"
+
+    play(story)
+
+
+def test_what_could_not_be_sent_takes_no_place(play: Play) -> None:
+    """Else its recipient would wait for it, and for all that comes after it, for ever."""
+
+    async def story(world: Any) -> None:
+        researcher = world.researcher
+        channel = researcher._end()
+        send, full = channel.send, [False]
+
+        async def sending(*given: Any) -> None:
+            if full.pop():
+                raise Unavailable("network.undelivered", organisation="hospital-1")
+            await send(*given)
+
+        channel.send = sending
+        for refused in (False, True, False):
+            full.append(refused)
+            try:
+                await researcher.send("hospital-1", SESSION, QueryAnswer(bytes([refused]) * 16))
+            except Unavailable:
+                assert refused
+        for _ in range(2):
+            async with asyncio.timeout(5):
+                sender, message = await world["hospital-1"].receive(QueryAnswer, SESSION)
+            assert (sender, message.handle) == ("researcher", bytes(16))
 
     play(story)
 

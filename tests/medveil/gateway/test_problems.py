@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from medveil.gateway import problems
 from medveil.service.api import fields
+from privacy import filters
 from wire import errors, messages
 from wire.errors import (
     BudgetExhausted,
@@ -193,6 +196,18 @@ def test_validation_names_places_and_rules_only() -> None:
     assert "（clerk, admin）" in problems.words(error, "zh")[0]
     other, _ = problems.misfit([{"type": "a_rule_of_tomorrow", "loc": ("body", "age"), "msg": ""}])
     assert "a_rule_of_tomorrow" in json.loads(problems.answer(other, REQUEST, "en").body)["detail"]
+
+
+def test_every_rule_of_a_filter_and_of_an_id_has_words() -> None:
+    source = Path(filters.__file__).read_text()
+    for rule in set(re.findall(r'NoFilter\(.*"([a-z_]+)"\)', source)):
+        assert rule in problems.RULES, rule
+    patterns = {"^[0-9a-f]{32}$": "32 digits", "^([0-9a-f]{32})?$": "32 digits", fields.COLUMN: "letters"}
+    patterns |= {fields.CODE: "capital letters", "^([A-Z][A-Z0-9]{0,31})?$": "capital letters", "^[A-Z]{2}$": "country"}
+    for pattern, words in patterns.items():
+        found = {"type": "string_pattern_mismatch", "loc": ("body", "ask"), "ctx": {"pattern": pattern}, "msg": ""}
+        error, _ = problems.misfit([found])
+        assert words in problems.words(error, "en")[0], pattern
 
 
 def test_broken_json_is_not_a_misfit() -> None:

@@ -23,7 +23,7 @@ from medveil.gateway.query_run import QueryAnswer, QueryRequest, request_session
 from medveil.gateway.steps import Passing
 from mpc.query import salted_hash
 from mpc.release import Release
-from mpc.secure_aggregation import Masked
+from mpc.sum_messages import Unmasking
 from wire.errors import BudgetExhausted, ConsentDenied, MedveilError, ProtocolAbort, Refused, Unavailable
 
 HANDLE = bytes(range(16))
@@ -59,8 +59,8 @@ def test_a_researcher_that_publishes_other_totals(play: Play) -> None:
     play(story)
 
 
-def test_a_researcher_that_asks_for_masked_vectors_early(play: Play) -> None:
-    """Before the survivors stand on the ledger a site waits, whatever the researcher does; then it gives up."""
+def test_a_researcher_that_never_fixes_the_survivors(play: Play) -> None:
+    """Before the survivors stand on the ledger a site shows no share, whatever the researcher does."""
 
     async def story(world: Any) -> None:
         await world.grant_study()
@@ -70,7 +70,7 @@ def test_a_researcher_that_asks_for_masked_vectors_early(play: Play) -> None:
         submit = world.researcher.submit
         sent = []
         for site in world.sites:
-            world.alter(site, Masked, lambda recipient, message: sent.append(message) or message)
+            world.alter(site, Unmasking, lambda recipient, message: sent.append(message) or message)
 
         async def never_fixing(*ops: Any) -> Any:
             if isinstance(ops[0], FixSurvivors):

@@ -1,4 +1,4 @@
-"""A question in a person's words becomes the query that the sites are asked, under what the ledger declares."""
+"""A query document becomes the query that the sites are asked, under what the ledger declares."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from ledger.contracts.datasets import (
 from ledger.machine import StateView
 from ledger.trees.state import StateTree
 from medveil.gateway.query_board import check_declared
-from medveil.gateway.question import Question, make_query, preview
+from medveil.gateway.question import declaration, make_query
 from mpc.query import Measure
+from mpc.query_document import Grouped, Measured, QueryDocument
 from privacy.local import GroupColumn
 from privacy.predicate import Compare
+from privacy.uses import Declaration
 from wire.errors import MedveilError, Refused
 
 COST = Column("cost", "number", 0, 10_000, 100, ())
@@ -63,7 +65,9 @@ def table(name: str, owner: str, columns: tuple[Column, ...] = (COST, AGE, WARD)
     )
 
 
-def ledger(*tables: DatasetState, unit: str = "row", rows_per_person: int = 1, budget: int = 10**9) -> Any:
+def ledger(
+    *tables: DatasetState, unit: str = "row", rows_per_person: int = 1, budget: int = 10**9, public: bool = False
+) -> Any:
     found = tables or tuple(table(f"stays-{site}", site) for site in SITES)
     owners = tuple(dict.fromkeys(one.owner for one in found))
     state = Ledger()
@@ -73,6 +77,8 @@ def ledger(*tables: DatasetState, unit: str = "row", rows_per_person: int = 1, b
         population="stays",
         unit=unit,  # type: ignore[arg-type]
         rows_per_person=rows_per_person,
+        spread="every-site",
+        public=public,
         colluders=1,
         registered_by=owners[0],
         owners=owners,
@@ -88,8 +94,10 @@ def ledger(*tables: DatasetState, unit: str = "row", rows_per_person: int = 1, b
     return state
 
 
-def asked(**others: Any) -> Question:
-    return Question(**{"population": "stays", "measure": "cost", "purpose": "HMB", "rho": "0.25"} | others)
+def asked(*measures: Measured, by: tuple[str, ...] = (), other: bool = True, **others: Any) -> QueryDocument:
+    groups = tuple(Grouped(column, other) for column in by)
+    least = {"population": "stays", "measures": measures or (Measured("cost"),), "groups": groups}
+    return QueryDocument(**least | {"purpose": "HMB", "rho": "0.25"} | others)
 
 
 def test_what_is_left_out_is_read_from_the_declarations() -> None:
@@ -105,21 +113,28 @@ def test_what_is_left_out_is_read_from_the_declarations() -> None:
 
 
 def test_decimals_become_units_of_the_column() -> None:
-    edges = ("0", "25.5", "99.99")
-    query = make_query(asked(edges=edges, by=("ward",), other=False, rho="0.000000123"), ledger(), "c")
-    assert query.measure == Measure("cost", 0, 9999, 100, (0, 2550, 9999))
+    cost = Measured("cost", edges=("0", "25.5", "99.99"), missing=("7", "0.01"))
+    query = make_query(asked(cost, by=("ward",), other=False, rho="0.000000123"), ledger(), "c")
+    assert query.measures == (Measure("cost", 0, 9999, 100, (0, 2550, 9999), (1, 700)),)
     assert query.groups == (GroupColumn("ward", ("east", "west", "other"), False),) and query.rho_nano == 123
     assert query.split.bins
-    grouped = make_query(asked(by=("ward",), low="1", high="2.50"), ledger(), "c")
-    assert (grouped.measure.low, grouped.measure.high) == (100, 250)
+    grouped = make_query(asked(Measured("cost", "1", "2.50"), by=("ward",)), ledger(), "c")
+    assert (grouped.measures[0].low, grouped.measures[0].high) == (100, 250)
     assert grouped.groups == (GroupColumn("ward", ("east", "west"), True),)
+
+
+def test_the_filter_and_what_is_said_of_the_use() -> None:
+    document = asked(filter={"column": "age", "at_least": 18}, commercial=True, jurisdiction="DE", delta="1e-9")
+    query = make_query(document, ledger(), "c")
+    assert query.filter == Compare("age", "ge", 18) and query.delta_exponent == 9
+    assert declaration(document) == Declaration(True, "DE")
 
 
 def test_bounds_and_values_are_those_that_every_table_declares() -> None:
     narrow = (msgspec.structs.replace(COST, low=500), AGE, msgspec.structs.replace(WARD, values=("west", "south")))
     state = ledger(table("a", "site-a", narrow), table("b", "site-b"), table("c", "site-c"))
     query = make_query(asked(by=("ward",), other=False), state, "c")
-    assert (query.measure.low, query.groups[0].values) == (500, ("west",))
+    assert (query.measures[0].low, query.groups[0].values) == (500, ("west",))
     check_declared(query, state, "")
 
 
@@ -131,6 +146,17 @@ def test_a_site_with_several_tables_is_asked_the_one_that_is_named() -> None:
     assert make_query(asked(datasets=("more",)), state, "c").datasets == ("more", "stays-site-b", "stays-site-c")
 
 
+def test_an_earlier_version_of_a_table_is_no_table() -> None:
+    state = ledger(table("new", "site-a"), table("b", "site-b"), table("c", "site-c"), table("d", "site-d"))
+    first = msgspec.structs.replace(table("old", "site-a"), superseded_by="newer")
+    state.put(dataset_key("old"), first)
+    state.put(dataset_key("newer"), msgspec.structs.replace(table("newer", "site-a"), superseded_by="new"))
+    for named, code, fact in ((("old",), "question.superseded", "new"), (("d",), "question.not_asked", "d")):
+        with pytest.raises(Refused) as caught:
+            make_query(asked(datasets=named, roster=("site-a", "site-b", "site-c")), state, "c")
+        assert caught.value.code == code and fact in caught.value.facts.values()
+
+
 def test_the_person_is_named_where_the_population_counts_persons() -> None:
     state = ledger(unit="person", rows_per_person=3)
     query = make_query(asked(person="patient"), state, "c")
@@ -139,29 +165,34 @@ def test_the_person_is_named_where_the_population_counts_persons() -> None:
     assert make_query(asked(person="patient"), ledger(), "c").person == ""
 
 
+def cost(**others: Any) -> dict[str, Any]:
+    return {"measures": (Measured("cost", **others),)}
+
+
 @pytest.mark.parametrize(
     ("others", "code"),
     [
         ({"population": "nothing"}, "datasets.unknown_population"),
-        ({"sites": ("site-a", "nobody", "site-b")}, "datasets.no_table"),
-        ({"sites": ("site-a", "site-b")}, "mpc.roster_size"),
+        ({"population": "No Name"}, "query_document.name"),
+        ({"roster": ("site-a", "nobody", "site-b")}, "datasets.no_table"),
+        ({"roster": ("site-a", "site-b")}, "query_document.roster_size"),
         ({"datasets": ("nothing",)}, "question.no_such_table"),
-        ({"measure": "height"}, "question.no_column"),
-        ({"measure": "ward"}, "question.no_column"),
+        ({"measures": (Measured("height"),)}, "question.no_column"),
+        ({"measures": (Measured("ward"),)}, "question.no_column"),
         ({"by": ("age",)}, "question.no_column"),
-        ({"by": ("ward", "ward")}, "privacy.plan_groups"),
-        ({"low": "-1"}, "question.bounds"),
-        ({"high": "100.01"}, "question.bounds"),
-        ({"low": "5", "high": "5"}, "question.bounds"),
-        ({"low": "0.001"}, "question.too_exact"),
-        ({"edges": ("0", "1.005")}, "question.too_exact"),
-        ({"edges": ("0", "50", "40", "100")}, "privacy.plan_edges"),
-        ({"edges": ("0",), "high": "1"}, "privacy.plan_edges"),
-        ({"rho": "0"}, "question.no_budget"),
-        ({"rho": "0.0000000001"}, "question.too_exact"),
+        ({"by": ("ward", "ward")}, "query_document.repeated"),
+        (cost(low="-1"), "question.bounds"),
+        (cost(high="100.01"), "question.bounds"),
+        (cost(low="5", high="5"), "query_document.low_high"),
+        (cost(low="100"), "question.bounds"),
+        (cost(low="0.001"), "question.too_exact"),
+        (cost(missing=("0.001",)), "question.too_exact"),
+        (cost(edges=("0", "1.005")), "question.too_exact"),
+        (cost(edges=("0", "50", "40", "100")), "query_document.rising"),
+        ({"rho": "0"}, "query_document.no_budget"),
         ({"purpose": "CURIOSITY"}, "privacy.unknown_purpose"),
-        ({"filter": Compare("height", "ge", 1)}, "privacy.predicate_column"),
-        ({"filter": Compare("ward", "eq", 1)}, "privacy.predicate_kind"),
+        ({"filter": {"column": "height", "at_least": 1}}, "privacy.predicate_column"),
+        ({"filter": {"column": "ward", "equals": 1}}, "privacy.predicate_kind"),
     ],
 )
 def test_what_cannot_be_asked_is_named(others: dict[str, Any], code: str) -> None:
@@ -175,17 +206,8 @@ def test_tables_that_cannot_be_added_up() -> None:
     state = ledger(table("a", "site-a", finer), table("b", "site-b"), table("c", "site-c"))
     for others, code in (
         ({}, "question.other_scales"),
-        ({"measure": "age", "by": ("ward",)}, "question.no_common_value"),
+        ({"measures": (Measured("age"),), "by": ("ward",)}, "question.no_common_value"),
     ):
         with pytest.raises(Refused) as caught:
             make_query(asked(**others), state, "c")
         assert caught.value.code == code
-
-
-def test_a_preview_says_noise_and_cost() -> None:
-    few, many = (preview(asked(by=("ward",), rho=rho), ledger(), "c") for rho in ("0.01", "1"))
-    assert (few.before, few.after, many.after) == (10**9, 990_000_000, 0)
-    assert [one.kind for one in few.noise] == ["counts", "sums", "squares"]
-    assert all(float(a.pooled) > float(b.pooled) for a, b in zip(few.noise, many.noise, strict=True))
-    assert {one.assumption for one in few.epsilons} == {"all-honest", "colluders", "one-honest"}
-    assert few.cells == 9 and preview(asked(rho="2"), ledger(), "c").after == -(10**9)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from medveil.gateway import erasing, extract_delivery, granting, held_extracts
-from medveil.gateway.extracting import made_of, made_path
+from medveil.gateway import erasing, extract_delivery, extract_taking, granting, held_extracts
 from medveil.gateway.held_extracts import held_path, open_held
+from medveil.gateway.made_extracts import made_of, made_path
 from medveil.gateway.recalled_extracts import ExtractsHere
 from medveil.gateway.recalling import AGAIN_MS, keep_up
 from medveil.gateway.reception import Reception
@@ -61,7 +61,7 @@ def test_somebody_is_erased(play: Play, opened: bool) -> None:
         load(world)
         await grant(world)
         facts = await make(world, wish())
-        await deliver(world, facts)
+        assert (await deliver(world, facts))[1].facts == facts
         holder, recipient, extract = world[HOLDER], world[RECIPIENT], facts.cover.extract
         if opened:
             await asyncio.to_thread(open_held, recipient, extract, world.now)
@@ -107,7 +107,7 @@ def test_a_consent_is_revoked_before_the_extract_has_left(play: Play) -> None:
         offer = extract_delivery.ExtractOffer(extract, b"", "copies", "visits", 10, bytes(32))
         await holder.send(RECIPIENT, session, offer)
         with pytest.raises(Refused) as refused:
-            await extract_delivery.take_extract(recipient, HOLDER, session, Passing(), world.now)
+            await extract_taking.take_extract(recipient, HOLDER, session, Passing(), world.now)
         assert refused.value.code == "gateway.extract_recalled"
 
     play(story)
@@ -118,9 +118,9 @@ def test_one_that_its_recipient_deleted_on_its_day(play: Play) -> None:
         load(world)
         await grant(world)
         facts = await make(world, wish())
-        await deliver(world, facts)
+        assert (await deliver(world, facts))[1].facts == facts
         recipient, extract = world[RECIPIENT], facts.cover.extract
-        held_extracts.forget_due(recipient, lambda: facts.delete_by)
+        held_extracts.tidy_held(recipient, lambda: facts.delete_by)
         async with attended(world):
             await rounds(world, lambda: heard(world, extract) is not None)
         said = heard(world, extract)
@@ -134,7 +134,7 @@ def test_a_recipient_that_is_away_is_asked_until_it_answers(play: Play) -> None:
         load(world)
         await grant(world)
         facts = await make(world, wish())
-        await deliver(world, facts)
+        assert (await deliver(world, facts))[1].facts == facts
         holder, extract = world[HOLDER], facts.cover.extract
         await granting.revoke(holder, "copies")
         for days in range(3):

@@ -20,6 +20,7 @@ from privacy.audit import Use
 from privacy.erasure import recalls, steps
 from privacy.erasure.deletion import DeleteNotice, Deletion, sign_deletion, sign_notice
 from tests.medveil.gateway.cutting import Cut, Killed
+from tests.medveil.gateway.extracts_world import watch_lists
 from wire.canonical import encode
 from wire.errors import MedveilError, Refused, Unavailable, VerificationError
 
@@ -35,6 +36,8 @@ class Shelf:
         self.folder, self.clock = folder, clock
         self.known: dict[bytes, Arrived] = {}
         self.withdrawn: list[bytes] = []
+        self.back: list[int] = []
+        self.here: set[bytes] = set()
         self.read: set[bytes] = set()
         folder.mkdir(exist_ok=True)
 
@@ -51,6 +54,9 @@ class Shelf:
     def arrived(self) -> list[Arrived]:
         return list(self.known.values())
 
+    def came(self, extract: bytes) -> Arrived | None:
+        return self.known.get(extract)
+
     def opened(self, extract: bytes) -> bool:
         return extract in self.read
 
@@ -61,6 +67,12 @@ class Shelf:
 
     def withdraw(self, extract: bytes) -> None:
         self.withdrawn.append(extract)
+
+    def taken_back(self) -> list[int]:
+        return self.back
+
+    def may_have_left(self, extract: bytes) -> bool:
+        return extract not in self.here
 
 
 class Scene:
@@ -106,7 +118,7 @@ class Scene:
             await recalling.take_notice(self.recipient, self.held, sender, notice, self.clock, fault)
         await recalling.keep_up(self.recipient, self.held, self.clock, fault)
         for sender, deletion in await sent(self.holder, Deletion):
-            await recalling.take_deletion(self.holder, sender, deletion, self.clock(), fault)
+            await recalling.take_deletion(self.holder, self.made, sender, deletion, self.clock(), fault)
 
     def recall(self, extract: bytes) -> recalls.Recall:
         found = recalls.recall_of(self.holder.vault, extract)
@@ -282,6 +294,29 @@ def test_a_notice_that_is_not_answered_is_sent_again_after_a_day(play: Play, tmp
     scene(play, tmp_path, story)
 
 
+def test_who_cannot_be_reached_is_tried_once_a_round(play: Play, tmp_path: Path) -> None:
+    """With a full post each try may take a minute; the others are told all the same."""
+
+    async def story(one: Scene) -> None:
+        extracts = [one.give() for _ in range(3)]
+        one.erase()
+        send, tried = one.holder.send, []
+
+        async def full(recipient: str, session: bytes, message: Any) -> None:
+            tried.append(recipient)
+            raise Unavailable("network.undelivered", organisation=recipient)
+
+        one.holder.send = full  # type: ignore[method-assign]
+        with pytest.raises(Unavailable):
+            await recalling.keep_up(one.holder, one.made, one.clock)
+        assert tried == [RECIPIENT] and not any(one.recall(extract).told for extract in extracts)
+        one.holder.send = send  # type: ignore[method-assign]
+        await one.round()
+        assert all(one.recall(extract).deleted for extract in extracts)
+
+    scene(play, tmp_path, story)
+
+
 def test_what_is_forged_or_not_theirs_is_refused(play: Play, tmp_path: Path) -> None:
     async def story(one: Scene) -> None:
         extract = one.give()
@@ -316,11 +351,11 @@ def test_what_is_forged_or_not_theirs_is_refused(play: Play, tmp_path: Path) -> 
             (RECIPIENT, sign_deletion(wrong(deletion, organisation=OTHER), one.recipient.signer)),
         ):
             with pytest.raises((VerificationError, Refused)):
-                await recalling.take_deletion(one.holder, sender, answer, one.clock())
+                await recalling.take_deletion(one.holder, one.made, sender, answer, one.clock())
             assert one.recall(extract).heard is None
-        await recalling.take_deletion(one.holder, RECIPIENT, deletion, one.clock())
+        await recalling.take_deletion(one.holder, one.made, RECIPIENT, deletion, one.clock())
         later = sign_deletion(wrong(deletion, at=deletion.at + 5, found="not-held"), one.recipient.signer)
-        await recalling.take_deletion(one.holder, RECIPIENT, later, one.clock())
+        await recalling.take_deletion(one.holder, one.made, RECIPIENT, later, one.clock())
         assert one.recall(extract).heard == deletion, "what was said first stays"
 
     scene(play, tmp_path, story)
@@ -338,8 +373,10 @@ def test_notices_about_nothing_are_bounded(play: Play, tmp_path: Path, monkeypat
             sign_notice(msgspec.structs.replace(notice, extract=secrets.token_bytes(16)), one.holder.signer)
             for _ in range(4)
         ]
+        unsealed = watch_lists(one.recipient, monkeypatch)
         for each in made[:3]:
             await recalling.take_notice(one.recipient, one.held, HOLDER, each, one.clock)
+        assert unsealed == ["delete-notice"], "once, not for each notice"
         with pytest.raises(Refused) as raised:
             await recalling.take_notice(one.recipient, one.held, HOLDER, made[3], one.clock)
         assert raised.value.code == "gateway.too_many_notices"
@@ -353,7 +390,7 @@ def test_cut_short_at_every_write_it_ends_once(play: Play, tmp_path: Path) -> No
     async def story(one: Scene) -> None:
         async def hear() -> None:
             for sender, deletion in messages:
-                await recalling.take_deletion(one.holder, sender, deletion, one.clock())
+                await recalling.take_deletion(one.holder, one.made, sender, deletion, one.clock())
 
         at, points = 0, 1
         while at < points:

@@ -46,6 +46,7 @@ def test_everything_goes_on_under_new_keys(play: Play, name: str) -> None:
         after = (await world.insurer.account.caught_up()) and world.insurer.trust.member(name).keys
         for use in ("envelope", "cosign", "http", "tls", "seal"):
             assert getattr(after, use).key != getattr(before, use).key, use
+        await one.account.caught_up()
         assert one.signer.key == after.envelope.key
         assert one.tls_seed(one.trust.latest) == one.keys.newest.tls_seed
         # What was sent before is read after, on both sides; what is sent now too.

@@ -18,6 +18,7 @@ from medveil.gateway.steps import Passing
 from medveil.gateway.tables import Tables
 from mpc.scoring import PaillierSecret, ScoreAnswers, ScoreModel
 from privacy.predicate import Compare
+from privacy.uses import NOTHING_SAID, Declaration
 from wire.canonical import encode
 from wire.errors import ProtocolAbort, Refused
 
@@ -75,12 +76,13 @@ async def ask(
     clock: Any = None,
     session: bytes | None = None,
     dataset: str = "stays-hospital-1",
+    declared: Declaration = NOTHING_SAID,
 ) -> Asked:
     """Let the bureau ask hospital-1."""
     world.bureau.vault.put_document("secrets", "paillier-key", encode(secret))
     hospital = world["hospital-1"]
     tables = Reading(world.tables(hospital))
-    request = ScoreRequest(session or secrets.token_bytes(16), model, dataset, "FRAUD")
+    request = ScoreRequest(session or secrets.token_bytes(16), model, dataset, "FRAUD", declared)
     flags, served = await asyncio.gather(
         scoring.ask_scores(world.bureau, hospital.name, request, Passing()),
         scoring.serve_scores(hospital, "bureau", request.session, tables, Passing(), clock or world.now),

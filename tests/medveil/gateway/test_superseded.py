@@ -34,7 +34,7 @@ def test_a_query_on_a_superseded_table_is_refused_and_one_on_its_successor_pays_
         site = world["hospital-1"]
         await world.researcher.account.caught_up()
         await site.submit(successor(world, "stays-new"))
-        refused, parts = await world.run(world.query(), HANDLE)
+        refused, parts = await world.run(world.query(rho_nano=world.rho - 1), HANDLE)
         assert isinstance(refused, MedveilError)
         assert isinstance(parts[0], Refused) and parts[0].code == "datasets.superseded"
         assert parts[0].facts == {"dataset": "stays-hospital-1", "successor": "stays-new"}

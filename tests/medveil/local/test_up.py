@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from medveil.client import Question
+from medveil.client import Measure, Question
 from medveil.local.founding import read_state
 from medveil.local.seeding import PEOPLE_FILE, LocalPeople, Seeding
 from medveil.service.home.backup import read_backup
@@ -157,9 +157,10 @@ async def _look(folder: Path) -> None:
     async with seeding.acting(state.member("researcher-1")) as client:
         (population,) = (await client.populations.list()).populations
         assert population.budget.available == 10**9 and len(population.datasets) == 3
-        question = Question(population="costs", measure="cost", purpose="HMB", rho="0.25", edges=("0", "500", "1000"))
-        preview = await client.queries.preview(question)
-        assert preview.query.roster == ("hospital-1", "hospital-2", "hospital-3")
+        cost = Measure("cost", edges=("0", "500", "1000"))
+        question = Question(population="costs", measures=(cost,), purpose="HMB", rho="0.25")
+        explained = await client.queries.explain(question)
+        assert explained.query.roster == ("hospital-1", "hospital-2", "hospital-3")
     async with seeding.acting(state.member("hospital-1"), "admin") as client:
         done = await client.service.backup()
     (backup,) = (folder / "backups").iterdir()

@@ -184,6 +184,110 @@ def test_quotas_and_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     run(tmp_path, test)
 
 
+def test_what_waits_for_one_that_is_away_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_WAITING", 20)
+    monkeypatch.setattr(module, "WAITING_BYTES", 1000)
+    monkeypatch.setattr(module, "PATIENCE", 0.5)
+
+    async def test(town: Town) -> None:
+        a, b = await town.open("a"), await town.open("b")
+        await town.open("c")
+        town.away.add("b")
+
+        async def refused(sequence: int, size: int = 1) -> str:
+            with pytest.raises(Unavailable) as full:
+                await a.send("b", SESSION, sequence, bytes(size))
+            assert full.value.facts["organisation"] == "b"
+            return full.value.code
+
+        await a.send("b", SESSION, 0, bytes(900))
+        assert await refused(1, 101) == "network.undelivered", "too many bytes"
+        for number in range(1, 20):
+            await a.send("b", SESSION, number, b"%d" % number)
+        assert await refused(20) == "network.undelivered", "too many messages"
+        await a.send("b", SESSION, 3, b"again")
+        await a.send("c", SESSION, 0, b"for another")
+        assert (await a.waiting())["b"] == 20
+        await town.stop("a")
+        a = await town.open("a")
+        assert await refused(20) == "network.undelivered", "also after a restart"
+        town.away.clear()
+        got = [payload for _, _, payload in await take(b, 20)]
+        assert got == [bytes(900), *(b"%d" % number for number in range(1, 20))]
+        await b.forget(SESSION)
+        await a.send("b", SESSION, 20, b"there is room")
+        async with asyncio.timeout(20):
+            while await a.waiting():
+                await asyncio.sleep(0.05)
+        assert (a._loads["b"].messages, a._loads["b"].size) == (0, 0)
+
+    run(tmp_path, test)
+
+
+@pytest.mark.postgres
+def test_what_waits_is_counted_by_a_server_too(tmp_path: Path, postgres_url: str) -> None:
+    database = Database.open(postgres_url, owner="a")
+
+    async def test(town: Town) -> None:
+        async def opened() -> NetworkPost:
+            made = NetworkPost("a", database, lambda to: Wire(town, "a", to), lambda: town.now)
+            await made.start()
+            return made
+
+        town.away.add("b")
+        a = await opened()
+        for number in range(3):
+            await a.send("b", SESSION, number, bytes(100))
+        await a.close()
+        a = await opened()
+        assert (a._loads["b"].messages, a._loads["b"].size) == (3, 300)
+        town.now += module.KEPT_MS + 1
+        await a.prune()
+        assert (a._loads["b"].messages, a._loads["b"].size) == (0, 0)
+        await a.close()
+
+    run(tmp_path, test)
+    database.close()  # no thread uses a connection any more
+
+
+def test_who_takes_its_messages_is_sent_any_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_BYTES", 3000)
+
+    async def test(town: Town) -> None:
+        a, b = await town.open("a"), await town.open("b")
+
+        async def reading() -> None:
+            for number in range(40):
+                assert (await b.receive(bytes([number]), 20)).payload == bytes(1000)
+                await b.forget(bytes([number]))
+
+        read = asyncio.ensure_future(reading())
+        await asyncio.gather(*(a.send("b", bytes([number]), 0, bytes(1000)) for number in range(40)))
+        await read
+
+    run(tmp_path, test)
+
+
+def test_what_was_thrown_away_counts_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_WAITING", 2)
+
+    async def test(town: Town) -> None:
+        a = await town.open("a")
+        town.away.add("b")
+        for number in range(2):
+            await a.send("b", SESSION, number, b"x")
+        town.now += module.KEPT_MS + 1
+        await a.prune()
+        assert await a.waiting() == {}
+        for number in range(2, 4):
+            await a.send("b", SESSION, number, b"x")
+        await a.forget(SESSION)
+        await asyncio.sleep(0.1)
+        assert (a._loads["b"].messages, a._loads["b"].size) == (2, 2)
+
+    run(tmp_path, test)
+
+
 def test_what_nobody_asks_for_is_thrown_away_in_the_end(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         a, b = await town.open("a"), await town.open("b")
@@ -252,5 +356,65 @@ def test_openings_come_again_after_a_restart_until_they_are_forgotten(tmp_path: 
             await b.forget(SESSION, ("a", "c"))
             await a.send("b", b"another", 0, b"more")
             assert await anext(openings) == (b"another", ("a", 0, b"more"))
+
+    run(tmp_path, test)
+
+
+async def carried(post: NetworkPost) -> None:
+    async with asyncio.timeout(20):
+        while await post.waiting():
+            await asyncio.sleep(0.02)
+
+
+async def kept(post: NetworkPost) -> list[tuple[str, bytes, int]]:
+    into = module.incoming.c
+    rows = await post._run(lambda db: db.execute(module.select(module.incoming).order_by(into.place)).all())
+    return [(row.sender, row.session, row.sequence) for row in rows]
+
+
+def test_what_comes_of_a_session_that_is_over_is_taken_and_dropped(tmp_path: Path) -> None:
+    """From those with whom it is over, also after a restart, for as long as somebody could still carry it."""
+
+    async def test(town: Town) -> None:
+        a, b, c = await town.open("a"), await town.open("b"), await town.open("c")
+        await a.send("b", SESSION, 0, b"first")
+        await take(b, 1)
+        await b.end(SESSION, ("a",))
+        for restart in (False, True):
+            if restart:
+                await town.stop("b")
+                b = await town.open("b")
+            await a.send("b", SESSION, 1 + restart, b"late")
+            await carried(a)
+            assert await kept(b) == [("a", SESSION, -1)]
+        with pytest.raises(Unavailable):
+            await b.receive(SESSION, 0.1)
+        await c.send("b", SESSION, 0, b"of another")
+        await a.send("b", b"another", 0, b"of the same")
+        assert (await b.receive(SESSION, 10)).payload == b"of another"
+        assert (await b.receive(b"another", 10)).payload == b"of the same"
+        await b.forget(SESSION)
+        assert await kept(b) == [("a", SESSION, -1), ("a", b"another", 0)], "it stays over"
+        town.now += module.KEPT_MS + 1
+        await b.prune()
+        assert await kept(b) == []
+
+    run(tmp_path, test)
+
+
+def test_sessions_that_are_over_take_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_WAITING", 3)
+
+    async def test(town: Town) -> None:
+        a, b = await town.open("a"), await town.open("b")
+        for number in range(5):
+            await b.end(bytes([number]), ("a", "c"))
+            await b.end(bytes([number]), ("a", "c"))  # again
+        assert [(sender, session[0]) for sender, session, _ in await kept(b)] == [
+            (sender, number) for number in (2, 3, 4) for sender in ("a", "c")
+        ], "the oldest give way, of each sender"
+        for number in range(3):
+            await a.send("b", SESSION, number, b"x")
+        assert len(await take(b, 3)) == 3
 
     run(tmp_path, test)

@@ -17,7 +17,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from medveil.gateway import extract_delivery, extracting, reception
+from medveil.gateway import extract_delivery, extract_taking, extracting, made_extracts, reception
 from medveil.service.work.journal import Journal
 from medveil.service.work.receiving import receiving
 from tests.medveil.gateway.extracts_world import wish
@@ -44,14 +44,14 @@ async def main(folder: Path, log: int, point: int, makes: bool) -> None:
     gateway, jobs, home = await started(folder)
     organisation = gateway.organisation
     extracting.tidy(organisation)
-    taking = extract_delivery.take_extract
+    taking = extract_taking.take_extract
 
     async def taken(*given: object) -> object:
         found = await taking(*given, fault=steps)  # type: ignore[arg-type]
         os.write(log, f"taken {steps.passed}\n".encode())
         return found
 
-    reception.extract_delivery.take_extract = taken  # type: ignore[assignment]
+    reception.extract_taking.take_extract = taken  # type: ignore[assignment]
     receiver = receiving(organisation, home, jobs, now)
 
     async def make(journal: Journal) -> str:
@@ -68,7 +68,7 @@ async def main(folder: Path, log: int, point: int, makes: bool) -> None:
     await jobs.resume()
     receiving_all = asyncio.create_task(receiver.attend())
     os.write(log, b"serving\n")
-    number = len(extracting.made(organisation))
+    number = len(made_extracts.made(organisation))
     while makes:
         os.write(log, f"making {number} {steps.passed}\n".encode())
         job = await ended(jobs, "test.make", b"", f"extract-{number}")

@@ -1,21 +1,26 @@
 """A gateway that asks or answers queries until it is killed; run as a script, imported by nobody.
 
-    python summing.py HOME LOG [QUERY]
+    python summing.py HOME LOG [QUERY] [--dies-before KIND] [--patience SECONDS]
 
 It serves the home and answers what others ask. With QUERY (a file with a canonical query) it asks it, again and
-again: LOG gets "asking NUMBER", then "released NUMBER HANDLE" or "failed NUMBER CODE". "serving" comes first.
+again: LOG gets "asking NUMBER", then "released NUMBER HANDLE" or "failed NUMBER CODE". "serving" comes first. It ends
+on the spot, as if killed, before it sends its first message of KIND; it waits for others for so many seconds.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import secrets
-import sys
+import signal
 import time
 from pathlib import Path
 
+import msgspec
+
 from medveil.gateway.asking import ask
+from medveil.gateway.organisation import Organisation
 from medveil.gateway.reception import AtHome
 from medveil.gateway.tables import VaultTables
 from medveil.gateway.wallets import Wallets
@@ -31,7 +36,7 @@ from medveil.service.work.journal import Journal
 from medveil.service.work.receiving import receiving
 from medveil.service.work.record_sealer import RecordSealer
 from mpc.query import Query
-from wire.canonical import decode
+from wire.canonical import Wire, decode, encode
 
 PASS = "a passphrase of tests"
 
@@ -69,9 +74,25 @@ async def ended(jobs: Jobs, kind: str, request: bytes, key: str) -> Job:
     return job
 
 
-async def main(folder: Path, log: int, question: Path | None) -> None:
+def dying(organisation: Organisation, kind: str) -> None:
+    """End the process before it sends a message of that kind."""
+    send = organisation.send
+
+    async def last(recipient: str, session: bytes, message: Wire) -> None:
+        if type(message).__name__ == kind:
+            os.kill(os.getpid(), signal.SIGKILL)
+        await send(recipient, session, message)
+
+    organisation.send = last  # type: ignore[method-assign]
+
+
+async def main(folder: Path, log: int, question: Path | None, dies_before: str, patience: float) -> None:
     gateway, jobs, home = await started(folder)
     organisation = gateway.organisation
+    if dies_before:
+        dying(organisation, dies_before)
+    if patience:
+        organisation.patience = patience
     reception = receiving(organisation, home, jobs, now)
 
     async def work(journal: Journal) -> str:
@@ -86,7 +107,9 @@ async def main(folder: Path, log: int, question: Path | None) -> None:
     number = 0
     while question is not None:
         os.write(log, f"asking {number}\n".encode())
-        job = await ended(jobs, "test.ask", question.read_bytes(), f"query-{number}")
+        query = decode(Query, question.read_bytes())
+        other = msgspec.structs.replace(query, max_rows=query.max_rows + number)  # the same would get the same answer
+        job = await ended(jobs, "test.ask", encode(other), f"query-{number}")
         said = f"released {number} {job.result}" if job.state == "done" else f"failed {number} {job.problem!r}"
         os.write(log, said.encode() + b"\n")
         number += 1
@@ -94,10 +117,12 @@ async def main(folder: Path, log: int, question: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(
-        main(
-            Path(sys.argv[1]),
-            os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            Path(sys.argv[3]) if len(sys.argv) > 3 else None,
-        )
-    )
+    given = argparse.ArgumentParser()
+    given.add_argument("home", type=Path)
+    given.add_argument("log")
+    given.add_argument("query", type=Path, nargs="?")
+    given.add_argument("--dies-before", default="")
+    given.add_argument("--patience", type=float, default=0.0)
+    said = given.parse_args()
+    log = os.open(said.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    asyncio.run(main(said.home, log, said.query, said.dies_before, said.patience))

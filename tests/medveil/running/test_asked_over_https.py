@@ -38,12 +38,8 @@ RHO = 10_000_000
 DAY = 86_400_000
 QUESTION = {
     "population": "stays",
-    "measure": "cost",
-    "low": "0",
-    "high": "100",
-    "edges": ["0", "50", "100"],
-    "by": ["ward"],
-    "other": False,
+    "measures": [{"column": "cost", "low": "0", "high": "100", "edges": ["0", "50", "100"]}],
+    "groups": [{"column": "ward", "other": False}],
     "purpose": "HMB",
     "rho": "0.01",
     "minimum_group": 10,
@@ -173,9 +169,17 @@ def test_a_question_is_granted_asked_and_read(story: Story) -> None:
     held = until(lambda: len(found := researcher.get("/v1/grants/held")["grants"]) == 3 and found)
     assert {grant["status"] for grant in held} == {"in-force"}
 
-    preview = researcher.client.post("/v1/queries/preview", json=QUESTION).json()
-    assert preview["query"]["roster"] == list(HOSPITALS) and preview["enough"]
-    assert (preview["before"], preview["after"]) == (10 * RHO, 9 * RHO)
+    explained = researcher.client.post("/v1/queries/explain", json=QUESTION).json()
+    assert explained["query"]["roster"] == list(HOSPITALS) and explained["enough"]
+    assert (explained["before"], explained["after"]) == (10 * RHO, 9 * RHO)
+    for changes, code, status in (
+        ({"rho": "-1"}, "rho", 422),
+        ({"measure": "cost"}, "unknown", 422),
+        ({"roster": ["a", "b"]}, "roster_size", 409),
+    ):
+        for path in ("/v1/queries", "/v1/queries/explain"):
+            wrong = researcher.client.post(path, json=QUESTION | changes)
+            assert (wrong.status_code, wrong.json()["code"]) == (status, f"query_document.{code}")
     job = researcher.begin("/v1/queries", QUESTION, key="the-first-one")
     assert researcher.begin("/v1/queries", QUESTION, key="the-first-one") == job
     told = researcher.follow(job)
@@ -184,9 +188,9 @@ def test_a_question_is_granted_asked_and_read(story: Story) -> None:
     found = researcher.get(result)
     assert found["status"] == "released" and found["approvals"] and found["rho_nano"] == RHO
     release = found["release"]
-    assert release["noise"] == preview["noise"] and release["epsilons"] == preview["epsilons"]
+    assert release["noise"] == explained["noise"] and release["epsilons"] == explained["epsilons"]
     assert (release["budget_before_nano"], release["budget_after_nano"]) == (10 * RHO, 9 * RHO)
-    (east,) = [group for group in release["groups"] if group["values"] == ["east"]]
+    (east,) = [group for group in release["results"][0]["groups"] if group["values"] == ["east"]]
     assert float(east["count"]["low"]) - 40 < 120 < float(east["count"]["high"]) + 40  # 40 of 60 rows at each site
 
     evidence = decode(Release, researcher.bytes_of(f"{result}/evidence"))

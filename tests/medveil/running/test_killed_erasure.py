@@ -12,6 +12,7 @@ import pytest
 
 from medveil.gateway import erasing
 from medveil.gateway.tables import snapshots_of
+from medveil.gateway.wallets import Wallets
 from privacy.erasure import steps
 from privacy.retention import ZONE
 from wire.dates import day_at
@@ -24,7 +25,7 @@ WANG, LI = "wang-wu", "li-si"
 
 
 def prepare(consortium: Consortium) -> str:
-    """Visits and bills of two people at the bureau, some of which must be kept; the plan of an erasure."""
+    """Visits and bills of two people at the bureau, some of which must be kept, a wallet; an erasure planned."""
     with consortium.home("bureau") as home:
         vault, kept = home.organisation.vault, day_at(now(), ZONE) + 30
         visits = pa.table({"cost": [*range(40)]})
@@ -32,6 +33,9 @@ def prepare(consortium: Consortium) -> str:
         vault.ingest("visits", visits, persons=[WANG, LI] * 20, append=True)
         vault.ingest("bills", pa.table({"amount": [1, 2]}), persons=[WANG, LI], retain_until=kept)
         snapshots_of(home.organisation).refresh("visits")
+        wallets = Wallets(home.organisation)
+        wallets.of(WANG)
+        wallets.close()
         return erasing.plan(home.organisation, WANG, now()).name
 
 
@@ -47,19 +51,22 @@ def check(consortium: Consortium, erasure: str, log: Path) -> None:
     with consortium.home("bureau") as home:
         organisation = home.organisation
         done = steps.erasure(organisation.vault, erasure)
-        assert done.done and not steps.unfinished(organisation.vault)
+        assert done.done and not steps.unfinished(organisation.vault, organisation.audit)
         kept = {(key.dataset, key.state) for key in organisation.vault.keys_of(WANG)}
         assert kept == {("visits", "restricted"), ("bills", "restricted")}
         entries = [entry for entry in organisation.audit.entries() if entry.use.kind == "erasure"]
         assert sorted((entry.use.dataset, entry.outcome) for entry in entries) == [
             ("bills", ""),
             ("bills", "done"),
+            ("document.wallet", ""),
+            ("document.wallet", "done"),
             ("visits", ""),
             ("visits", "done"),
         ]
         receipt = erasing.receipt_of(organisation, erasure, now())
         assert erasing.check(organisation, receipt, home.folder).leftovers == ()
         assert snapshots_of(organisation).table("visits").num_rows == 40
+        assert not list((home.folder / "wallets").iterdir())
 
 
 def campaign(consortium: Consortium, folder: Path, stops: list[int]) -> None:
@@ -74,7 +81,7 @@ def campaign(consortium: Consortium, folder: Path, stops: list[int]) -> None:
     check(consortium, erasure, log)
 
 
-@pytest.mark.parametrize("stops", [[3, 5], [8, 2], [12], [15, 4]])
+@pytest.mark.parametrize("stops", [[3, 5], [8, 2], [12], [15, 4], [18, 20]])
 def test_killed_it_goes_on(consortium: Consortium, tmp_path: Path, stops: list[int]) -> None:
     campaign(consortium, tmp_path, stops)
 

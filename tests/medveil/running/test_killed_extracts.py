@@ -17,8 +17,8 @@ import pytest
 
 from medveil.extracts.opening import Recipient
 from medveil.gateway import granting
-from medveil.gateway.extracting import FOLDER, MADE, made
 from medveil.gateway.held_extracts import HELD, ever_held, held, held_path
+from medveil.gateway.made_extracts import FOLDER, MADE, made
 from medveil.gateway.steps import Passing
 from tests.medveil.conftest import study_terms
 from tests.medveil.gateway.extracts_world import ROWS, TABLE, load

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from medveil.gateway import extract_delivery, granting
+from medveil.gateway import extract_delivery, extract_taking, granting
 from medveil.gateway.extract_delivery import ExtractOffer
 from medveil.gateway.extracting import make_extract
 from medveil.gateway.held_extracts import ever_held, held_path
@@ -43,7 +43,7 @@ async def prepare(consortium: Consortium, count: int) -> None:
         async def take(facts: Any) -> None:
             async for sender, session, offer in insurer.openings(ExtractOffer):
                 if offer.extract == facts.cover.extract:
-                    await extract_delivery.take_extract(insurer, sender, session, Passing(), now)
+                    await extract_taking.take_extract(insurer, sender, session, Passing(), now)
                     return
 
         for number in range(count):

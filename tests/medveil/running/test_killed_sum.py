@@ -10,16 +10,19 @@ import asyncio
 import random
 import secrets
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from connectors.layout import schema_hash
 from ledger.contracts import Column, RegisterDataset, RegisterPopulation, VoteBudget, datasets, queries
 from ledger.export import verify_export
 from medveil.gateway import granting
+from medveil.gateway.query_board import read_board
 from medveil.gateway.steps import Passing
 from medveil.gateway.tables import keep_layout
 from privacy.grants.terms import GrantTerms
@@ -42,12 +45,12 @@ def terms(hospital: str, **changes: Any) -> GrantTerms:
     return study_terms(issuer=hospital, at=now() - 1000, **named)
 
 
-async def prepare(consortium: Consortium) -> None:
+async def prepare(consortium: Consortium, hospitals: Sequence[str] = HOSPITALS) -> None:
     """Tables, budget and grants, as the hospitals' people would have made them."""
     columns = tuple(Column(c.name, c.kind, c.low, c.high, c.scale, c.values) for c in LAYOUT.columns)
     async with consortium.running() as gateways:
-        sites = [gateways[name].organisation for name in HOSPITALS]
-        await sites[0].submit(RegisterPopulation("stays", "row", 1, 1, HOSPITALS))
+        sites = [gateways[name].organisation for name in hospitals]
+        await sites[0].submit(RegisterPopulation("stays", "row", 1, 1, tuple(hospitals)))
         for number, site in enumerate(sites, start=1):
             name = f"stays-{site.name}"
             site.vault.ingest(name, rows(number), schema_hash=schema_hash(LAYOUT))
@@ -133,6 +136,59 @@ async def check(consortium: Consortium, said: list[str]) -> None:
             late = [one for one in done if ended.get(one) != "released"]
             assert len(outcomes) == len(ended) and len(late) <= 1, "the last release may not have been read yet"
         verify_export(await gateways["bureau"].engine.export(), consortium.trust)  # type: ignore[attr-defined]
+
+
+FOUR = (*HOSPITALS, "hospital-4")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", [pytest.param("SharesDealt", marks=pytest.mark.long), "Masked"])
+def test_a_sum_goes_on_without_a_hospital_that_is_killed_and_stays_away(tmp_path: Path, kind: str) -> None:
+    """A process of its own for each; the one that comes back finds how it ended, and says so in its trail."""
+    members = {"bureau": "bureau", **dict.fromkeys(FOUR, "hospital"), "researcher": "researcher"}
+    consortium = Consortium(tmp_path, members)
+    asyncio.run(prepare(consortium, FOUR))
+    question = consortium.folder / "query"
+    query = msgspec.structs.replace(cost_by_ward(RHO), roster=FOUR, datasets=tuple(f"stays-{name}" for name in FOUR))
+    question.write_bytes(encode(query))
+    logs = {name: consortium.folder / f"{name}.log" for name in consortium.members}
+    running: dict[str, Running] = {}
+
+    def start(name: str, *more: str) -> None:
+        running[name] = Running(_SCRIPT, consortium.folder / name, logs[name], *more)
+        running[name].until("serving")
+
+    try:
+        for name in consortium.members:
+            more = ("--dies-before", kind) if name == "hospital-4" else ()
+            if name != "researcher":
+                start(name, *more)
+        start("researcher", str(question), "--patience", "20")
+        running["researcher"].until("released 0", timeout=180)
+        running["researcher"].kill()
+        running["hospital-4"].kill()
+        start("hospital-4")
+        time.sleep(5.0)
+    finally:
+        for one in running.values():
+            one.kill()
+    asyncio.run(without_the_fourth(consortium))
+
+
+async def without_the_fourth(consortium: Consortium) -> None:
+    async with AsyncExitStack() as stack:
+        gateways = {name: await stack.enter_async_context(await consortium.start(name)) for name in consortium.members}
+        state = await gateways["bureau"].account.caught_up()
+        found = [item for _, item in state.items(b"queries/query/", queries.QueryState)]
+        first = min(found, key=lambda item: item.height)
+        assert first.status == "released" and len(first.approvals) == 4
+        board = read_board(state, first.query)
+        assert [record.survivors.sites for record in board.phases] == [HOSPITALS, HOSPITALS]
+        for name in FOUR:
+            entries = gateways[name].organisation.audit.entries()
+            (intent,) = [one for one in entries if one.intent == 0 and one.use.query == first.salted_hash]
+            ended = [one.outcome for one in entries if one.intent == intent.sequence]
+            assert ended == ["aborted" if name == "hospital-4" else "released"], name
 
 
 @pytest.mark.timeout(600)

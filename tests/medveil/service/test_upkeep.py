@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from medveil.gateway.held_extracts import Tidied
 from medveil.network.post import Traffic
 from medveil.service.upkeep import KEPT_MS, Upkeep
 from medveil.service.work.journal import Journal
@@ -126,16 +127,10 @@ def test_refused_handshakes_are_said_and_counted(make_set: Make) -> None:
 def test_extracts_whose_day_has_come_go_each_round(make_set: Make) -> None:
     own = make_set()
     own.vocabulary.add("upkeep")
-    rounds: list[object] = [("one", "two"), (), Unavailable("privacy.store_failed", path="-", reason="I/O"), ("three",)]
-
-    def due() -> tuple[str, ...]:
-        found = rounds.pop(0)
-        if isinstance(found, Unavailable):
-            raise found
-        assert isinstance(found, tuple)
-        return found
-
-    upkeep = Upkeep(own.jobs, dict, due=due, log=own.log, clock=own.clock)
+    one: Any = object()
+    trouble = Unavailable("privacy.store_failed", path="-", reason="I/O")
+    rounds = [Tidied((one, one)), Tidied(), Tidied((one,), trouble=trouble), Tidied(listed=3)]
+    upkeep = Upkeep(own.jobs, dict, due=lambda: rounds.pop(0), log=own.log, clock=own.clock)
 
     async def main() -> None:
         for _ in range(4):
@@ -143,4 +138,4 @@ def test_extracts_whose_day_has_come_go_each_round(make_set: Make) -> None:
 
     asyncio.run(main())
     said = [(line["event"], line.get("count")) for line in own.lines() if line["event"] != "job.waiting"]
-    assert said == [("extracts.deleted", 2), ("part.failed", None), ("extracts.deleted", 1)]
+    assert said == [("extracts.deleted", 2), ("part.failed", None), ("extracts.deleted", 1), ("extracts.listed", 3)]

@@ -31,6 +31,7 @@ from wire import evidence
 from wire.canonical import Wire, decode, encode
 from wire.checkpoint import TrustFile
 from wire.domains import MANIFEST
+from wire.errors import DecodeError, MedveilError, VerificationError
 from wire.evidence import ListedFile, Manifest, ManifestBody, to_json
 from wire.signing import Signer
 
@@ -88,6 +89,15 @@ class Case:
         """Verify a folder against this consortium's trust file."""
         return verify(folder, trust=self.trust, **more)
 
+    def fails(self, folder: Path, name: str, struct: Any, **more: Any) -> MedveilError:
+        """The error for this evidence with `name` replaced; it must name that file."""
+        self.write(folder, self.structs | {name: struct}, **more)
+        with pytest.raises((VerificationError, DecodeError)) as found:
+            self.verify(folder)
+        assert name in found.value.message, found.value.message
+        assert "Traceback" not in found.value.text()
+        return found.value
+
 
 async def gather_evidence(world: Any, *more: tuple[str, Wire], anchor: tuple[str, ...] | None = None) -> Case:
     """Anchor the trails (of `anchor`, or of all) and take everything that an exporter can show."""
@@ -115,7 +125,7 @@ async def whole_story(world: Any) -> Case:
     assert isinstance(denied, Exception)
     await anchor_audit(world["hospital-1"])
     release = await world.released(world.query(minimum_group=90))
-    assert release.groups and release.hidden
+    assert release.results[0].groups and release.results[0].hidden
     bill = await world.bill()
     shown = [(await world.limit_checked(world.request(bill, limit=limit)))[0] for limit in (500_000, 100)]
     secret = generate_key()
@@ -161,7 +171,7 @@ def other_case(in_consortium: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     return in_consortium(folder, whole_story)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def gathered() -> Callable[..., Any]:
     """`gather_evidence`, for stories of a test's own."""
     return gather_evidence

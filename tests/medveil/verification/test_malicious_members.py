@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from ledger.contracts import AnchorGrant, ApproveQuery, RenewGrant, RevokeGrant, models, queries
+from medveil import verify
 from medveil.gateway import granting, query_run
 from medveil.gateway.accounting import anchor_audit
 from medveil.gateway.models import ModelShown
@@ -85,7 +86,7 @@ def test_a_hospital_that_never_anchors_what_it_did(play: Play, gathered: Any, tm
     [
         (lambda use: replace(use, dataset="another"), "verify.other_access_entry"),
         (lambda use: replace(use, purpose="HRESCH"), "verify.other_access_entry"),
-        (lambda use: replace(use, recipient="insurer"), "verify.wrong_entry"),
+        (lambda use: replace(use, recipient="insurer"), "verify.no_access_entry"),
         (lambda use: replace(use, kind="extract"), "verify.no_access_entry"),
         (lambda use: replace(use, query=bytes(32)), "verify.wrong_entry"),
         (lambda use: replace(use, grant="study-hospital-1"), "verify.no_such_grant"),
@@ -138,8 +139,12 @@ def test_a_hospital_that_died_on_the_way(play: Play, gathered: Any, tmp_path: Pa
     assert outcomes(made)["hospital-2"] == "unfinished (in the released sums)"
 
 
-def test_one_entry_does_not_stand_for_two_queries(play: Play, gathered: Any, tmp_path: Path) -> None:
-    """The same question with the same salt twice: a hospital that logs it once is found out."""
+def test_one_entry_does_not_stand_for_two_queries(
+    play: Play, gathered: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same question with the same salt twice, forgotten by all: a hospital that logs it once is found out."""
+    monkeypatch.setattr("medveil.gateway.asking.known_release", lambda *_: None)
+    monkeypatch.setattr("medveil.gateway.serving.answered", lambda *_: None)
 
     async def story(world: Any) -> Any:
         await world.grant_study()
@@ -306,9 +311,12 @@ def test_a_researcher_that_keeps_the_counts_to_itself(play: Play, gathered: Any,
         await world.run(world.query(), HANDLE)
         return await gathered(world)
 
-    made = report(play(story), tmp_path / "evidence")
+    case = play(story)
+    made = report(case, tmp_path / "evidence")
     assert [finding.code for finding in made.findings] == ["verify.unfinished_query"]
     assert set(outcomes(made).values()) == {"released (no sums posted)"}
+    alone = verify(tmp_path / "evidence" / "ledger.evidence", trust=case.trust)
+    assert (alone.findings, alone.verdict) == (made.findings, "verified, with findings"), "by the ledger alone, too"
 
 
 @pytest.mark.parametrize("phase", [1, SUMS])

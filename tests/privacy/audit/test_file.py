@@ -15,17 +15,22 @@ from privacy.audit.views import of_recipient
 from wire.errors import DecodeError, MedveilError, Refused
 
 
-def older(path: Path) -> None:
-    """As version 1 wrote it: no index, no notes, nothing pruned."""
+def older(path: Path, version: int = 1) -> None:
+    """As version 1 wrote it: no index, no notes, nothing pruned; or as version 2: no nonces in the index."""
     with sqlite3.connect(path) as database:
-        for table in ("uses", "touched", "pruned"):
-            database.execute(f"DROP TABLE {table}")
-        database.execute("PRAGMA user_version = 1")
+        if version == 1:
+            for table in ("uses", "touched", "pruned"):
+                database.execute(f"DROP TABLE {table}")
+        else:
+            database.execute("DROP INDEX uses_by_nonce")
+            database.execute("ALTER TABLE uses DROP COLUMN nonce")
+        database.execute(f"PRAGMA user_version = {version}")
     database.close()
 
 
-def test_a_file_of_version_1_is_brought_forward(
-    trail: AuditTrail, use: Use, reopen: Callable[[], AuditTrail], tmp_path: Path
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_file_is_brought_forward(
+    version: int, trail: AuditTrail, use: Use, reopen: Callable[[], AuditTrail], tmp_path: Path
 ) -> None:
     trail.outcome(trail.intent(use), "released")
     batch = trail.batch()
@@ -35,14 +40,16 @@ def test_a_file_of_version_1_is_brought_forward(
     entries = trail.entries()
     trail.close()
     path = tmp_path / "audit.sqlite"
-    older(path)
+    older(path, version)
     before = shutil.copy(path, tmp_path / "before.sqlite")
     with reopen() as again:
         assert again.entries() == entries and again.batches() == (batch,)
         assert [seen.intent.sequence for seen in of_recipient(again, "university")] == [1, 3]
+        assert [again.intents("nonce", entries[place].nonce) for place in (0, 2)] == [(entries[0],), (entries[2],)]
+        assert again.intents("nonce", entries[1].nonce) == (), "an outcome is not an intent"
         again.verify()
         again.intent(use, persons=[b"w" * 16])
-    kept = tmp_path / "audit.sqlite.v1"
+    kept = tmp_path / f"audit.sqlite.v{version}"
     assert kept.stat().st_mode & 0o777 == 0o600
     with sqlite3.connect(kept) as old, sqlite3.connect(before) as new:
         assert list(old.iterdump()) == list(new.iterdump())
@@ -71,7 +78,7 @@ def test_a_damaged_older_file_stays_as_it_is(
     database.close()
 
 
-@pytest.mark.parametrize(("version", "kind"), [(0, DecodeError), (3, Refused)])
+@pytest.mark.parametrize(("version", "kind"), [(0, DecodeError), (4, Refused)])
 def test_versions_that_nobody_knows(
     version: int, kind: type[MedveilError], trail: AuditTrail, reopen: Callable[[], AuditTrail], tmp_path: Path
 ) -> None:

@@ -57,6 +57,11 @@ def test_a_person_sees_what_touched_it_and_what_may_have(trail: AuditTrail, use:
         (query, True),
         (unfinished, None),
     ]
+    both = of_person(trail, WANG, ["claims-1"], lambda dataset, grant: reaches[grant], earlier=[LI, WANG])
+    assert [seen.intent.sequence for seen in both.noted] == [own_view, others_view]
+    assert others_view not in [seen.intent.sequence for seen, _ in both.possible]
+    assert view.known and both.known
+    assert not of_person(trail, b"n" * 16, [], lambda dataset, grant: True).known
     gone = of_person(trail, WANG, [], lambda dataset, grant: True)
     assert gone.noted == view.noted and gone.possible == ()
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import io
+import random
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -21,13 +24,16 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.parquet import encryption
 
+from privacy.copies import encrypted_parquet
 from privacy.copies.encrypted_parquet import (
     KEY_BYTES,
+    check_file,
     parse_parquet,
     read_checked,
     stored_columns,
     write_parquet,
 )
+from wire.domains import PARQUET_PIECES
 from wire.errors import VerificationError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -134,3 +140,49 @@ def test_what_was_altered_is_never_given_out_to_be_parsed(tmp_path: Path) -> Non
     path.write_bytes(data[:-1])
     with pytest.raises(VerificationError):
         read_checked(path, length, digest)
+
+
+def by_the_book(data: bytes) -> bytes:
+    """The hash in pieces, as the module's head has it."""
+    domain, framed = PARQUET_PIECES, [len(data).to_bytes(8, "big")]
+    framed += [hashlib.sha256(data[at : at + 2**23]).digest() for at in range(0, len(data), 2**23)]
+    whole = bytes([len(domain)]) + domain + b"".join(len(part).to_bytes(8, "big") + part for part in framed)
+    return hashlib.sha256(whole).digest()
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**22 + 1, 2**23 - 1, 2**23, 2**23 + 1, 3 * 2**23 + 12_345])
+def test_in_pieces_every_byte_and_their_order_count(length: int, tmp_path: Path) -> None:
+    data = random.Random(length).randbytes(length)
+    path, right = tmp_path / "f", by_the_book(data)
+    path.write_bytes(data + b"an end that is not hashed")
+    assert read_checked(path, length, right, pieces=True).to_pybytes() == data
+    check_file(path, length, right)
+    wrong = [(data, length + 1), (data[:-1], length), (data[1:] + data[:1], length), (data + data, 2 * length)]
+    wrong += [(data[2**23 : 2**24] + data[: 2**23] + data[2**24 :], length)] if length > 2**24 else []
+    wrong += [(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], length) for at in range(0, length, 2**22)]
+    for content, said in wrong:
+        if (content, said) == (data, length):  # an empty file twice is itself
+            continue
+        path.write_bytes(content + b"!")
+        for check in (partial(read_checked, pieces=True), check_file):
+            with pytest.raises(VerificationError) as raised:
+                check(path, said, right)
+            assert raised.value.code == "parquet.altered"
+    with pytest.raises(VerificationError):
+        check_file(path, length, hashlib.sha256(data).digest())
+
+
+@pytest.mark.parametrize("pieces", [True, False])
+def test_what_is_written_says_the_hash_that_reading_checks(
+    pieces: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = pa.table({"n": pa.array(np.random.default_rng(1).integers(0, 2**62, 1_500_000))})
+    columns = stored_columns(many.schema, "d")
+    monkeypatch.setattr(encrypted_parquet, "_WAITING", 2**20)
+    with (tmp_path / "f").open("wb") as file:
+        said = write_parquet(file, columns, [many], KEY, PLACE, pieces=pieces)
+    data = (tmp_path / "f").read_bytes()
+    assert said.length == len(data) > 2**23
+    assert said.digest == (by_the_book(data) if pieces else hashlib.sha256(data).digest())
+    found = read_checked(tmp_path / "f", said.length, said.digest, pieces=pieces)
+    assert parse_parquet(found, columns, said.rows, KEY, PLACE, "f").equals(many)

@@ -6,9 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pytest
 
 from privacy.audit.views import of_person
@@ -17,13 +19,14 @@ from privacy.erasure.check import check_erasure
 from privacy.erasure.plan import plan_erasure
 from privacy.erasure.steps import note_rotation, rotation_due, tombstone, unfinished
 from privacy.keys import FileKeyProvider
-from privacy.legal_holds import LegalHold, lift_hold, place_hold
+from privacy.legal_holds import LegalHold, all_holds, lift_hold, place_hold
 from tests.privacy.erasure.conftest import LI, SOON, TODAY, WANG, Home, opened
 from wire.dates import NO_END
 from wire.errors import MedveilError, Refused, Unavailable
 from wire.signing import Signer
 
 STEPS = [
+    "begun",
     "intent",
     "intent",
     "traces",
@@ -79,7 +82,7 @@ def test_what_no_duty_keeps_goes_and_the_rest_is_out_of_sight(home: Home) -> Non
     ]
     seen = of_person(home.trail, me, (), lambda dataset, grant: None)
     assert [(one.intent.use.dataset, one.outcome) for one in seen.noted] == [("bills", "done"), ("visits", "done")]
-    assert home.apply(planned.name) == done and unfinished(home.vault) == ()
+    assert home.apply(planned.name) == done and unfinished(home.vault, home.trail) == ()
     assert len(home.trail.entries()) == 4
 
 
@@ -115,6 +118,86 @@ def stopped_at(home: Home, name: str, step: str) -> None:
 
     with pytest.raises(Stopped):
         home.apply(name, fault)
+
+
+def test_a_plan_that_lacks_rows_is_refused_before_anything_is_written(home: Home) -> None:
+    planned = home.plan()
+    home.vault.ingest("letters", pa.table({"n": [1, 2, 3]}), persons=[WANG, LI, WANG])
+    with pytest.raises(Refused) as raised:
+        home.apply(planned.name)
+    assert raised.value.code == "privacy.erasure_stale"
+    assert raised.value.facts == {"erasure": planned.name, "rows": 2, "datasets": "letters"}
+    assert home.trail.entries() == () and home.rows(WANG) == {"visits": 6, "bills": 2}
+    assert erasure.erasure(home.vault, planned.name) == planned and unfinished(home.vault, home.trail) == ()
+    assert erasure.unplanned(home.vault, planned) == 2
+    done = home.apply(home.plan(number=2).name)
+    assert done.plan.datasets == ("bills", "letters", "visits") and erasure.unplanned(home.vault, done) == 0
+
+
+def test_what_a_killed_process_began_of_a_plan_that_lacks_rows_has_failed(home: Home) -> None:
+    planned = home.plan()
+    stopped_at(home, planned.name, "intent")
+    assert [one.name for one in unfinished(home.vault, home.trail)] == [planned.name]
+    home.vault.ingest("letters", pa.table({"n": [1]}), persons=[WANG])
+    for _ in range(2):
+        with pytest.raises(Refused) as raised:
+            home.apply(planned.name)
+        assert raised.value.code == "privacy.erasure_stale"
+    assert [entry.outcome for entry in home.trail.entries()] == ["", "failed"]
+    assert home.trail.unfinished() == () and unfinished(home.vault, home.trail) == ()
+
+
+@pytest.mark.parametrize("step", ["traces", "restricted", "destroy", "given"])
+def test_rows_that_come_while_it_runs_are_said(home: Home, step: str) -> None:
+    def loaded(reached: str) -> None:
+        if reached == step:
+            home.vault.ingest("letters", pa.table({"n": [1, 2]}), persons=[WANG, WANG])
+
+    done = home.apply(home.plan().name, loaded)
+    assert done.done and home.rows(WANG) == {"visits": 0, "bills": 0}
+    assert erasure.unplanned(home.vault, done) == 2
+    assert home.apply(done.name) == done, "what was done stays done"
+
+
+def test_what_is_due_is_of_those_keys_alone(home: Home) -> None:
+    first = home.apply(home.plan().name)
+    home.vault.ingest("letters", pa.table({"n": [1]}), persons=[WANG])
+    me = home.vault.person_id(WANG)
+    restricted = {one.key for one in first.plan.restrict}
+    keys = [key for key in home.vault.keys_of(me) if key.key in restricted]
+    later = plan_erasure(b"l" * 16, "hospital-1", me, keys, (), SOON + 1, "retention-over", first.plan.erasure)
+    assert home.apply(erasure.begin(home.vault, later, home.clock()).name).done
+    assert [key.dataset for key in home.vault.keys_of(me)] == ["letters"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_hold_in_the_moment_in_which_keys_are_destroyed_comes_first_or_is_refused(home: Home, late: bool) -> None:
+    """One of both comes first: the hold is found and keeps the keys, or there is nobody left for it to hold."""
+    home.vault.ingest("letters", pa.table({"n": [1]}), persons=["chen"])
+    planned = home.plan("chen")
+    hold = LegalHold("case-7", home.vault.person_id("chen"), "", "court/7", TODAY, NO_END)
+    ended: list[str] = []
+
+    def placing() -> None:
+        try:
+            place_hold(home.vault, hold)
+            ended.append("placed")
+        except Refused as error:
+            ended.append(error.code)
+
+    officer = threading.Thread(target=placing)
+
+    def fault(step: str) -> None:
+        if step == ("marked" if late else "restricted"):  # holds were looked at, and the keys are there
+            officer.start()
+            officer.join(0.5 if late else 30)
+            assert bool(ended) is not late
+
+    home.apply(planned.name, fault)
+    officer.join(30)
+    assert ended == (["privacy.hold_nobody"] if late else ["placed"])
+    assert len(home.vault.keys_of("chen")) == (0 if late else 1)
+    assert [one.hold for one in all_holds(home.vault)] == ([] if late else ["case-7"])
 
 
 def test_a_hold_that_comes_between_two_attempts_keeps_what_is_still_there(home: Home) -> None:
@@ -185,6 +268,17 @@ def test_nothing_is_held_of_a_stranger(home: Home) -> None:
     assert other.value.code == "privacy.erasure_exists"
 
 
+def test_rows_that_come_after_keys_went_do_not_stop_it_after_a_restore(home: Home) -> None:
+    planned = home.plan()
+    stopped_at(home, planned.name, "destroy")
+    home.vault.ingest("letters", pa.table({"n": [1]}), persons=[WANG])
+    erasure.restored(home.vault, rotate_again=False)
+    done = home.apply(planned.name)
+    assert done.done and home.rows(WANG) == {"visits": 0, "bills": 0}
+    assert [entry.outcome for entry in home.trail.entries()] == ["", "", "done", "done"]
+    assert erasure.unplanned(home.vault, done) == 1
+
+
 def test_no_log_no_erasure(home: Home) -> None:
     planned = home.plan()
     home.trail.hold(lambda: Unavailable("privacy.store_in_use", path="x", retry_after=5))
@@ -209,7 +303,8 @@ def test_stopped_after_any_step_it_goes_on(stop: int, home: Home) -> None:
     with pytest.raises(Stopped):
         home.apply(planned.name, fault)
     assert steps == STEPS[: stop + 1]
-    assert [one.name for one in unfinished(home.vault)] == ([planned.name] if 2 <= stop < len(STEPS) - 1 else [])
+    waiting = [one.name for one in unfinished(home.vault, home.trail)]
+    assert waiting == ([planned.name] if stop < len(STEPS) - 1 else [])
     check_whole(home)
 
 
@@ -265,7 +360,7 @@ def check_whole(home: Home) -> None:
     assert all(done.marks) and len(done.marks) == 2
     assert sorted(entry.outcome for entry in home.trail.entries()) == ["", "", "done", "done"]
     assert done.recut == ("bills", "visits") and done.recut_at
-    assert unfinished(home.vault) == () and home.trail.unfinished() == ()
+    assert unfinished(home.vault, home.trail) == () and home.trail.unfinished() == ()
 
 
 _KILLED = """
@@ -351,5 +446,5 @@ def test_what_cannot_be_done_now_is_done_later(home: Home) -> None:
 
     with pytest.raises(MedveilError):
         erasure.apply(home.vault, home.trail, planned.name, home.clock, recut=refusing, given=home.given)
-    assert [one.name for one in unfinished(home.vault)] == [planned.name]
+    assert [one.name for one in unfinished(home.vault, home.trail)] == [planned.name]
     check_whole(home)

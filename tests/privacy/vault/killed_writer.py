@@ -54,6 +54,7 @@ def base(folder: Path, url: str) -> None:
         vault.put_document("grant", "g", b"terms")
         vault.put_person_note("hold", "p1", b"case")
         vault.restrict([key.key for key in vault.keys_of("p1") if key.dataset == "e"])
+    shutil.copy(folder / "safeguards", folder / "safeguards.base")
 
 
 def load(vault: Vault) -> None:
@@ -81,19 +82,34 @@ def document(vault: Vault) -> None:
     vault.put_document("grant", "g", b"other terms")
 
 
+def hold(vault: Vault) -> None:
+    vault.put_document("legal-hold", "h", b"a reference")
+
+
+def opt_out(vault: Vault) -> None:
+    vault.put_person_note("opt-out", "p2", b"all")
+
+
+def restrict(vault: Vault) -> None:
+    vault.restrict([key.key for key in vault.keys_of("p2")])
+
+
 OPERATIONS: dict[str, Callable[[Vault], None]] = {
-    each.__name__: each for each in (load, replace, append, destroy, rotate, document)
+    each.__name__: each for each in (load, replace, append, destroy, rotate, document, hold, opt_out, restrict)
 }
 
 
 def check(operation: str, folder: Path, url: str, ended: bool) -> None:
     """What the vault may look like: as before, or as after; after, if the operation ended."""
     begun = (folder / "erased").exists()
+    noted = (folder / "safeguards").stat().st_size > (folder / "safeguards.base").stat().st_size
     for _ in range(2):
         with opened(folder, url) as vault:
             before, after = look(vault, "before", operation), look(vault, "after", operation)
             if not (after or (before and not ended)):
                 raise AssertionError("neither as before nor as after")
+            if operation in ("hold", "opt_out", "restrict") and noted and before:
+                raise AssertionError("the log of safeguards has what is not there")
             if operation == "destroy" and begun and before:
                 raise AssertionError("the register names what is there")
             if operation == "rotate" and ended and len(keys_of(folder).epochs()) != 1:
@@ -113,6 +129,8 @@ def look(vault: Vault, when: str, operation: str) -> bool:
         "d": [(n, "old", p) for n, p in enumerate(PEOPLE) if p != gone],
         "e": [(n, "old", p) for n, p in enumerate(PEOPLE) if p not in (gone, "p1")],
     }
+    if operation == "restrict" and done:
+        rows = {name: [row for row in some if row[2] != "p2"] for name, some in rows.items()}
     new = list(zip(range(100, 140), ["new"] * 40, NEW_PEOPLE, strict=True))
     if done and operation in ("load", "replace", "append"):
         rows |= {"load": {"new": new}, "replace": {"d": new}, "append": {"d": rows["d"] + new}}[operation]
@@ -135,6 +153,12 @@ def look(vault: Vault, when: str, operation: str) -> bool:
         except Refused:
             if not done:
                 raise
+    protected = list(vault.documents("legal-hold")), dict(vault.person_notes("opt-out"))
+    if protected != (
+        ["h"] if done and operation == "hold" else [],
+        {vault.person_id("p2"): b"all"} if done and operation == "opt_out" else {},
+    ):
+        return False
     content = vault.document("grant", "g")
     return content == (b"other terms" if done and operation == "document" else b"terms") and list(
         vault.person_notes("hold")

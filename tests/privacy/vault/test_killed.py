@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).with_name("killed_writer.py")
-STEPS = {"load": 15, "replace": 8, "append": 7, "destroy": 8, "rotate": 10, "document": 2}
+STEPS = {
+    "load": 15,
+    "replace": 8,
+    "append": 7,
+    "destroy": 8,
+    "rotate": 13,
+    "document": 2,
+    "hold": 6,
+    "opt_out": 5,
+    "restrict": 5,
+}
 """Steps of each operation, at least."""
 
 
@@ -19,7 +29,7 @@ def test_killed_at_every_step(operation: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("operation", ["replace", "destroy", "rotate"])
+@pytest.mark.parametrize("operation", ["replace", "destroy", "rotate", "restrict"])
 def test_killed_at_every_step_on_postgresql(operation: str, tmp_path: Path, postgres_url: str) -> None:
     _killed(operation, tmp_path, postgres_url)
 

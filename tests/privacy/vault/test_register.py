@@ -19,7 +19,8 @@ from wire.errors import DecodeError, Unavailable
 
 INDEX_KEY = b"i" * 32
 ENTRY = 72
-HEAD = 16
+MARK = 16
+HEAD = 16 + MARK
 
 
 def noted(count: int, first: int = 0) -> list[Erasure]:
@@ -63,7 +64,7 @@ def test_a_disk_that_fills_up_half_way_erases_nobody_by_half(vault: Vault, provi
         assert again.keys_of("wang-wu") == () and again.read("d").num_rows == 0
 
 
-@pytest.mark.parametrize("length", range(HEAD + 2 * ENTRY, HEAD + 5 * ENTRY, 7))
+@pytest.mark.parametrize("length", range(HEAD + 2 * ENTRY + MARK, HEAD + 5 * ENTRY + 2 * MARK, 7))
 def test_an_erasure_that_was_cut_short_is_none(length: int, register: Register) -> None:
     register.append(noted(2))
     register.append(noted(3, first=2))
@@ -71,7 +72,7 @@ def test_an_erasure_that_was_cut_short_is_none(length: int, register: Register) 
     assert register.entries() == tuple(noted(2))
     register.append(noted(1, first=9))
     assert register.entries() == (*noted(2), *noted(1, first=9))
-    assert register.path.stat().st_size == HEAD + 3 * ENTRY, "what was cut short is written over"
+    assert register.path.stat().st_size == HEAD + 3 * ENTRY + 2 * MARK, "what was cut short is written over"
 
 
 def test_room_that_was_made_and_never_written_is_no_damage(register: Register) -> None:
@@ -83,13 +84,32 @@ def test_room_that_was_made_and_never_written_is_no_damage(register: Register) -
     register.append(noted(1, first=5))
     assert register.entries() == (*noted(2), *noted(1, first=5))
     register.path.write_bytes(whole + bytes(ENTRY) + b"x" + bytes(ENTRY))
+    assert register.entries() == tuple(noted(2)), "a page of it was written: it has no mark"
+    register.path.write_bytes(whole + bytes(ENTRY) + whole[-MARK:])
     with pytest.raises(DecodeError):
         register.entries()
 
 
+@pytest.mark.parametrize("first", range(1, 5))
+@pytest.mark.parametrize("sectors", [1, 2, 4])
+def test_sectors_of_an_append_that_were_never_written_are_no_damage(
+    register: Register, first: int, sectors: int
+) -> None:
+    """Power may go with any of them on the disk: the erasure is none, as a whole."""
+    register.append(noted(2))
+    register.append(noted(40, first=2))
+    content = bytearray(register.path.read_bytes()[:-MARK])
+    end = min((first + sectors) * 512, len(content))
+    content[first * 512 : end] = bytes(end - first * 512)
+    register.path.write_bytes(content)
+    assert register.entries() == tuple(noted(2))
+    register.append(noted(1, first=90))
+    assert register.entries() == (*noted(2), *noted(1, first=90))
+
+
 def test_two_threads_lose_no_entry(register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each looks where the file ends before it writes there."""
-    look, both = registers._content, threading.Barrier(2)
+    look, both = registers.content_of, threading.Barrier(2)
 
     def slowly(path: Path) -> bytes:
         found = look(path)
@@ -99,7 +119,7 @@ def test_two_threads_lose_no_entry(register: Register, monkeypatch: pytest.Monke
             both.reset()
         return found
 
-    monkeypatch.setattr(registers, "_content", slowly)
+    monkeypatch.setattr(registers, "content_of", slowly)
     threads = [threading.Thread(target=register.append, args=(noted(2, first=at),)) for at in (0, 2)]
     for thread in threads:
         thread.start()

@@ -84,7 +84,9 @@ def test_a_hold_of_others_is_no_reason(opened: Opened) -> None:
     for number, (person, dataset, since) in enumerate(
         [(b"p" * 16, "", 0), (b"", "e", 0), (opened.vault.person_id("li"), "e", 0), (b"", "", TODAY + 1)]
     ):
-        place_hold(opened.vault, LegalHold(f"case-{number}", person, dataset, "court/7", since, NO_END))
+        place_hold(
+            opened.vault, LegalHold(f"case-{number}", person, dataset, "court/7", since, NO_END), not_here_yet=True
+        )
     opened.replace()
 
 

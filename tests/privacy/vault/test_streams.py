@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import resource
 import signal
@@ -220,6 +221,32 @@ def test_a_persons_documents_are_among_its_keys(vault: Vault, provider: FileKeyP
     vault.close()
     with Vault.open(vault.path, provider, "hospital-1") as again:
         assert again.streams("scan") == ("scan-2",)
+
+
+def test_a_persons_usable_documents(vault: Vault) -> None:
+    """By name, without those that are restricted; what is there shows without a key."""
+    me = vault.person_id("wang-wu")
+    put(vault, "b", person="wang-wu")
+    put(vault, "a", person=me)
+    put(vault, "other", person="li-si")
+    vault.put_stream("letter", "c", io.BytesIO(b"c"), person=me)
+    assert [info.name for info in vault.streams_of("scan", me)] == ["a", "b"]
+    assert vault.streams_of("scan", "nobody") == ()
+    vault.restrict([vault.stream("scan", "a").key])
+    assert [info.name for info in vault.streams_of("scan", "wang-wu")] == ["b"]
+    assert vault.streams_there("scan", ["a", "b", "c", "d"]) == {"a": False, "b": True}
+    assert vault.streams_there("letter", ["c"]) == {"c": True} and vault.streams_there("none", ["c"]) == {}
+
+
+def test_blobs_are_for_their_owner_alone(vault: Vault) -> None:
+    before = os.umask(0o022)
+    try:
+        put(vault)
+    finally:
+        os.umask(before)
+    for path in (vault.path / "blobs").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+    assert (vault.path / "blobs").stat().st_mode & 0o077 == 0
 
 
 def test_the_register_removes_what_a_backup_brought_back(vault: Vault, provider: FileKeyProvider) -> None:

@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from medveil.cli import app
+from medveil.gateway import erasing
 from medveil.gateway.wallets import Wallets
 from medveil.service.home import backup as module
 from medveil.service.home.backup import MANIFEST_FILE, make_backup, read_backup
@@ -113,9 +114,10 @@ def test_nothing_in_the_clear_and_nobody_else_reads_it(home: Path, tmp_path: Pat
                     assert word not in data, path
     listed = {file.path for file in read_backup(out).body.files}
     (wallet,) = {file.split("/")[1] for file in listed if file.startswith("wallets/")}
+    (blob,) = {file for file in listed if file.startswith("vault/blobs/")}  # the wallet's passphrase, sealed
     assert wallet.startswith("wallet-") and listed == {
         "audit.sqlite", "card.evidence", "data-version", "evidence/e-1/manifest.json", "gateway.toml", "keys",
-        "service.sqlite", "vault/vault.sqlite", f"wallets/{wallet}/keys", f"wallets/{wallet}/vault/vault.sqlite",
+        "service.sqlite", "vault/vault.sqlite", f"wallets/{wallet}/keys", f"wallets/{wallet}/vault/vault.sqlite", blob,
     }  # fmt: skip
 
 
@@ -287,3 +289,40 @@ def test_the_verbs(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with Home.open(home, PASS, secrets.token_bytes, clock):
         held = run.invoke(app, ["backup", str(home), str(tmp_path / "two")])
         assert getattr(held.exception, "code", "") == "home.in_use"
+
+
+def test_a_wallet_that_was_erased_since_does_not_come_back(home: Path, tmp_path: Path) -> None:
+    """The backup has its folder and its passphrase; the register of the home says that the key is gone."""
+    out = backed_up(home, tmp_path / "out")
+    with Home.open(home, PASS, secrets.token_bytes, clock) as opened:
+        organisation = opened.organisation
+        kept = Wallets(organisation).of("p-2").folder.name
+        planned = erasing.plan(organisation, "p-1", NOW)
+        assert "document.wallet" in {key.dataset for key in planned.plan.erase}
+        assert erasing.apply(organisation, planned.name, clock).done
+        assert {path.name for path in (home / "wallets").iterdir()} == {kept}
+    folder = tmp_path / "again"
+    restore(out, folder, PASS, secrets.token_bytes, clock, erased=home / "erased")
+    assert len(list((folder / "wallets").iterdir())) == 1
+    with Home.open(folder, PASS, secrets.token_bytes, clock) as again:
+        wallets = Wallets(again.organisation)
+        assert len(wallets.lost()) == 1
+        wallets.sweep()
+        assert not list((folder / "wallets").iterdir()) and not again.organisation.vault.keys_of("p-1")
+
+
+def test_a_wallet_that_is_erased_while_it_is_copied_is_left_out(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (wallet,) = (home / "wallets").iterdir()
+    copy = module.copy_file
+
+    def erased_meanwhile(source: Path, target: Path) -> tuple[int, str]:
+        if source.is_relative_to(wallet):
+            shutil.rmtree(wallet)
+        return copy(source, target)
+
+    monkeypatch.setattr(module, "copy_file", erased_meanwhile)
+    out = backed_up(home, tmp_path / "out")
+    assert not [file.path for file in read_backup(out).body.files if file.path.startswith("wallets/")]
+    back(out, tmp_path / "again")

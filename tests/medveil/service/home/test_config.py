@@ -10,6 +10,7 @@ import pytest
 from medveil.service.home.config import (
     Bills,
     Config,
+    Extracts,
     Peers,
     People,
     Provider,
@@ -56,6 +57,7 @@ def test_written_and_read(tmp_path: Path) -> None:
             ),
             peers=Peers("*:9443", ("a.example", "10.0.0.1"), {"bureau": "https://b:9", "insurer-2.x": "https://c"}),
             bills=Bills(limits=7),
+            extracts=Extracts(whole=500, issuer=100, unasked=0),
         ),
     ):
         write_config(path, config)
@@ -69,6 +71,8 @@ def test_written_and_read(tmp_path: Path) -> None:
         ('[people]\nlisten_on = "x:1"', "config.bad"),
         ("[peers]\nhosts = [1]", "config.bad"),
         ("[bills]\nlimits = 0", "config.bad"),
+        ("[extracts]\nunasked = -1", "config.bad"),
+        ("[extracts]\nissuer = 0.5", "config.bad"),
         ('[people]\nlisten = "nowhere"', "config.bad_address"),
         ('[people]\nlisten = "*:8443"', "config.plain_http"),
         ('[people]\nlisten = "gateway.example:8443"', "config.plain_http"),
@@ -96,7 +100,7 @@ def test_written_and_read(tmp_path: Path) -> None:
         ('[people]\nproxies = ["0.0.0.0/0"]', "config.bad_proxy"),
         ('[people]\nproxies = ["gateway.example"]', "config.bad_proxy"),
     ],
-    ids=range(30),
+    ids=range(32),
 )
 def test_what_cannot_work(tmp_path: Path, more: str, code: str) -> None:
     path = tmp_path / "gateway.toml"

@@ -221,7 +221,7 @@ def test_the_verbs(token: Any, tmp_path: Path) -> None:
     assert read_config(home / FILE).keys.name == "set-1"
     looked = run("doctor", "--home", home, "--json")
     (finding,) = [one for one in json.loads(looked.output) if one["check"] == "keys"]
-    assert finding["state"] == "ok" and f"token {token.label}, epoch 1 of 1" in finding["value"]
+    assert finding["state"] == "ok" and f"token {token.label}, epoch 1 (1 kept)" in finding["value"]
     saved = run("backup", home, tmp_path / "out")
     assert saved.exit_code == 0 and "Its keys are on a token" in saved.output
     pin.write_text("another pin")

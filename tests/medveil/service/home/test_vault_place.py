@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import psycopg
 import pyarrow as pa
 import pytest
+from pyarrow import fs
 from typer.testing import CliRunner
 
 from medveil import doctor
 from medveil.cli import app
 from medveil.service.home import home as home_module
+from medveil.service.home import restore as restoring
 from medveil.service.home.backup import make_backup
 from medveil.service.home.config import FILE, Config, VaultPlace, check_config, read_config, write_config
 from medveil.service.home.home import Home
@@ -121,8 +125,10 @@ def test_made_used_and_looked_at(
     with opened(home):  # beside the process that has it
         doctor.run(json=True, home=home)
     said = {row["check"]: row for row in json.loads(capsys.readouterr().out)}
-    assert said["vault"]["state"] == "ok" and said["vault"]["value"].endswith(", 1 datasets")
+    assert said["vault"]["state"] == "ok" and said["vault"]["value"].endswith(", datasets: 1")
     assert said["large documents"]["value"] == (place.blobs or "the home")
+    assert said["extracts"]["value"].startswith("0.0 of 128 GiB held, ")
+    assert said["extracts"]["value"].endswith("; 64 an organisation, 8 unasked")
     assert list((tmp_path / "store").rglob("*.blob")) == stored
 
 
@@ -139,6 +145,44 @@ def test_backed_up_and_restored(home: Path, place: VaultPlace, tmp_path: Path) -
     restore(tmp_path / "backup", home, PASS, secrets.token_bytes, clock)
     check_whole(home)
     assert not (home / "vault-copy").exists()
+
+
+@pytest.mark.parametrize("which", ["the copy", "the last flush"])
+def test_a_restore_whose_disk_fails_late(
+    home: Path, place: VaultPlace, tmp_path: Path, which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the home has its name nothing of it stays where its vault lies; after that the vault is the home's."""
+    with opened(home) as at:
+        make_backup(at, tmp_path / "backup", clock)
+    if place.database != "sqlite":
+        emptied(place.database)
+    home.rename(tmp_path / "lost")
+    if place.blobs:
+        shutil.rmtree(tmp_path / "store")
+    flush, rmtree = restoring.flush, shutil.rmtree
+
+    def unflushed(path: Path) -> None:
+        if path == tmp_path:
+            raise OSError(errno.EIO, "I/O")
+        flush(path)
+
+    def unremoved(path: Path, *given: Any, **named: Any) -> None:
+        if Path(path).name == "vault-copy":
+            raise OSError(errno.EIO, "I/O")
+        rmtree(path, *given, **named)
+
+    with monkeypatch.context() as disk:
+        if which == "the copy":
+            disk.setattr(restoring.shutil, "rmtree", unremoved)
+        else:
+            disk.setattr(restoring, "flush", unflushed)
+        again = lambda: restore(tmp_path / "backup", home, PASS, secrets.token_bytes, clock)  # noqa: E731
+        assert code(again) == "home.unwritable"
+    if which == "the copy":
+        assert not home.exists()
+        assert place.database == "sqlite" or left(place.database) == 0
+        restore(tmp_path / "backup", home, PASS, secrets.token_bytes, clock)
+    check_whole(home)
 
 
 def test_restored_elsewhere(home: Path, tmp_path: Path, postgres_url: str) -> None:
@@ -312,8 +356,11 @@ def test_what_cannot_be_a_place(key: str, wrong: VaultPlace) -> None:
 
 
 def test_a_bucket_that_nobody_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"), ("AWS_MAX_ATTEMPTS", "1")):
+    for name, value in (("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")):
         monkeypatch.setenv(name, value)
+    once = fs.AwsStandardS3RetryStrategy(max_attempts=1)  # by default each of three answers takes six seconds
+    bucket = fs.S3FileSystem(region="x", scheme="http", endpoint_override="localhost:9", retry_strategy=once)
+    monkeypatch.setattr(fs, "FileSystem", SimpleNamespace(from_uri=lambda uri: (bucket, "bucket/documents")))
     store = VaultPlace(blobs="s3://bucket/documents?region=x&scheme=http&endpoint_override=localhost:9")
     assert blob_store(store) is not None
     with pytest.raises(Unavailable) as raised:

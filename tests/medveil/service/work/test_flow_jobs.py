@@ -6,7 +6,6 @@ Each of four organisations of a real consortium has a service; what they begin r
 from __future__ import annotations
 
 import io
-import json
 import time
 import zipfile
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ pytest.importorskip("phe", reason="install medveil[scoring]")
 DAY = 86_400_000
 NAMES = ("hospital-1", "insurer-1", "bureau", "regulator")
 COSTS = (10, 90, 30, 70)
+SHOWN_OF_A_BILL = {"handle", "hospital", "currency", "commitment", "height"}  # neither person nor amount
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_a_bill_is_issued_and_proven_to_be_within_a_limit(services: dict[str, St
     assert done(hospital, "officer", "/v1/grants", granted) == "/v1/grants"
     result = done(hospital, "clerk", "/v1/bills", {"person": "p-1", "amount": "128.50", "currency": "CNY"})
     bill = ask(hospital, "clerk", "GET", result)
-    assert bill["hospital"] == "hospital-1" and bill["currency"] == "CNY" and "128" not in json.dumps(bill)
+    assert bill["hospital"] == "hospital-1" and bill["currency"] == "CNY" and bill.keys() == SHOWN_OF_A_BILL
     assert ask(hospital, "clerk", "GET", "/v1/bills")["bills"] == [bill]
     asked = {"hospital": "hospital-1", "handle": bill["handle"], "currency": "CNY", "purpose": "ELIGVER"}
     shown = done(insurer, "clerk", "/v1/eligibility", asked | {"limit": "200", "grant": "proofs"})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medveil.gateway.filters import MOST_PARTS, MOST_VALUES, NoFilter, parse_filter, show_filter
+from privacy.filters import MOST_PARTS, MOST_VALUES, NoFilter, parse_filter, show_filter
 from privacy.predicate import DEEPEST, And, Between, Compare, Fixed, In, IsNull, Not, Or, check
 
 AGE = {"column": "age", "at_least": 18}

@@ -1,0 +1,293 @@
+"""Queries of before: the same question gets the same answer, and single sites are not given away by a second one."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ledger.contracts import CloseQuery, RevokeGrant, queries
+from medveil.gateway.asking import ask
+from medveil.gateway.near_sites import NearSites
+from medveil.gateway.query_board import read_board
+from medveil.gateway.query_history import answers, earlier_queries, near_releases
+from medveil.gateway.query_run import AnsweredBefore, QueryAnswer
+from medveil.gateway.steps import Passing
+from mpc.query import GATE, SUMS
+from mpc.release import Release, verify_release
+from mpc.sum_messages import Masked, RoundKeys, Unmasking
+from privacy.local import GroupColumn
+from privacy.predicate import And, Compare, In, Not
+from wire.errors import ConsentDenied, ProtocolAbort, Refused, VerificationError
+
+HANDLE = bytes(range(16))
+Play = Callable[[Callable[[Any], Any]], Any]
+EAST = GroupColumn("ward", ("east",), other=False)
+
+
+@pytest.fixture
+def four(in_consortium: Callable[..., Any], tmp_path: Path) -> Play:
+    """Tell a story among four hospitals that wait for each other for four seconds."""
+
+    def tell(story: Callable[[Any], Awaitable[Any]]) -> Any:
+        async def whole(world: Any) -> Any:
+            world.deaf(6)
+            await world.grant_study()
+            return await story(world)
+
+        return in_consortium(tmp_path / "consortium", whole, 4)
+
+    return tell
+
+
+def forget(world: Any) -> None:
+    """The researcher's own book of answers is gone: it must ask the sites."""
+    vault = world.researcher.vault
+    for name in vault.documents("question"):
+        vault.remove_document("question", name)
+
+
+def proposals(world: Any) -> int:
+    return len(list(world.researcher.account.state.items(b"queries/query/", queries.QueryState)))
+
+
+def written_otherwise(world: Any) -> Any:
+    """A question that means the same as `asked`."""
+    return world.query(
+        filter=And((Not(Compare("cost", "ge", 90)), Not(Not(In("ward", ("west", "east")))))),
+        groups=(GroupColumn("ward", ("west", "east"), other=False),),
+    )
+
+
+def asked(world: Any) -> Any:
+    return world.query(filter=And((In("ward", ("east", "west")), Compare("cost", "lt", 90))))
+
+
+def test_the_same_question_gets_the_same_answer_for_nothing(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        first = await world.released(asked(world))
+        before, trails = await world.population(), [len(world.entries(site)) for site in world.hospitals]
+        again = await ask(world.researcher, written_otherwise(world), HANDLE, bytes(32), Passing())
+        assert again == first and proposals(world) == 1, "from its own releases, nobody was asked"
+        assert [len(world.entries(site)) for site in world.hospitals] == trails
+
+        forget(world)  # as another researcher would, it asks the sites
+        again, parts = await world.run(written_otherwise(world), HANDLE)
+        assert again == first and world.codes(parts) == ["allowed"] * 3
+        assert await world.population() == before, "nothing is spent or reserved"
+        assert world.state_of(HANDLE).status == "closed" and world.state_of(HANDLE).approvals == ()
+        for site in world.hospitals:
+            *_, intent, outcome = world.entries(site)
+            assert (intent.use.query, outcome.outcome) == (world.state_of(first.handle).salted_hash, "released")
+        assert answers(world.researcher) == {first.handle}
+        verify_release(again, read_board(await world.bureau.account.caught_up(), again.handle))
+
+    play(story)
+
+
+def test_a_site_that_does_not_allow_the_use_gives_no_earlier_answer(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        await world.released()
+        forget(world)
+        world.now.ahead = 2 * 86_400_000  # the grants ran out
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, ConsentDenied)
+        assert world.codes(parts) == ["denied"] * 3
+
+    play(story)
+
+
+def test_other_rows_are_another_question(play: Play) -> None:
+    """One site's grant was for other rows the first time: what was released then is no answer now."""
+
+    async def story(world: Any) -> None:
+        await world.grant("narrow", "hospital-1", "researcher", predicate=Compare("ward", "eq", "east"))
+        for site in ("hospital-2", "hospital-3"):
+            await world.grant(f"study-{site}", site, "researcher")
+        await world.released()
+        forget(world)
+        await world["hospital-1"].submit(RevokeGrant("narrow"))
+        await world.grant("study-hospital-1", "hospital-1", "researcher")
+        answer, _ = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, Refused) and answer.code == "gateway.answered_in_part"
+        assert answer.facts["others"] == "hospital-1"
+        await world.researcher.account.caught_up()
+        assert world.state_of(HANDLE).status == "closed"
+        again = await world.released(world.query(rho_nano=world.rho - 1))
+        assert isinstance(again, Release)
+
+    play(story)
+
+
+def test_sites_that_name_different_answers_give_none(play: Play) -> None:
+    """Each of two releases has rows that one of the sites does not allow now: neither is the answer."""
+
+    async def story(world: Any) -> None:
+        one, others = "hospital-1", ("hospital-2", "hospital-3")
+        narrow = Compare("ward", "eq", "east")
+        await world.grant("narrow", one, "researcher", predicate=narrow)
+        for site in others:
+            await world.grant(f"wide-{site}", site, "researcher")
+        first = await world.released()
+        forget(world)
+        await world[one].submit(RevokeGrant("narrow"))
+        await world.grant("wide", one, "researcher")
+        for site in others:
+            await world[site].submit(RevokeGrant(f"wide-{site}"))
+            await world.grant(f"narrow-{site}", site, "researcher", predicate=narrow)
+        second = await world.released()
+        assert second.handle != first.handle
+        forget(world)
+        for site in others:
+            await world[site].submit(RevokeGrant(f"narrow-{site}"))
+            await world.grant(f"again-{site}", site, "researcher")
+        answer, _ = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, Refused) and answer.code == "gateway.answered_in_part"
+
+    play(story)
+
+
+def test_a_site_that_names_another_answer_is_named(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        first = await world.released()
+        other = world.query(groups=(EAST,))
+
+        def lying(recipient: str, message: QueryAnswer) -> QueryAnswer:
+            return msgspec.structs.replace(message, before=AnsweredBefore(first.handle, first.query, first.salt))
+
+        world.alter(world["hospital-2"], QueryAnswer, lying)
+        answer, _ = await world.run(other, HANDLE)
+        assert isinstance(answer, ProtocolAbort)
+        assert (answer.code, answer.parties) == ("gateway.no_answer_before", ("hospital-2",))
+
+    play(story)
+
+
+# --- rosters ------------------------------------------------------------------------------------
+
+
+def over(world: Any, *sites: str, **changes: Any) -> Any:
+    return world.query(roster=sites, datasets=tuple(f"stays-{site}" for site in sites), **changes)
+
+
+def test_a_roster_without_one_site_is_refused_whatever_the_filter(four: Play) -> None:
+    async def story(world: Any) -> None:
+        first = await world.released()
+        three = world.hospitals[:3]
+        world.sites = world.sites[:3]
+        for changes in ({}, {"filter": Compare("cost", "lt", 50)}, {"groups": (EAST,)}, {"rho_nano": 10_000_000}):
+            query = over(world, *three, **changes)
+            assert [one.handle for one in near_releases(world.researcher, query)] == [first.handle]
+            handle = secrets.token_bytes(16)
+            answer, parts = await world.run(query, handle)
+            assert isinstance(answer, ConsentDenied) and answer.facts["reason"] == "mpc.near_roster"
+            assert first.handle.hex() in answer.text() and "hospital-4" in answer.text()
+            assert [part.code for part in parts[:3]] == ["mpc.near_roster"] * 3
+            for site in three:
+                *_, intent, outcome = world.entries(site)
+                assert (intent.use.allowed, outcome.outcome) == (False, "denied")
+            assert world.state_of(handle).status == "closed"
+
+    four(story)
+
+
+def test_a_site_may_let_a_near_roster_be_labelled(four: Play) -> None:
+    async def story(world: Any) -> None:
+        first = await world.released()
+        for site in world.sites:
+            site.near = NearSites(rosters="label")
+        world.sites = world.sites[:3]
+        second = await world.released(over(world, *world.hospitals[:3]))
+        assert [(near.query, near.phase, near.sums, near.sites) for near in second.phases[0].near] == [
+            (first.handle, SUMS, 2, ("hospital-4",))
+        ]
+        words = second.disclosures()
+        assert len(words) == 2 and all(first.handle.hex() in line and "hospital-4" in line for line in words)
+        board = read_board(await world.bureau.account.caught_up(), second.handle)
+        verify_release(second, board)
+        silent = msgspec.structs.replace(
+            second, phases=tuple(msgspec.structs.replace(one, near=()) for one in second.phases)
+        )
+        with pytest.raises(VerificationError):
+            verify_release(silent, board)
+
+    four(story)
+
+
+def test_what_was_closed_gives_nobody_away(four: Play) -> None:
+    async def story(world: Any) -> None:
+        site = world["hospital-1"]
+
+        async def closing(recipient: str, message: RoundKeys) -> RoundKeys:
+            await site.submit(CloseQuery(HANDLE))
+            return message
+
+        heal = world.alter(site, RoundKeys, closing)
+        await world.run(world.query(), HANDLE)
+        await world.researcher.account.caught_up()
+        assert world.state_of(HANDLE).status == "closed"
+        await asyncio.gather(*(one.account.caught_up() for one in world.sites))
+        assert all(earlier_queries(one, "stays") == () for one in world.sites)
+        if heal is not None:
+            heal()
+
+    four(story)
+
+
+# --- survivors ----------------------------------------------------------------------------------
+
+
+def lose(world: Any, site: str, phase: int) -> None:
+    """Let no masked vector of `site` leave in a phase."""
+    seen: list[bytes] = []
+
+    def kept(recipient: str, message: Masked) -> Masked | None:
+        if message.session not in seen:
+            seen.append(message.session)
+        return None if seen.index(message.session) == phase - 1 else message
+
+    world.alter(world[site], Masked, kept)
+
+
+def test_a_site_lost_in_one_phase_is_labelled(four: Play) -> None:
+    async def story(world: Any) -> None:
+        lose(world, "hospital-2", SUMS)
+        release = await world.released()
+        assert release.lost == ("hospital-2",)
+        (near,) = release.phases[1].near
+        assert (near.query, near.phase, near.sums, near.sites) == (release.handle, GATE, 1, ("hospital-2",))
+        assert release.phases[0].near == ()
+        for language in ("en", "zh"):
+            (line,) = release.disclosures(language)
+            assert "hospital-2" in line
+        verify_release(release, read_board(await world.bureau.account.caught_up(), release.handle))
+
+    four(story)
+
+
+def test_a_site_may_stop_instead_and_sends_no_share(four: Play) -> None:
+    async def story(world: Any) -> None:
+        for site in world.sites:
+            site.near = NearSites(survivors="stop")
+            site.last_patience = 6
+        world.researcher.last_patience = 6
+        shares: list[Any] = []
+        for site in world.sites:
+            world.alter(site, Unmasking, lambda recipient, message: shares.append(message) or message)
+        lose(world, "hospital-2", SUMS)
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, ProtocolAbort)
+        stopped = [part for part in parts if getattr(part, "code", "") == "gateway.near_survivors"]
+        assert len(stopped) == 3 and all(part.facts["sites"] == "hospital-2" for part in stopped)
+        assert len(shares) == 4, "of the first phase alone"
+        assert world.state_of(HANDLE).status == "spent"
+
+    four(story)
