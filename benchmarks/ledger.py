@@ -270,7 +270,7 @@ def _final(quick: bool, bench: Embedded, folder: Path) -> Iterator[Figure]:
 def _receipts(quick: bool, bench: Embedded) -> Iterator[Figure]:
     """Receipts never seen before, beside the signature checks they need: the envelope's, the head's and k or more."""
     count = 100
-    envelopes = bench.pen.envelopes(count * (3 if quick else 9))
+    envelopes = bench.pen.envelopes(count * (6 if quick else 9))
     receipts = bench.final(envelopes)
 
     def fresh() -> tuple[list[Receipt], Checks]:
@@ -291,7 +291,7 @@ def _receipts(quick: bool, bench: Embedded) -> Iterator[Figure]:
         for receipt in chosen:
             verify_receipt(receipt, bench.trust)
 
-    much = Effort(2, 0.0) if quick else Effort(7, 0.0, 8)
+    much = Effort(5, 0.0) if quick else Effort(7, 0.0, 8)  # a difference: few rounds are lost in the noise
     rounds = in_turn(lambda given: verify(given[0]), lambda given: _check(given[1]), fresh, much)
     own = [(ours - theirs) / count * 1e3 for ours, theirs in rounds]
     yield Figure("receipt_verify_ms", median(own), "ms", spread=spread(own), rounds=len(own))
