@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _MOST = 60.0
 """Seconds after which a loop with nothing due looks again, as asyncio's own does after a day."""
@@ -51,3 +53,9 @@ class LeapingLoop(asyncio.SelectorEventLoop):
 
     def _worked(self, _: Any) -> None:
         self._idle.working -= 1
+
+
+def leap(story: Coroutine[Any, Any, T]) -> T:
+    """Run a story on such a loop."""
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+        return runner.run(story)

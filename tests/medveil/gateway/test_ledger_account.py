@@ -21,6 +21,7 @@ from ledger.replicas import Replica
 from medveil.gateway.accounting import anchor_audit
 from medveil.gateway.ledger_account import LedgerAccount
 from privacy.audit import Use
+from tests.medveil.leaping import leap
 from wire.checkpoint import cosign_checkpoint, parse_note, sign_checkpoint, trust_of
 from wire.checkpoint.membership import needed_cosigners
 from wire.errors import BudgetExhausted, MedveilError, Refused, Unavailable, VerificationError
@@ -428,7 +429,7 @@ class Members:
         for name in self.names:
             replica = Replica(self.founding, name, self.cosigners[name], self.now, memories(name))
             trust = trust_of(self.founding)
-            self.accounts[name] = LedgerAccount(name, self.signers[name], self.engine, replica, trust, 2)
+            self.accounts[name] = LedgerAccount(name, self.signers[name], self.engine, replica, trust, 20)
         self.tasks = [asyncio.create_task(account.attend()) for account in self.accounts.values()]
 
     async def end(self) -> None:
@@ -476,7 +477,7 @@ def test_a_ledger_whose_processes_all_died_goes_on(tmp_path: Path, lag: str) -> 
         await members.accounts["hospital"].submit(AnchorGrant("new", bytes(32), 0, members.now() + 1, 0))
         await members.end()
 
-    asyncio.run(story())
+    leap(story())
 
 
 def test_catching_up_keeps_no_state_of_before_the_final_head(play: Play) -> None:

@@ -15,6 +15,7 @@ from medveil.gateway.organisation import Opening
 from medveil.gateway.reception import Reception
 from privacy.erasure.deletion import DELETION_HEADER, NOTICE_HEADER, UNSIGNED, DeleteNotice, Deletion
 from privacy.uses import UseRequest
+from tests.medveil.leaping import leap
 from wire.errors import Unavailable
 
 OTHERS = [Opening("greedy", bytes([number]) * 16, EvidenceRequest(bytes(16))) for number in range(50)]
@@ -56,7 +57,7 @@ def test_a_fault_over_one_opening_leaves_the_others(monkeypatch: Any) -> None:
                 await asyncio.sleep(0.01)
         attending.cancel()
 
-    asyncio.run(main())
+    leap(main())
     assert begun == ["honest"] and [type(error) for error in told] == [ValueError]
 
 
@@ -76,7 +77,7 @@ def test_who_has_no_room_is_tried_once_a_round(monkeypatch: Any) -> None:
                 await asyncio.sleep(0.01)
         attending.cancel()
 
-    asyncio.run(main())
+    leap(main())
     assert tries.count("greedy") == len(OTHERS) + 1, "each as it came, and one in the round after"
 
 
@@ -95,7 +96,7 @@ def test_what_is_kept_for_another_try_is_bounded(monkeypatch: Any) -> None:
         await asyncio.sleep(0.5)
         attending.cancel()
 
-    asyncio.run(main())
+    leap(main())
     first = [opening.session for opening in OTHERS]
     assert tries == [*first, HONEST.session, *first[:20]]
 
@@ -127,7 +128,7 @@ def test_what_is_refused_is_forgotten() -> None:
                 await asyncio.sleep(0.01)
         attending.cancel()
 
-    asyncio.run(main())
+    leap(main())
     assert here.forgotten == [(one.session, "greedy") for one in openings]
 
 
@@ -172,7 +173,7 @@ def test_who_sends_much_keeps_nobody_else_waiting(monkeypatch: Any) -> None:
         await asyncio.sleep(0.5)
         attending.cancel()
 
-    asyncio.run(main())
+    leap(main())
     assert taken.count("full") < 6, "one try a round"
     assert taken.count("greedy") == 30, "more are left to the post"
 
@@ -198,7 +199,7 @@ def test_a_fault_over_one_of_many_leaves_the_others(monkeypatch: Any) -> None:
                 await asyncio.sleep(0.01)
         attending.cancel()
 
-    asyncio.run(main())
+    leap(main())
     assert [type(error) for error in told] == [ValueError] and here.forgotten == [(many[1].session, "greedy")]
 
 
@@ -215,4 +216,4 @@ def test_a_fault_that_is_raised_ends_the_reception_also_in_a_later_try(monkeypat
             await Reception(cast(Any, Arriving(HONEST)), begin).attend()
 
     with pytest.raises(ValueError, match="a fault"):
-        asyncio.run(main())
+        leap(main())

@@ -178,6 +178,11 @@ class Scene:
 
         return await asyncio.to_thread(connect)
 
+    async def arrived(self) -> None:
+        """Wait until there is a request."""
+        while not self.scopes:
+            await asyncio.sleep(0.005)
+
     async def check_up(self) -> None:
         """The listener serves a member as if nothing had happened."""
         assert await self.ask() == (200, "insurer")

@@ -260,7 +260,7 @@ def test_stop_lets_running_requests_end(play: Callable[..., None]) -> None:
         client = scene.client()
         running = asyncio.create_task(client.get("/slow"))
         idle = await scene.open()
-        await asyncio.sleep(0.2)
+        await scene.arrived()
         await scene.server.stop()
         assert running.done()
         response = await running
@@ -280,7 +280,7 @@ def test_who_comes_while_it_stops_is_not_served(play: Callable[..., None]) -> No
         client = scene.client()
         running = asyncio.create_task(client.get("/slow"))
         plain = socket.create_connection(("127.0.0.1", scene.port))
-        await asyncio.sleep(0.2)
+        await scene.arrived()
         stopping = asyncio.create_task(scene.server.stop())
         await asyncio.sleep(0.2)
         try:
@@ -305,7 +305,7 @@ def test_stop_ends_every_connection(play: Callable[..., None]) -> None:
         _, writer = await scene.open()
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(b"GET /much HTTP/1.1\r\nhost: x\r\n\r\n")
-        await asyncio.sleep(0.3)
+        await scene.arrived()
         connections = scene.server._server.server_state.connections
         assert len(connections) == 1
         await asyncio.wait_for(scene.server.stop(), 10)

@@ -1,10 +1,11 @@
 """A gateway that asks or answers queries until it is killed; run as a script, imported by nobody.
 
-    python summing.py HOME LOG [QUERY] [--dies-before KIND] [--patience SECONDS]
+    python summing.py HOME LOG [QUERY] [--dies-before KIND] [--patience SECONDS] [--tells]
 
 It serves the home and answers what others ask. With QUERY (a file with a canonical query) it asks it, again and
 again: LOG gets "asking NUMBER", then "released NUMBER HANDLE" or "failed NUMBER CODE". "serving" comes first. It ends
-on the spot, as if killed, before it sends its first message of KIND; it waits for others for so many seconds.
+on the spot, as if killed, before it sends its first message of KIND; it waits for others for so many seconds. With
+--tells, LOG gets "ended" for each outcome in its trail.
 """
 
 from __future__ import annotations
@@ -86,7 +87,19 @@ def dying(organisation: Organisation, kind: str) -> None:
     organisation.send = last  # type: ignore[method-assign]
 
 
-async def main(folder: Path, log: int, question: Path | None, dies_before: str, patience: float) -> None:
+async def tell(organisation: Organisation, log: int) -> None:
+    """Tell of the outcomes in its trail."""
+    told = 0
+    while True:
+        outcomes = sum(entry.intent != 0 for entry in organisation.audit.entries())
+        os.write(log, b"ended\n" * (outcomes - told))
+        told = outcomes
+        await asyncio.sleep(0.1)
+
+
+async def main(
+    folder: Path, log: int, question: Path | None, dies_before: str, patience: float, tells: bool = False
+) -> None:
     gateway, jobs, home = await started(folder)
     organisation = gateway.organisation
     if dies_before:
@@ -104,6 +117,7 @@ async def main(folder: Path, log: int, question: Path | None, dies_before: str, 
     await jobs.resume()
     receiving_all = asyncio.create_task(reception.attend())
     os.write(log, b"serving\n")
+    telling = [asyncio.create_task(tell(organisation, log))] if tells else []
     number = 0
     while question is not None:
         os.write(log, f"asking {number}\n".encode())
@@ -113,7 +127,7 @@ async def main(folder: Path, log: int, question: Path | None, dies_before: str, 
         said = f"released {number} {job.result}" if job.state == "done" else f"failed {number} {job.problem!r}"
         os.write(log, said.encode() + b"\n")
         number += 1
-    await receiving_all
+    await asyncio.gather(receiving_all, *telling)
 
 
 if __name__ == "__main__":
@@ -123,6 +137,7 @@ if __name__ == "__main__":
     given.add_argument("query", type=Path, nargs="?")
     given.add_argument("--dies-before", default="")
     given.add_argument("--patience", type=float, default=0.0)
+    given.add_argument("--tells", action="store_true")
     said = given.parse_args()
     log = os.open(said.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    asyncio.run(main(said.home, log, said.query, said.dies_before, said.patience))
+    asyncio.run(main(said.home, log, said.query, said.dies_before, said.patience, said.tells))

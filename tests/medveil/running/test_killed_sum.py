@@ -162,13 +162,14 @@ def test_a_sum_goes_on_without_a_hospital_that_is_killed_and_stays_away(tmp_path
         for name in consortium.members:
             more = ("--dies-before", kind) if name == "hospital-4" else ()
             if name != "researcher":
-                start(name, *more)
+                start(name, "--tells", *more)
         start("researcher", str(question), "--patience", "20")
         running["researcher"].until("released 0", timeout=180)
         running["researcher"].kill()
         running["hospital-4"].kill()
-        start("hospital-4")
-        time.sleep(5.0)
+        start("hospital-4", "--tells")
+        for name in FOUR:
+            running[name].until("ended")
     finally:
         for one in running.values():
             one.kill()
