@@ -152,6 +152,11 @@ def split(rho_nano: int, histogram: bool, measures: bool = True, exact: bool = F
     return Split(**part)
 
 
+def rows_words(count: int, language: str = "en") -> str:
+    """So many rows, in words."""
+    return f"{count} 行" if language == "zh" else f"{count} row{'s' if count != 1 else ''}"
+
+
 def rows_of_one_unit(query: Query) -> int:
     """m: rows by which two neighbouring inputs can differ, over all sites."""
     if query.unit == "row":

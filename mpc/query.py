@@ -256,9 +256,10 @@ def check_terms(
     person in this site's own dataset, "" where a row is its own person. Without this check a query
     could buy more exact numbers by claiming a smaller unit. Raises Refused naming the term.
     """
-    same_unit = query.unit == unit and (unit == "row" or query.person == person)
+    if query.unit == unit == "person" and query.person != person:
+        raise Refused("mpc.other_person", population=query.population)
     for holds, term in (
-        (same_unit, "unit"),
+        (query.unit == unit, "unit"),
         (query.rows_per_person >= rows_per_person, "rows_per_person"),
         (query.colluders >= colluders, "colluders"),
         (spread in ("one-site", query.spread), "spread"),

@@ -105,12 +105,13 @@ _UNITS: dict[Kind, Literal["rows", "measure", "measure squared"]] = {
 
 HiddenFor = Literal["noisy-count-below-minimum", "perhaps-small", "protects-another", "withheld"]
 
-_HIDDEN_FOR: dict[HiddenFor, str] = {
-    "noisy-count-below-minimum": "mpc.group_hidden",
-    "perhaps-small": "mpc.group_perhaps_small",
-    "protects-another": "mpc.group_protects",
-    "withheld": "mpc.group_withheld",
+_HIDDEN_FOR: dict[HiddenFor, tuple[str, str]] = {
+    "noisy-count-below-minimum": ("mpc.group_hidden", "mpc.groups_hidden"),
+    "perhaps-small": ("mpc.group_perhaps_small", "mpc.groups_perhaps_small"),
+    "protects-another": ("mpc.group_protects", "mpc.groups_protect"),
+    "withheld": ("mpc.group_withheld", "mpc.groups_withheld"),
 }
+"""What is said of one group, and of several."""
 _WHY: dict[Why, HiddenFor] = {"small": "perhaps-small", "protects": "protects-another", "withheld": "withheld"}
 
 
@@ -152,7 +153,23 @@ class HiddenGroup(Wire, frozen=True, tag="mpc.hidden_group"):
     def text(self, language: str = "en") -> str:
         """The reason in words."""
         facts = {"group": self.label, "count": self.noisy_count, "minimum": self.minimum}
-        return messages.text(_HIDDEN_FOR[self.reason], facts, language)
+        return messages.text(_HIDDEN_FOR[self.reason][0], facts, language)
+
+
+def hidden_words(hidden: Sequence[HiddenGroup], language: str = "en") -> tuple[str, ...]:
+    """Why these groups of a measure are hidden, in words: a sentence for all that are hidden for the same reason."""
+    found: dict[tuple[HiddenFor, int], list[HiddenGroup]] = {}
+    for one in hidden:
+        found.setdefault((one.reason, one.minimum), []).append(one)
+    return tuple(_said(together, language) for together in found.values())
+
+
+def _said(together: Sequence[HiddenGroup], language: str) -> str:
+    first = together[0]
+    if len(together) == 1:
+        return first.text(language)
+    named = ("、" if language == "zh" else ", ").join(f"{one.label} ({one.noisy_count})" for one in together)
+    return messages.text(_HIDDEN_FOR[first.reason][1], {"groups": named, "minimum": first.minimum}, language)
 
 
 class MeasureResult(Wire, frozen=True, tag="mpc.measure_result"):

@@ -77,6 +77,9 @@ def register(app: typer.Typer) -> None:
                 dataset,
                 recipient,
                 declared=client.datasets.list(),
+                persons=frozenset(
+                    one.population for one in client.populations.list().populations if one.unit == "person"
+                ),
                 grant=grant,
                 fields=field or [],
                 purposes=purpose,

@@ -24,6 +24,7 @@ def keep_released(released: Released, out: Path | None, page: Path | None) -> No
         write_evidence(out, released.data)
     if page is not None:
         head = '<!doctype html><meta charset="utf-8"><title>medveil</title>'
+        head += '<meta name="viewport" content="width=device-width,initial-scale=1">'
         write_evidence(page, f"{head}\n{released.page(language())}\n".encode())
 
 
@@ -66,7 +67,9 @@ def show_released(released: Released, as_json: bool) -> None:
     for result in release.results:
         _show_result(release.query, result)
     if any(result.groups for result in release.results):
-        print("In brackets: the 95 % interval of the noise; values beyond the measure's bounds counted as the bound.")
+        if not release.query.exact:
+            print("In brackets: the 95 % interval of the noise.")
+        print("Values beyond a measure's bounds counted as the bound.")
     query, declared = release.query, released.declared
     screen.say(f"\nVerified by proofs of the ledger: query {released.query}")
     for line in (release.protection(language()), *release.disclosures(language())):
@@ -96,14 +99,16 @@ def show_released(released: Released, as_json: bool) -> None:
 
 def _show_result(query: Query, result: MeasureResult) -> None:
     from medveil.cli import language
+    from mpc.release import hidden_words
 
     if len(query.measures) > 1:
         print(f"{screen.shown(result.measure)}:")
     columns = [(group.name, _value(at)) for at, group in enumerate(query.groups)]
-    columns += [(name, _estimate(name)) for name in (("count", "mean", "sd") if result.measure else ("count",))]
+    numbers = ("count", "mean", "sd") if result.measure else ("count",)
+    columns += [(name, _estimate(name, query.exact)) for name in numbers]
     screen.table(result.groups, columns, none="no group passed")
-    for hidden in result.hidden:
-        print(screen.shown(hidden.text(language())))
+    for line in hidden_words(result.hidden, language()):
+        print(screen.shown(line))
 
 
 def _measured(query: Query) -> str:
@@ -129,9 +134,12 @@ def _value(at: int) -> screen.Cell:
     return lambda group: group.values[at]
 
 
-def _estimate(name: str) -> screen.Cell:
+def _estimate(name: str, exact: bool) -> screen.Cell:
+    """A released number; with the interval of its noise, unless it is `exact`."""
+
     def show(group: object) -> str:
         one = getattr(group, name)
-        return f"{'not resolved' if one.value is None else one.value} ({one.low} to {one.high})"
+        value = "not resolved" if one.value is None else one.value
+        return value if exact else f"{value} ({one.low} to {one.high})"
 
     return show

@@ -61,6 +61,7 @@ def made_terms(
     recipient: str,
     *,
     declared: DatasetList,
+    persons: frozenset[str],
     grant: str,
     fields: list[str],
     purposes: list[str],
@@ -71,19 +72,26 @@ def made_terms(
     pia_ref: str,
     now: int,
 ) -> dict[str, Any]:
-    """A file's content. fields: all of the dataset if none is named. now: ms UTC. Raises typer.BadParameter."""
+    """A file's content. persons: populations whose unit is the person; fields: all that a query of the dataset may
+    need, if none is named. now: ms UTC. Raises typer.BadParameter."""
     from wire.dates import format_instant
 
-    own = {one.dataset: [column.name for column in one.columns] for one in declared.datasets if one.own and one.current}
+    owned = {one.dataset: one for one in declared.datasets if one.own and one.current}
+    own = {name: [column.name for column in one.columns] for name, one in owned.items()}
     if dataset != BILLS and dataset not in own:
         have = ", ".join((*own, BILLS))
         raise typer.BadParameter(f"your organisation has no dataset {screen.shown(dataset)}; it has: {have}")
     if any(one.own and one.owner == recipient for one in declared.datasets):
         raise typer.BadParameter(f"{screen.shown(recipient)} holds the data itself; a grant is for another one")
     columns = own.get(dataset, ["amount"])
-    strange = [name for name in fields if name not in columns]
+    table = owned.get(dataset)
+    person = [table.person] if table is not None and table.person else []  # which the ledger does not declare
+    if table is not None and table.population in persons:
+        columns = [*columns, *person]  # every query of such a population reads it
+    named = list(dict.fromkeys((*columns, *person)))
+    strange = [name for name in fields if name not in named]
     if strange:
-        raise typer.BadParameter(f"no such column: {', '.join(strange)}; {dataset} has: {', '.join(columns)}")
+        raise typer.BadParameter(f"no such column: {', '.join(strange)}; {dataset} has: {', '.join(named)}")
     unknown = [use for use in uses if use not in USES]
     if unknown:
         raise typer.BadParameter(f"no such use: {', '.join(unknown)}; there are: {', '.join(USES)}")

@@ -130,7 +130,8 @@ class Quality(msgspec.Struct, frozen=True):
 class Dataset(msgspec.Struct, frozen=True):
     """A table as the ledger declares it. row_class: its rows, rounded up to a public step; own: this organisation's.
 
-    quality: of one's own, where it was loaded here and one table was asked for.
+    person: of one's own, the column that says whose a row is. quality: of one's own, where it was loaded here and one
+    table was asked for.
     """
 
     dataset: str
@@ -146,6 +147,7 @@ class Dataset(msgspec.Struct, frozen=True):
     retired_at: int | None
     height: int
     current: bool
+    person: str | None = None
     quality: Quality | None = None
 
 

@@ -155,6 +155,19 @@ class NearSums(msgspec.Struct, frozen=True):
     sites: tuple[str, ...]
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """What this organisation's grants say of a question, were `recipient` to ask it now. rule: which decided."""
+
+    recipient: str
+    allowed: bool
+    rule: str
+    grant: str
+    decision: str
+
+    def __str__(self) -> str:
+        return f"{self.recipient}: {self.decision}"
+
+
 class Section(msgspec.Struct, frozen=True):
     """A heading and its sentences."""
 
@@ -167,7 +180,8 @@ class Explanation(Rows, frozen=True):
 
     cells: numbers that leave a site at most; groups: labels of all groups, each of which may be hidden. answered:
     handle of the release that answers it already, or None; refused, near: earlier queries next to which it would
-    disclose a site or two. words: all of it in sentences, in the client's language.
+    disclose a site or two. own: where this organisation is asked, what it would answer those who have a grant for
+    queries; else None. words: all of it in sentences, in the client's language.
     """
 
     query: Terms
@@ -183,6 +197,7 @@ class Explanation(Rows, frozen=True):
     answered: str | None
     refused: tuple[NearQuery, ...]
     near: tuple[NearSums, ...]
+    own: tuple[Answer, ...] | None
     words: tuple[Section, ...]
 
     def rows(self) -> tuple[Noise, ...]:

@@ -20,18 +20,24 @@ Words = tuple[str, str]
 
 _STYLE = """
 .mv{font:15px/1.5 system-ui,"Segoe UI",Roboto,"Noto Sans","Noto Sans CJK SC",sans-serif;color:#16202a;background:#fff;
-max-width:980px;padding:4px 16px 16px}.mv h1{font-size:22px;margin:.4em 0}.mv h2{font-size:17px;margin:1.2em 0 .3em}
+max-width:980px;padding:4px 16px 16px}.mv h1{font-size:22px;margin:.4em 0;
+overflow-wrap:anywhere}.mv h2{font-size:17px;margin:1.2em 0 .3em}
 .mv table{border-collapse:collapse;font-size:14px}.mv th,.mv td{text-align:left;padding:4px 14px 4px 0;
 border-bottom:1px solid #dde3e8;vertical-align:middle;background:none}.mv th{color:#5a6875;font-weight:600}
 .mv .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.mv small{color:#5a6875}
 .mv .h td{color:#5a6875}.mv .w{border-left:3px solid #a1490c;background:#f4f7f9;padding:6px 14px;margin:10px 0}
-.mv .wide{overflow-x:auto}.mv code{font-size:12px;overflow-wrap:anywhere}.mv ul{margin:.3em 0;padding-left:20px}
+.mv .wide{overflow-x:auto}
+.mv p.why{font-size:13px;color:#5a6875;margin:.5em 0;overflow-wrap:anywhere}
+.mv code{font-size:12px;overflow-wrap:anywhere}.mv ul{margin:.3em 0;padding-left:20px}
 """
 _SAYS: dict[str, Words] = {
     "title": ("Release {query}", "发布结果 {query}"),
     "about": (
-        "{population}, for {purpose}; data of {sites}. Verified by proofs of the ledger up to block {height}.",
-        "{population}，用途 {purpose}；数据来自 {sites}。已由账本证明核验至第 {height} 块。",
+        (
+            "{population}, for {purpose} ({title}); data of {sites}. "
+            "Verified by proofs of the ledger up to block {height}."
+        ),
+        "{population}，用途 {purpose}（{title}）；数据来自 {sites}。已由账本证明核验至第 {height} 块。",
     ),
     "lost": ("Lost on the way: {sites}.", "途中缺席：{sites}。"),
     "earlier": (
@@ -46,18 +52,21 @@ _SAYS: dict[str, Words] = {
     "histogram": ("histogram, bins end at {edges}", "直方图，边界 {edges}"),
     "all": ("all", "全部"),
     "unresolved": ("not resolved", "无法分辨"),
-    "interval": (
-        "In brackets: the 95 % interval of the noise of this release. Values beyond the bounds count as the bound.",
-        "方括号内为本次结果噪声的 95% 区间。超出界限的取值按界限计。",
-    ),
+    "interval": ("In brackets: the 95 % interval of the noise of this release.", "方括号内为本次结果噪声的 95% 区间。"),
+    "bounds": ("Values beyond the bounds count as the bound.", "超出界限的取值按界限计。"),
+    "noisy": ("noisy", "含噪"),
+    "noisy-count-below-minimum": ("hidden: below {minimum}", "已隐藏：低于 {minimum}"),
+    "perhaps-small": ("hidden: perhaps small", "已隐藏：可能过小"),
+    "protects-another": ("hidden: protects a small group", "已隐藏：用于保护小分组"),
+    "withheld": ("hidden: a small group could not be protected", "已隐藏：有小分组无法保护"),
     "privacy": ("Privacy", "隐私"),
     "spent": (
         "rho {rho} spent, {after} left then, {available} left in block {height}.",
         "花费 rho {rho}，当时剩余 {after}，第 {height} 块时剩余 {available}。",
     ),
     "unit": (
-        "Unit: {unit}; neighbouring data differ by up to {rows} rows over all sites.",
-        "单位：{unit}；相邻数据在全部机构中最多相差 {rows} 行。",
+        "Unit: {unit}; neighbouring data differ by up to {rows} over all sites.",
+        "单位：{unit}；相邻数据在全部机构中最多相差 {rows}。",
     ),
     "row": ("row", "行"),
     "person": ("person", "人"),
@@ -85,21 +94,28 @@ class _Page:
 
     def html(self, query: str, declared: Declared, earlier: bool) -> str:
         from mpc.query import salted_hash
+        from privacy.explain import purpose_title
 
         release = self._release
         asked = release.query
-        facts = {"population": asked.population, "purpose": asked.purpose, "sites": _list(release.sites)}
+        title = purpose_title(asked.purpose, self._language)
+        facts = {"population": asked.population, "purpose": asked.purpose, "title": title}
+        facts["sites"] = _list(release.sites)
+        protection = escape(release.protection(self._language))
         parts = [
             f'<div class="mv" lang="{"zh" if self._language == "zh" else "en"}"><style>{_STYLE}</style>',
             f"<h1>{self._say('title', query=query)}</h1>",
             f"<p>{self._say('about', **facts, height=declared.height)}",
             f" {self._say('lost', sites=_list(release.lost))}</p>" if release.lost else "</p>",
+            f'<p class="w">{protection}</p>' if asked.exact else f"<p>{protection}</p>",
             f'<p class="w">{self._say("earlier")}</p>' if earlier else "",
             *(f'<p class="w">{escape(line)}</p>' for line in release.disclosures(self._language)),
         ]
         for result in release.results:
             parts += self._result(asked, result)
-        parts += [f"<p><small>{self._say('interval')}</small></p>", f"<h2>{self._say('privacy')}</h2><ul>"]
+        noted = ("bounds",) if asked.exact else ("interval", "bounds")
+        parts.append(f"<p><small>{' '.join(self._say(name) for name in noted)}</small></p>")
+        parts.append(f"<h2>{self._say('privacy')}</h2><ul>")
         parts += [f"<li>{line}</li>" for line in self._privacy(declared)]
         parts.append(
             f"<li>{self._say('hash')} <code>{salted_hash(asked, release.salt).hex()}</code></li></ul>",
@@ -111,17 +127,21 @@ class _Page:
         return "\n".join(part for part in (*parts, "</div>") if part)
 
     def _privacy(self, declared: Declared) -> Iterable[str]:
+        from mpc.budget import rows_words
+
         release = self._release
         left = {"after": _rho(release.budget_after_nano), "available": _rho(declared.available)}
         yield self._say("spent", rho=_rho(release.rho_nano), **left, height=declared.height)
         unit = _SAYS[release.unit][self._language == "zh"]
-        yield self._say("unit", unit=unit, rows=release.rows_of_one_unit)
+        yield self._say("unit", unit=unit, rows=rows_words(release.rows_of_one_unit, self._language))
         for one in release.epsilons:
             assumed = _SAYS[one.assumption][self._language == "zh"]
             yield self._say("epsilon", epsilon=one.epsilon, delta=f"{Decimal(one.delta):.0e}", assumed=assumed)
 
     def _result(self, query: Query, result: MeasureResult) -> Iterable[str]:
         """One measure: a table of its groups, the hidden ones with the reason."""
+        from mpc.release import hidden_words
+
         measure = next((one for one in query.measures if one.column == result.measure), None)
         edges: list[str] = []
         heading, numbers = self._say("rows"), ["count"]
@@ -136,19 +156,26 @@ class _Page:
         yield f"<th>{self._say('histogram', edges=_list(edges))}</th></tr>" if edges else "</tr>"
         top = max((Decimal(cell.value or 0) for group in result.groups for cell in group.bins), default=Decimal(0))
         for group in result.groups:
-            cells = "".join(f'<td class="n">{self._estimate(getattr(group, name))}</td>' for name in numbers)
+            estimates = (self._estimate(getattr(group, name), query.exact) for name in numbers)
+            cells = "".join(f'<td class="n">{one}</td>' for one in estimates)
             yield f"<tr>{self._values(group.values)}{cells}{f'<td>{_bars(group, top)}</td>' if edges else ''}</tr>"
+        width = len(numbers) + bool(edges) - 1
         for hidden in result.hidden:
-            width = len(numbers) + bool(edges)
-            why = escape(hidden.text(self._language))
-            yield f'<tr class="h">{self._values(hidden.values)}<td colspan="{width}">{why}</td></tr>'
+            count = f"{escape(hidden.noisy_count)} <small>{self._say('noisy')}</small>"
+            why = self._say(hidden.reason, minimum=hidden.minimum)
+            beside = f'</td><td colspan="{width}">{why}' if width else f" <small>{why}</small>"
+            yield f'<tr class="h">{self._values(hidden.values)}<td class="n">{count}{beside}</td></tr>'
         yield "</table></div>"
+        for line in hidden_words(result.hidden, self._language):
+            yield f'<p class="why">{escape(line)}</p>'
 
     def _values(self, values: Sequence[str]) -> str:
         return "".join(f"<td>{escape(value)}</td>" for value in values) or f"<td>{self._say('all')}</td>"
 
-    def _estimate(self, one: Estimate) -> str:
+    def _estimate(self, one: Estimate, exact: bool) -> str:
         value = self._say("unresolved") if one.value is None else escape(one.value)
+        if exact:
+            return value
         return f"{value} <small>[{escape(one.low)}, {escape(one.high)}]</small>"
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from medveil.gateway.explaining import Explanation, Leaving
-from mpc.budget import rows_of_one_unit
+from mpc.budget import rows_of_one_unit, rows_words
 from mpc.query import GATE, NANO, Kind, Measure, noised
 from privacy.explain import in_words, purpose_title
 from wire.secure_sum import FEWEST_APART, apart, threshold
@@ -37,7 +37,7 @@ _UNITS: dict[str, Words] = {
 }
 _ASSUMED: dict[str, Words] = {
     "all-honest": ("if every site adds its noise", "若各机构都加噪"),
-    "colluders": ("if the {colluders} assumed colluders add none", "若假定合谋的 {colluders} 个机构不加噪"),
+    "colluders": ("if those assumed to collude ({colluders}) add none", "若假定合谋的 {colluders} 个机构不加噪"),
     "one-honest": ("if one site alone adds noise", "若只有一个机构加噪"),
 }
 _TITLES: dict[str, Words] = {
@@ -47,6 +47,7 @@ _TITLES: dict[str, Words] = {
     "cost": ("What it would cost", "将花费多少预算"),
     "hidden": ("What may be hidden", "哪些内容可能被隐藏"),
     "beside": ("What it has to do with earlier queries", "与以往查询的关系"),
+    "own": ("What this site would answer now", "本机构目前将如何答复"),
 }
 _SAYS: dict[str, Words] = {
     "at": ("{sites}, each by itself:", "{sites}，各自进行："),
@@ -62,18 +63,23 @@ _SAYS: dict[str, Words] = {
     ),
     "measure": (
         (
-            "{column}: leaves out rows without it{missing}, rounds to 1/{scale}, counts what lies below {low} as {low} "
+            "{column}: leaves out rows without it{missing}, rounds to {grain}, counts what lies below {low} as {low} "
             "and above {high} as {high}{edges};"
         ),
-        "{column}：去掉缺失的行{missing}，取整到 1/{scale}，低于 {low} 记作 {low}，高于 {high} 记作 {high}{edges}；",
+        "{column}：去掉缺失的行{missing}，取整到{grain}，低于 {low} 记作 {low}，高于 {high} 记作 {high}{edges}；",
     ),
     "missing": (" or with {values}, which stand for not known", "以及取值为 {values}（表示未知）的行"),
     "edges": ("; bins end at {values}", "；直方图边界为 {values}"),
     "caps": (
-        "counts at most {rows} rows of one person ({person} says whose a row is, and never leaves);",
-        "每人至多计 {rows} 行（{person} 标明行属于谁，不会送出）；",
+        "counts at most {rows} of one person ({person} says whose a row is, and never leaves);",
+        "每人至多计 {rows}（{person} 标明行属于谁，不会送出）；",
     ),
-    "caps rows": ("counts a row as its own person;", "每行视为一个人；"),
+    "caps rows": (
+        "counts a row as its own person; a site whose table says whose a row is refuses that: name that column;",
+        "每行视为一个人；若机构的表标明行属于谁，则会拒绝：请写明该列；",
+    ),
+    "whole": ("whole numbers", "整数"),
+    "part": ("1/{scale}", " 1/{scale}"),
     "by row": (
         "protects single rows: a person with several rows is not protected as a whole;",
         "只保护单行：有多行的人并不作为整体受到保护；",
@@ -143,8 +149,8 @@ _SAYS: dict[str, Words] = {
     ),
     "epsilon": ("epsilon {epsilon} at delta {delta}, {assumed}.", "epsilon {epsilon}，delta {delta}，{assumed}。"),
     "unit": (
-        "That is for {unit}; between neighbouring data differ up to {rows} rows over all sites.",
-        "以{unit}为单位；相邻数据在全部机构中最多相差 {rows} 行。",
+        "That is for {unit}; neighbouring data differ by up to {rows} over all sites.",
+        "以{unit}为单位；相邻数据在全部机构中最多相差 {rows}。",
     ),
     "purpose": ("For {purpose}.", "用途：{purpose}。"),
     "hidden": (
@@ -210,6 +216,11 @@ _SAYS: dict[str, Words] = {
         ),
         "各机构还知道其他研究者的查询，过于接近的会被拒绝。若途中有机构缺席，结果会说明其总和与以往总和合起来会泄露什么。",
     ),
+    "own": ("{recipient}: {decision}", "{recipient}：{decision}"),
+    "nobody": (
+        "Nobody has a grant of yours for queries of {dataset}: whoever asks is denied.",
+        "无人持有本机构就 {dataset} 发出的查询授权：任何人提问都会被拒绝。",
+    ),
     "more": ("and {count} more", "以及另外 {count} 个"),
 }
 _UNIT_TITLES: dict[str, Words] = {
@@ -236,6 +247,8 @@ def words(explained: Explanation, language: str = "en") -> tuple[Section, ...]:
         "hidden": say.hidden(),
         "beside": say.beside(),
     }
+    if explained.own is not None:
+        parts["own"] = say.own()
     return tuple(Section(say.pick(_TITLES[name]), tuple(lines)) for name, lines in parts.items())
 
 
@@ -254,6 +267,9 @@ class _Words:
 
     def _say(self, name: str, **facts: object) -> str:
         return self.pick(_SAYS[name]).format(**facts)
+
+    def _rows(self, count: int) -> str:
+        return rows_words(count, "zh" if self._chinese else "en")
 
     def _list(self, items: Iterator[str] | tuple[str, ...]) -> str:
         return self._comma.join(items)
@@ -275,7 +291,7 @@ class _Words:
         if query.unit == "row":
             yield self._say("by row")
         elif query.person:
-            yield self._say("caps", rows=query.rows_per_person, person=query.person)
+            yield self._say("caps", rows=self._rows(query.rows_per_person), person=query.person)
         else:
             yield self._say("caps rows")
         if query.groups:
@@ -298,7 +314,7 @@ class _Words:
             "measure",
             column=measure.column,
             missing=missing,
-            scale=measure.scale,
+            grain=self._say("whole") if measure.scale == 1 else self._say("part", scale=measure.scale),
             low=text(measure.low),
             high=text(measure.high),
             edges=edges,
@@ -342,7 +358,7 @@ class _Words:
             yield self._say("epsilon", epsilon=one.epsilon, delta=f"{Decimal(one.delta):.0e}", assumed=assumed)
         if query.exact:
             yield self._say("not private", population=query.population)
-        yield self._say("unit", unit=self.pick(_UNIT_TITLES[query.unit]), rows=rows_of_one_unit(query))
+        yield self._say("unit", unit=self.pick(_UNIT_TITLES[query.unit]), rows=self._rows(rows_of_one_unit(query)))
         title = purpose_title(query.purpose, "zh" if self._chinese else "en")
         gap = "（{}）" if self._chinese else " ({})"
         yield self._say("purpose", purpose=query.purpose + gap.format(title))
@@ -378,6 +394,16 @@ class _Words:
         if not beside.refused and not beside.near and not beside.exact:
             yield self._say("alone")
         yield self._say("others")
+
+    def own(self) -> Iterator[str]:
+        """What this organisation's own grants say, to each that has one."""
+        own, language = self._of.own, "zh" if self._chinese else "en"
+        if own is None:
+            return
+        for one in own.decisions:
+            yield self._say("own", recipient=one.recipient, decision=one.decision.text(language))
+        if not own.decisions:
+            yield self._say("nobody", dataset=own.dataset)
 
 
 def _cells(there: list[Leaving]) -> int:

@@ -7,21 +7,33 @@ it follows from the query and from what the ledger declares; no data is looked a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from typing import NamedTuple
 
 from ledger.contracts import datasets, queries
+from medveil.gateway.granting import book_of, judge
 from medveil.gateway.ledger_account import LedgerState
 from medveil.gateway.organisation import Organisation
-from medveil.gateway.query_history import earlier_queries, exact_releases, known_release, near_releases, served_query
-from medveil.gateway.question import make_query
+from medveil.gateway.query_history import (
+    earlier_queries,
+    exact_releases,
+    first_version,
+    known_release,
+    near_releases,
+    served_query,
+)
+from medveil.gateway.question import declaration, make_query
+from medveil.gateway.serving import use_request
 from mpc.budget import Epsilon, epsilons
 from mpc.cells import most_cells
-from mpc.history import Earlier, NearSums, near_rosters
+from mpc.history import Earlier, NearSums, exact_before, near_rosters, question_of
 from mpc.query import GATE, SUMS, Kind, Query, columns, kinds, local_plans
 from mpc.query_document import QueryDocument
 from mpc.release import NoiseStatement, noise_statements
+from privacy.decide import Decision
 from privacy.predicate import columns as filter_columns
+from privacy.uses import Declaration
 from wire.secure_sum import apart
 
 
@@ -69,11 +81,25 @@ class Beside:
 NOTHING_BESIDE = Beside()
 
 
+class Answer(NamedTuple):
+    """What this organisation's grants say of a query, were `recipient` to ask it now."""
+
+    recipient: str
+    decision: Decision
+
+
+class OwnPart(NamedTuple):
+    """A query at one of the sites that it asks: what those who have a grant for queries of its table would be told."""
+
+    dataset: str
+    decisions: tuple[Answer, ...]
+
+
 @dataclass(frozen=True)
 class Explanation:
     """What a query would be.
 
-    beside: what it has to do with those before it.
+    beside: what it has to do with those before it. own: where it asks this organisation, what its grants say of it.
     groups: labels of all groups, each of which may be hidden. noise: on one cell of each kind. before, after: what the
     population has available, in nano-rho; after is negative where that is not enough.
     """
@@ -87,6 +113,7 @@ class Explanation:
     before: int
     after: int
     beside: Beside
+    own: OwnPart | None = None
 
     @property
     def cells(self) -> int:
@@ -94,13 +121,20 @@ class Explanation:
         return sum(one.cells for one in self.leaving)
 
 
-def explain(organisation: Organisation, document: QueryDocument) -> Explanation:
-    """What asking would be, for the organisation that would ask. Nothing is proposed and nothing spent.
+def explain(organisation: Organisation, document: QueryDocument, at: int) -> Explanation:
+    """What asking would be, for the organisation that would ask, or for one that would be asked. Nothing is proposed,
+    spent or written.
 
-    Raises as `make_query`.
+    at: ms UTC, the instant of the decisions. Raises as `make_query`.
     """
     state = organisation.account.state
     query = make_query(document, state, organisation.trust.chain)
+    if organisation.name in query.roster:
+        earlier = earlier_queries(organisation, query.population)
+        others = [one for one in earlier if question_of(one.query) != question_of(query)]
+        exact = exact_before(query, others, lambda name: first_version(state, name))
+        beside = Beside(b"", near_rosters(query, earlier), near_sums(query, state), exact)
+        return replace(explain_query(query, state, beside), own=_own(organisation, query, declaration(document), at))
     known = known_release(organisation, query)
     beside = Beside(
         b"" if known is None else known.handle,
@@ -135,6 +169,18 @@ def explain_query(query: Query, state: LedgerState, beside: Beside = NOTHING_BES
         after=available - query.rho_nano,
         beside=beside,
     )
+
+
+def _own(site: Organisation, query: Query, declared: Declaration, at: int) -> OwnPart:
+    """What this site would tell each that has a grant of its for queries of the table that is asked."""
+    dataset = query.datasets[query.roster.index(site.name)]
+    recipients = {
+        terms.recipient
+        for terms in (entry.terms for entry in book_of(site).entries())
+        if terms.dataset == dataset and "query" in terms.uses
+    }
+    uses = ((name, use_request(query, site.name, name, declared)) for name in sorted(recipients))
+    return OwnPart(dataset, tuple(Answer(name, judge(site, use, at)) for name, use in uses))
 
 
 def near_sums(query: Query, state: LedgerState, but: bytes = b"") -> tuple[NearSums, ...]:

@@ -112,13 +112,16 @@ def test_a_site_holds_the_query_to_its_populations_terms(make_query):
     check_terms(query, **own | {"rows_per_person": 4, "colluders": 0, "spread": "one-site"})
     for changes, term in (
         ({"unit": "row", "rows_per_person": 1, "person": ""}, "unit"),
-        ({"person": "other_column"}, "unit"),
         ({"rows_per_person": 6}, "rows_per_person"),
         ({"colluders": 2}, "colluders"),
     ):
         with pytest.raises(Refused) as caught:
             check_terms(query, **own | changes)
         assert caught.value.facts["term"] == term
+    for person in ("other_column", ""):
+        with pytest.raises(Refused) as caught:
+            check_terms(query, **own | {"person": person})
+        assert caught.value.code == "mpc.other_person" and "person" in caught.value.text()
     with pytest.raises(Refused):  # rows, where the owners said persons
         check_terms(make_query(), **own | {"rows_per_person": 1})
 
@@ -128,6 +131,9 @@ def test_only_the_owners_can_say_that_each_person_is_at_one_site(make_query):
     check_query(query)
     own = {"unit": "person", "rows_per_person": 1, "colluders": 1, "person": ""}
     check_terms(query, spread="one-site", **own)
+    with pytest.raises(Refused) as caught:
+        check_terms(query, spread="one-site", **own | {"person": "patient"})
+    assert caught.value.code == "mpc.other_person"
     with pytest.raises(Refused) as caught:
         check_terms(query, spread="every-site", **own)
     assert caught.value.facts["term"] == "spread"

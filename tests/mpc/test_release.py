@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mpc import release as releases
 from mpc.budget import split
 from mpc.query import Measure, local_plans
-from mpc.release import DatasetNote, Release, finish, verify_release
+from mpc.release import DatasetNote, Release, finish, hidden_words, verify_release
 from mpc.sum_messages import Opened
 from privacy.local import GroupColumn
 from wire import canonical, evidence
@@ -99,6 +99,14 @@ def test_small_groups_are_hidden_with_the_reason(query, rows, released):
     assert abs(number(hidden.noisy_count) - 12) < 7.5 * 10.01
     assert hidden.reason == "noisy-count-below-minimum"
     assert "120" in hidden.text() and "health=poor|plan=no" in hidden.text("zh")
+    assert hidden_words([hidden]) == (hidden.text(),) and hidden_words([]) == ()
+    other = msgspec.structs.replace(hidden, label="health=poor|plan=yes", noisy_count="-3.5")
+    for reason in ("noisy-count-below-minimum", "perhaps-small", "protects-another", "withheld"):
+        both = [msgspec.structs.replace(one, reason=reason) for one in (hidden, other)]
+        for language in ("en", "zh"):
+            (line,) = hidden_words(both, language)
+            assert all(f"{one.label} ({one.noisy_count})" in line for one in both) and "{" not in line
+            assert len(hidden_words([both[0], msgspec.structs.replace(other, minimum=7)], language)) == 2
 
 
 def test_the_release_states_what_it_cost(query, released, board):

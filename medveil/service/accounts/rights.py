@@ -63,6 +63,7 @@ RIGHTS: dict[str, Right] = {
     "records.erase": _of("officer", programs=False),  # plans, erasures, receipts, legal holds, the key epoch
     # queries
     "queries.ask": _of("researcher"),
+    "queries.explain": _of("officer", "researcher"),  # what a query document would compute and show; nothing is asked
     "queries.read": _of("officer", "researcher", "auditor"),
     "queries.cancel": _of("researcher"),
     "queries.serve": _of("officer"),  # this organisation's part in somebody's query

@@ -1,6 +1,7 @@
 """The routes of populations and datasets: what the ledger declares, votes on budgets, loading and retiring tables."""
 
 import asyncio
+import contextlib
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -11,6 +12,7 @@ from ledger.contracts.datasets import DatasetState, PopulationState, RegisterPop
 from medveil.gateway import problems
 from medveil.gateway.loading import BadSource, quality_of, source_in, sources_in
 from medveil.gateway.organisation import Organisation
+from medveil.gateway.tables import Tables
 from medveil.service.accounts.rights import Principal
 from medveil.service.api.bodies import Sent
 from medveil.service.api.callers import May
@@ -144,7 +146,11 @@ class ColumnView(BaseModel):
 
 
 class DatasetView(BaseModel):
-    """A table as the ledger declares it. row_class: its rows, rounded up to a public step. current: it may be asked."""
+    """A table as the ledger declares it. row_class: its rows, rounded up to a public step. current: it may be asked.
+
+    person: the column that says whose a row is, of a table of this organisation's own that has one; the ledger does
+    not declare it.
+    """
 
     dataset: str
     population: str
@@ -159,6 +165,7 @@ class DatasetView(BaseModel):
     retired_at: int | None
     height: int
     current: bool
+    person: str | None
 
 
 class DatasetList(BaseModel):
@@ -227,7 +234,11 @@ def _column(column: datasets.Column) -> ColumnView:
     )
 
 
-def _dataset(state: DatasetState, own: str) -> DatasetView:
+def _dataset(state: DatasetState, own: str, tables: Tables) -> DatasetView:
+    person = ""
+    if state.owner == own:
+        with contextlib.suppress(Refused):  # not loaded here
+            person = tables.layout(state.dataset).person
     return DatasetView(
         dataset=state.dataset,
         population=state.population,
@@ -242,6 +253,7 @@ def _dataset(state: DatasetState, own: str) -> DatasetView:
         retired_at=state.retired_at,
         height=state.height,
         current=state.current,
+        person=person or None,
     )
 
 
@@ -324,7 +336,8 @@ def dataset_routes(at: Workplace) -> APIRouter:
     async def listed(_who: Reader, population: Population = "") -> DatasetList:
         """What the ledger declares of each table: never a row, never a count."""
         found = at.organisation.account.state.items(b"datasets/dataset/", DatasetState)
-        return DatasetList(datasets=[_dataset(one, own) for _, one in found if population in ("", one.population)])
+        chosen = [one for _, one in found if population in ("", one.population)]
+        return await asyncio.to_thread(lambda: DatasetList(datasets=[_dataset(one, own, at.tables) for one in chosen]))
 
     @router.get("/v1/datasets/{dataset}", summary="Look at a dataset", responses=problems.documented(404))
     async def look(who: Reader, dataset: DatasetPath) -> DatasetDetail:
@@ -335,7 +348,8 @@ def dataset_routes(at: Workplace) -> APIRouter:
         # Exact counts: noise is for everybody else, colleagues who ask or bill included.
         shown = state.owner == own and not who.rights.isdisjoint(_EXACT)
         quality = await asyncio.to_thread(quality_view, at.organisation, dataset) if shown else None
-        return DatasetDetail(**_dataset(state, own).model_dump(), quality=quality)
+        seen = await asyncio.to_thread(_dataset, state, own, at.tables)
+        return DatasetDetail(**seen.model_dump(), quality=quality)
 
     @router.post("/v1/datasets/{dataset}/retire", summary="Retire a dataset", responses=WRITES)
     async def retire(_who: Registrar, dataset: DatasetPath, body: Nothing) -> Written:

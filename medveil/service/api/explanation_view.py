@@ -53,6 +53,16 @@ class NearSumsView(BaseModel):
     sites: list[str]
 
 
+class AnswerView(BaseModel):
+    """What this organisation's grants say of it, were `recipient` to ask now. rule: which decided."""
+
+    recipient: str
+    allowed: bool
+    rule: str
+    grant: str
+    decision: str
+
+
 class SectionView(BaseModel):
     """A heading and its sentences."""
 
@@ -65,7 +75,8 @@ class ExplanationView(BaseModel):
 
     groups: labels of all groups, each of which may be hidden. enough: whether the budget covers it. answered: handle
     of the release that answers it already, or null; refused, near: earlier queries next to which it would disclose a
-    site or two. words: all of it in sentences, in the caller's language.
+    site or two. own: where this organisation is asked, what it would answer those who have a grant for queries. words:
+    all of it in sentences, in the caller's language.
     """
 
     query: QueryTerms
@@ -81,6 +92,7 @@ class ExplanationView(BaseModel):
     answered: str | None
     refused: list[NearQueryView]
     near: list[NearSumsView]
+    own: list[AnswerView] | None
     words: list[SectionView]
 
 
@@ -114,6 +126,18 @@ def explanation_view(explained: Explanation, language: str) -> ExplanationView:
         near=[
             NearSumsView(query=one.query.hex(), phase=one.phase, sums=one.sums, sites=list(one.sites))
             for one in beside.near
+        ],
+        own=None
+        if explained.own is None
+        else [
+            AnswerView(
+                recipient=one.recipient,
+                allowed=one.decision.allowed,
+                rule=one.decision.rule,
+                grant=one.decision.grant,
+                decision=one.decision.text(language),
+            )
+            for one in explained.own.decisions
         ],
         words=[SectionView(title=one.title, lines=list(one.lines)) for one in words(explained, language)],
     )

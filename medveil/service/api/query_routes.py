@@ -30,6 +30,7 @@ from wire.canonical import decode, encode
 from wire.errors import Refused
 
 Asker = Annotated[Principal, Depends(May("queries.ask"))]
+Explainer = Annotated[Principal, Depends(May("queries.explain"))]
 Reader = Annotated[Principal, Depends(May("queries.read"))]
 TrailReader = Annotated[Principal, Depends(May("audit.read"))]
 _PATIENCE = 20.0
@@ -132,13 +133,13 @@ def query_routes(at: Workplace) -> APIRouter:
             raise Refused("queries.no_release", query=handle) from None
 
     @router.post("/v1/queries/explain", summary="Have a query explained", responses=WRITES)
-    async def explain(request: Request, _who: Asker, document: Document) -> ExplanationView:
+    async def explain(request: Request, _who: Explainer, document: Document) -> ExplanationView:
         """What each site would compute, what would leave it, how noisy the answer will be and what it costs.
 
-        Nothing is proposed, nothing spent.
+        Nothing is proposed, nothing spent. Where it asks this organisation too, also what its own grants would answer.
         """
-        found = await asyncio.to_thread(explaining.explain, organisation, document)
-        at.check_others(*found.query.roster)
+        found = await asyncio.to_thread(explaining.explain, organisation, document, at.clock())
+        at.check_others(*(site for site in found.query.roster if site != organisation.name))
         return explanation_view(found, request.state.language)
 
     @router.post("/v1/queries", status_code=202, summary="Ask a query", responses=BEGINS)

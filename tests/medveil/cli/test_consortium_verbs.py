@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from client.world import SITES, World, running, terms
+from client.world import LAYOUT, SITES, World, running, terms
 
 from medveil.cli.terms import MEANINGS
 from medveil.client import Terms
@@ -28,7 +29,13 @@ Run = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running(tmp_path_factory.mktemp, "researcher-1", "insurer-1") as made:
+    folders: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        return folders.setdefault(name, tmp_path_factory.mktemp(name))
+
+    with running(make, "researcher-1", "insurer-1") as made:
+        made.folders = folders  # type: ignore[attr-defined]
         write_trust(tmp_path_factory.getbasetemp() / "pinned.json", made.trust)
         made.file = tmp_path_factory.getbasetemp() / "pinned.json"  # type: ignore[attr-defined]
         yield made
@@ -178,6 +185,34 @@ def test_terms_from_a_template(at: Any, tmp_path: Path) -> None:
     assert "legal_basis: consent" in " ".join(officer.run("grants", "issue", file, code=2).output.split())
 
 
+def test_terms_for_a_population_of_persons(world: Any, at: Any, tmp_path: Path) -> None:
+    """A query of it reads the column that names the person, which the ledger does not declare: terms can name it."""
+    source: Path = world.folders["data-hospital-2"] / "persons"
+    source.mkdir()
+    text = LAYOUT.replace('"stays"', '"persons"').replace('unit = "row"', 'unit = "person"\nperson = "card"')
+    (source / "dataset.toml").write_text(text, encoding="utf-8")
+    (source / "rows.csv").write_text("id,card,cost,age,ward\n1,c-1,5,7,east\n2,c-1,6,8,west\n")
+    officer = at("hospital-2", "officer")
+    officer.run("populations", "register", "persons", "--owner", "hospital-2")
+    officer.run("datasets", "load", "persons", "rows", "persons-hospital-2")
+    try:
+        assert officer.json("datasets", "show", "persons-hospital-2")["person"] == "card"
+        assert officer.json("datasets", "show", "stays-hospital-2")["person"] is None
+        template = ("grants", "template", "persons-hospital-2", "researcher-1", "--purpose", "HMB")
+        assert officer.json(*template)["fields"] == ["cost", "age", "ward", "card"]
+        assert officer.json(*template, "--field", "cost", "--field", "card")["fields"] == ["cost", "card"]
+        wrong = officer.run(*template, "--field", "cards", code=2).output
+        assert "has: cost, age, ward, card" in " ".join(wrong.split())
+        file = tmp_path / "terms.json"
+        more = ("--consent-ref", "consents/1", "--pia-ref", "assessments/1", "--out", file)
+        officer.run(*template, *more)
+        assert "in-force" in officer.run("grants", "issue", file).output
+        other = at("hospital-1", "officer")
+        assert other.json("datasets", "show", "persons-hospital-2")["person"] is None  # its owner's to know
+    finally:
+        shutil.rmtree(source)
+
+
 def test_a_question_and_what_became_of_it(world: World, at: Any, tmp_path: Path) -> None:
     researcher = at("researcher-1", "researcher")
     file = tmp_path / "question.json"
@@ -223,6 +258,9 @@ def test_a_question_and_what_became_of_it(world: World, at: Any, tmp_path: Path)
     explained = clerk.run("queries", "explain", "--served", first["query"]).output
     assert "hospital-2 over its table stays-hospital-2" in explained
     clerk.run("queries", "explain", code=2)
+    file.write_text(json.dumps(question | {"purpose": "GRU"}))
+    asked = at("hospital-2", "officer").run("queries", "explain", file).output  # before anybody asks it
+    assert "What this site would answer now" in asked and "researcher-1: Denied by rule purpose" in asked
     served = clerk.json("queries", "served")["served"]
     assert any(one["query"] == first["query"] for one in served)
     assert "researcher-1" in clerk.run("queries", "served").output

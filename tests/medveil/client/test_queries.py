@@ -37,7 +37,7 @@ from medveil.verification.folder import verify
 from medveil.verification.releases import STEPS, Certificate
 from mpc.history import NearSums
 from mpc.query import GATE, salted_hash
-from mpc.release import Board, Estimate, Release, finish, verify_release
+from mpc.release import Board, Estimate, HiddenGroup, Release, finish, hidden_words, verify_release
 from mpc.vector_commitment import commit
 from wire.canonical import decode, encode
 from wire.errors import BudgetExhausted, ConsentDenied, DecodeError, MedveilError, Refused, VerificationError
@@ -427,6 +427,30 @@ def test_several_measures_and_rows_alone(world: World, several: Released, tmp_pa
         assert unknown.value.code == "queries.not_served"
 
 
+def test_a_site_sees_a_question_before_it_is_asked(world: World, released: Released) -> None:
+    """Its data officer, who asks nothing: the same plan, and what the site's grants would answer."""
+    trusted = msgspec.structs.replace(QUESTION, measures=(Measure("cost"), Measure("age")), rho="0.07")
+    with world.client("researcher-1", "researcher") as researcher:
+        theirs = researcher.queries.explain(trusted)
+    with world.client("hospital-2", "officer") as officer:
+        before = officer.audit.flows(limit=1000)
+        found = officer.queries.explain(trusted)
+        assert found.sites == theirs.sites and found.leaving == theirs.leaving and theirs.own is None
+        (answer,) = found.own or ()
+        assert answer.recipient == "researcher-1" and answer.decision in str(found) and str(answer) in str(found)
+        with_age = "ages-hospital-2" in [grant.terms.grant for grant in officer.grants.list().grants]
+        assert answer.allowed == with_age
+        (denied,) = officer.queries.explain(msgspec.structs.replace(QUESTION, purpose="GRU")).own or ()
+        assert not denied.allowed and denied.rule == "purpose"
+        near = officer.queries.explain(msgspec.structs.replace(QUESTION, roster=SITES))
+        assert near.answered is None and not near.refused
+        with pytest.raises(ConsentDenied):
+            officer.queries.ask(trusted)
+        assert officer.audit.flows(limit=1000) == before  # nothing was used
+    with world.client("hospital-2", "auditor") as auditor, pytest.raises(ConsentDenied):
+        auditor.queries.explain(trusted)
+
+
 def test_a_release_as_a_page(several: Released) -> None:
     page = several.page()
     tree = ElementTree.fromstring(page)
@@ -435,8 +459,10 @@ def test_a_release_as_a_page(several: Released) -> None:
     assert [len(row.findall(".//rect[@fill='#0b6e6e']")) for row in east] == [3, 2]
     texts = "".join(tree.itertext())
     assert several.release.results[0].groups[0].mean.value in texts
-    hidden = [one.text() for result in several.release.results for one in result.hidden]  # as the noise would have it
-    assert all(text in texts for text in hidden) and ("below the minimum" in texts) == bool(hidden)
+    hidden = [line for result in several.release.results for line in hidden_words(result.hidden)]  # as the noise has it
+    assert all(line in texts for line in hidden) and ("below the minimum" in texts) == bool(hidden)
+    assert several.release.protection() in texts and "95 % interval" in texts
+    assert "(health or medical or biomedical research)" in texts
     assert "0.2 spent" in texts and salted_hash(several.release.query, several.release.salt).hex() in texts
     assert "标准差" in several.page("zh") and "http" not in page.replace("http-equiv", "")
     evil = "<script>alert(1)</script>&"
@@ -446,6 +472,36 @@ def test_a_release_as_a_page(several: Released) -> None:
     release = msgspec.structs.replace(several.release, results=results)
     hostile = Released(several.query, release, b"", (), several.declared, True).page()
     assert "<script" not in hostile and evil in "".join(ElementTree.fromstring(hostile).itertext())
+
+
+def test_an_exact_release_as_a_page(several: Released) -> None:
+    """It says that it is exact, shows no intervals that have no width, and each hidden group in its own row."""
+    release, result = several.release, several.release.results[0]
+    shown = result.groups[0]
+    hidden = tuple(
+        HiddenGroup(label, (ward,), reason, count, minimum)
+        for label, ward, reason, count, minimum in (
+            ("ward=west", "west", "perhaps-small", "12.5", 46),
+            ("ward=other", "other", "perhaps-small", "-1.5", 46),
+            ("ward=north", "north", "protects-another", "80", 46),
+        )
+    )
+    results = (msgspec.structs.replace(result, groups=(shown,), hidden=hidden),)
+    query = msgspec.structs.replace(release.query, exact=True)
+    exact = msgspec.structs.replace(release, query=query, results=results)
+    for language, small, protects in (
+        ("en", "hidden: perhaps small", "hidden: protects a small group"),
+        ("zh", "已隐藏：可能过小", "已隐藏：用于保护小分组"),
+    ):
+        page = Released(several.query, exact, b"", (), several.declared, True).page(language)
+        tree = ElementTree.fromstring(page)
+        texts = "".join(tree.itertext())
+        assert exact.protection(language) in texts and "95 %" not in texts and "95%" not in texts
+        rows = {row.findtext("td"): "".join(row.itertext()) for row in tree.iter("tr")}
+        assert small in rows["west"] and "12.5" in rows["west"] and protects in rows["north"]
+        assert shown.mean.value in rows["east"] and shown.mean.low not in rows["east"]
+        lines = ["".join(one.itertext()) for one in tree.iter("p") if one.get("class") == "why"]
+        assert lines == list(hidden_words(hidden, language)) and len(lines) == 2
 
 
 @pytest.mark.chromium

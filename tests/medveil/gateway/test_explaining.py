@@ -72,11 +72,20 @@ def test_each_site_by_its_table_and_columns() -> None:
         "First 3 numbers:",
         "at most 9 numbers:",
         "totals over at least 3 of the 3 sites are opened",
-        "up to 9 rows over all sites",
+        "neighbouring data differ by up to 9 rows over all sites",
         "below 10 shows that number and nothing else",
         "any of 3 can be: ward=east, ward=west, ward=other.",
     ):
         assert phrase in text, phrase
+
+
+def test_one_row_and_whole_numbers_read_as_such() -> None:
+    whole = msgspec.structs.replace(COST, scale=1, low=0, high=50)
+    text = said(asked(), ledger(*(table(site, site, (whole, WARD)) for site in SITES)))
+    assert "by up to 1 row over all sites" in text and "rounds to whole numbers, counts" in text
+    persons = said(asked(person="patient"), ledger(unit="person", rows_per_person=1))
+    assert "counts at most 1 row of one person (patient" in persons
+    assert "a site whose table says whose a row is refuses that" in said(asked(), ledger(unit="person"))
 
 
 def test_both_languages_say_all_of_it() -> None:
