@@ -444,10 +444,10 @@ def test_a_site_sees_a_question_before_it_is_asked(world: World, released: Relea
         assert not denied.allowed and denied.rule == "purpose"
         near = officer.queries.explain(msgspec.structs.replace(QUESTION, roster=SITES))
         assert near.answered is None and not near.refused
-        with pytest.raises(ConsentDenied):
+        with pytest.raises(Refused):
             officer.queries.ask(trusted)
         assert officer.audit.flows(limit=1000) == before  # nothing was used
-    with world.client("hospital-2", "auditor") as auditor, pytest.raises(ConsentDenied):
+    with world.client("hospital-2", "auditor") as auditor, pytest.raises(Refused):
         auditor.queries.explain(trusted)
 
 
