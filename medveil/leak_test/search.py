@@ -17,6 +17,8 @@ from medveil.leak_test.spellings import spellings
 
 PIECE = 4 * 1024 * 1024
 """Bytes that are searched at a time."""
+ENOUGH = PIECE // 4
+"""Bytes for which a search is worth its while: smaller pieces are put together."""
 _WORD = 4
 _TABLE_BITS = 20
 _SPREAD = np.uint32(2654435761)
@@ -79,7 +81,7 @@ class Search:
     def find_in(self, pieces: Iterable[bytes]) -> Iterator[Found]:
         """The same over data that comes in pieces, in whatever sizes."""
         kept, base, told = b"", 0, set[tuple[Marker, int]]()
-        for piece in pieces:
+        for piece in _gathered(pieces):
             data = kept + piece
             for one in self.find(data, base):
                 if (one.marker, one.offset) not in told:
@@ -88,6 +90,19 @@ class Search:
             keep = min(len(data), self.longest - 1)
             base += len(data) - keep
             kept = data[len(data) - keep :]
+
+
+def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Small pieces put together: the rows of a table, above all."""
+    some, size = list[bytes](), 0
+    for piece in pieces:
+        some.append(piece)
+        size += len(piece)
+        if size >= ENOUGH:
+            yield b"".join(some)
+            some, size = [], 0
+    if some:
+        yield b"".join(some)
 
 
 def _places(words: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ import pytest
 from connectors.dataset import read_layout
 from connectors.files import read_csv
 from connectors.quality import prepare
+from medveil.leak_test import search as searching
 from medveil.leak_test.patients import Marker, identity_number, plant, write_broken, write_tables
 from medveil.leak_test.search import PIECE, Search
 from medveil.leak_test.spellings import SHORTEST, spellings
@@ -91,8 +92,10 @@ def test_every_spelling_is_found_where_it_stands_and_nothing_elsewhere() -> None
     assert list(search.find_in(secrets.token_bytes(PIECE) for _ in range(8))) == []
 
 
+@pytest.mark.parametrize("enough", [1, 700, searching.ENOUGH])
 @pytest.mark.parametrize("seed", range(20))
-def test_found_across_pieces_once(seed: int) -> None:
+def test_found_across_pieces_once(monkeypatch: pytest.MonkeyPatch, seed: int, enough: int) -> None:
+    monkeypatch.setattr(searching, "ENOUGH", enough)
     chance = random.Random(seed)
     search = Search([TEXT, NAME, AMOUNT])
     places = sorted(chance.sample(range(0, 3000, 100), 3))
@@ -107,6 +110,17 @@ def test_found_across_pieces_once(seed: int) -> None:
         at += size
     found = sorted((one.offset, one.marker.kind) for one in search.find_in(pieces))
     assert found == list(zip(places, ("identity number", "name", "cost"), strict=True))
+
+
+def test_small_pieces_are_searched_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search of each of a table's rows would cost as much as one of a megabyte."""
+    search, searched = Search([TEXT]), []
+    find = search.find
+    monkeypatch.setattr(search, "find", lambda data, base=0: searched.append(len(data)) or find(data, base))
+    rows = [secrets.token_bytes(100) for _ in range(30_000)]
+    (found,) = search.find_in([*rows, TEXT.text.encode()])
+    assert found.offset == 3_000_000
+    assert len(searched) == 3
 
 
 def test_the_tables_hold_the_patients(tmp_path: Path) -> None:
