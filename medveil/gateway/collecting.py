@@ -187,6 +187,15 @@ def batches_until(organisation: Organisation, last: int) -> tuple[AccessBatch, .
     return found
 
 
+async def booked_until(organisation: Organisation, last: int) -> tuple[AccessBatch, ...]:
+    """As `batches_until`; a batch that is final for others, and on its way into the own trail, is waited for."""
+    try:
+        return batches_until(organisation, last)
+    except Refused:
+        await anchor_audit(organisation)
+    return batches_until(organisation, last)
+
+
 # --- a member -----------------------------------------------------------------------------------
 
 
@@ -234,7 +243,7 @@ async def _answer(
     await send(parts_of(Evidence(receipts=await receipts_of(organisation, written.envelopes))))
     wanted = _heard(await answer_of(organisation, AccessWanted, session, peer, steps, patience), peer)
     shown = _results(organisation, await steps.once("shown", _Shown, naming))
-    await send(parts_of(shown.joined(Evidence(batches=batches_until(organisation, wanted.last)))))
+    await send(parts_of(shown.joined(Evidence(batches=await booked_until(organisation, wanted.last)))))
 
 
 def check_supervisor(organisation: Organisation, peer: str) -> None:

@@ -32,7 +32,7 @@ from medveil.gateway.collecting import (
     Evidence,
     EvidenceRequest,
     Gap,
-    batches_until,
+    booked_until,
     own_envelopes,
     receipts_of,
     results,
@@ -152,7 +152,7 @@ class _Export:
             lambda member, session: AccessWanted(ends.get(member, 0)),
             lambda member, found: self._check_shown(member, found, ends.get(member, 0)),
         )
-        own = own.joined(results(me)).joined(Evidence(batches=batches_until(me, ends.get(me.name, 0))))
+        own = own.joined(results(me)).joined(Evidence(batches=await booked_until(me, ends.get(me.name, 0))))
         everybody = {me.name: own, **{member: receipts[member].joined(shown[member]) for member in asked.present}}
         state = await me.account.caught_up()
         fitting = {name: _fitting(evidence, everybody, state, ledger.size) for name, evidence in everybody.items()}

@@ -38,6 +38,16 @@ _LOOK = 0.02
 """Seconds between looks at what the own replica has run."""
 
 
+@contextlib.contextmanager
+def _closed() -> Iterator[None]:
+    """Leaves out that the engine was closed."""
+    try:
+        yield
+    except Unavailable as error:
+        if error.code != "ledger.closed":
+            raise
+
+
 class LedgerState(Protocol):
     """Replayed state, to be read: a `ledger.machine.Machine`, or an account's final state."""
 
@@ -317,7 +327,8 @@ class LedgerAccount:
             await asyncio.gather(*tasks, return_exceptions=True)
         for task in tasks:
             if not task.cancelled():
-                task.result()
+                with _closed():  # while something of it was asked for
+                    task.result()
 
     async def _follow(self, shown: asyncio.Queue[tuple[int, bytes] | None]) -> None:
         """Replay and cosign; `shown` gets the height and one envelope's id of each block, and None at the end."""

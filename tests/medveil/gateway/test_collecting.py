@@ -17,7 +17,14 @@ from ledger.contracts import RegisterPopulation
 from ledger.receipts import Receipt
 from medveil.gateway import collecting
 from medveil.gateway.accounting import anchor_audit
-from medveil.gateway.collecting import Evidence, EvidencePart, EvidenceRequest, parts_of
+from medveil.gateway.collecting import (
+    Evidence,
+    EvidencePart,
+    EvidenceRequest,
+    batches_until,
+    booked_until,
+    parts_of,
+)
 from medveil.gateway.exporting import Exported, export_folder
 from medveil.gateway.organisation import Refusal
 from medveil.gateway.steps import Passing
@@ -123,6 +130,38 @@ def test_members_go_on_while_it_is_collected(play: Play, tmp_path: Path) -> None
         await asyncio.gather(working, return_exceptions=True)
         assert made.gaps == ()
         assert checked(world, tmp_path / "evidence").verdict == "verified"
+
+    play(story)
+
+
+def test_a_batch_that_its_own_member_has_not_booked_yet_is_waited_for(play: Play) -> None:
+    """It is final for whoever collects, before its receipt has come to the member that wrote it."""
+
+    async def story(world: Any) -> None:
+        hospital = world["hospital-2"]
+        use = Use("insurer", "x", "query", "HMB", "", bytes(32), False, "form")
+        hospital.audit.outcome(hospital.audit.intent(use), "denied")
+        ensure, written, told = hospital.ensure, asyncio.Event(), asyncio.Event()
+
+        async def late(*given: Any) -> Any:
+            done = await ensure(*given)
+            written.set()
+            await told.wait()
+            return done
+
+        hospital.ensure = late
+        anchoring = asyncio.create_task(anchor_audit(hospital))
+        await written.wait()
+        with pytest.raises(Refused):
+            batches_until(hospital, 2)
+        asked = asyncio.create_task(booked_until(hospital, 2))
+        await asyncio.sleep(1)
+        assert not asked.done()
+        told.set()
+        assert [batch.last for batch in await asked] == [2] and len(await anchoring) == 1
+        with pytest.raises(Refused) as refused:
+            await booked_until(hospital, 3)
+        assert refused.value.code == "gateway.no_such_entry"
 
     play(story)
 

@@ -20,6 +20,8 @@ from ledger.machine import Block, Machine
 from ledger.replicas import Replica
 from medveil.gateway.accounting import anchor_audit
 from medveil.gateway.ledger_account import LedgerAccount
+from medveil.gateway.rotating import rotate
+from medveil.gateway.steps import Passing
 from privacy.audit import Use
 from tests.medveil.leaping import leap
 from wire.checkpoint import cosign_checkpoint, parse_note, sign_checkpoint, trust_of
@@ -317,6 +319,33 @@ def watcher(world: Any, engine: Any) -> LedgerAccount:
     return LedgerAccount("regulator", regulator.signer, engine, replica, world.consortium.trust)
 
 
+def test_following_ends_in_order_where_the_ledger_is_closed_over_a_change_of_keys(play: Play) -> None:
+    """What shows the new keys is asked for just then."""
+
+    async def story(world: Any) -> None:
+        engine = world.consortium.engine
+        height = await rotate(world.insurer, Passing(), notice=2)
+        while world.bureau.account.state.height < height:
+            await world.bureau.submit(anchoring(world, f"g{secrets.token_hex(4)}"))
+
+        class Closing:
+            asked = False
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(engine, name)
+
+            async def handovers(self, after: int = 0) -> Any:
+                self.asked = True
+                raise Unavailable("ledger.closed")
+
+        closing = Closing()
+        async with asyncio.timeout(60):
+            await watcher(world, closing).attend()
+        assert closing.asked
+
+    play(story)
+
+
 def test_a_replica_that_forks_raises_and_does_not_cosign(play: Play) -> None:
     async def story(world: Any) -> None:
         origin, sequencer = world.consortium.trust.origin, world.bureau.keys.newest.cosign
@@ -375,6 +404,7 @@ def test_a_patient_follower_outlasts_a_pause(play: Play) -> None:
 
     async def story(world: Any) -> None:
         engine, cosign = world.consortium.engine, world.consortium.engine.add_cosignature
+        await world.bureau.account.caught_up()
         world.impatient(0.1)
 
         async def slow(size: int, line: Any) -> None:

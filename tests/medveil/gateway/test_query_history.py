@@ -14,6 +14,7 @@ import pytest
 from ledger.contracts import CloseQuery, RevokeGrant, queries
 from medveil.gateway.asking import ask
 from medveil.gateway.near_sites import NearSites
+from medveil.gateway.organisation import Refusal
 from medveil.gateway.query_board import read_board
 from medveil.gateway.query_history import answers, earlier_queries, near_releases
 from medveil.gateway.query_run import AnsweredBefore, QueryAnswer
@@ -283,6 +284,8 @@ def test_a_site_may_stop_instead_and_sends_no_share(four: Play) -> None:
         for site in world.sites:
             world.alter(site, Unmasking, lambda recipient, message: shares.append(message) or message)
         lose(world, "hospital-2", SUMS)
+        for one in (world.researcher, *world.sites):  # each of the three finds it by itself
+            world.alter(one, Refusal, lambda recipient, message: message if recipient == "researcher" else None)
         answer, parts = await world.run(world.query(), HANDLE)
         assert isinstance(answer, ProtocolAbort)
         stopped = [part for part in parts if getattr(part, "code", "") == "gateway.near_survivors"]

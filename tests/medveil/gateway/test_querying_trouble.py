@@ -223,8 +223,10 @@ def test_a_site_that_never_answers(play: Play) -> None:
         asked = ask(world.researcher, world.query(), HANDLE, bytes(32), Passing())
         parts = [world.serve(site, HANDLE) for site in world.sites[:2]]
         answer, *rest = await asyncio.gather(asked, *parts, return_exceptions=True)
-        assert isinstance(answer, Unavailable)
-        assert all(isinstance(part, MedveilError) for part in rest)
+        given_up = {"channel.timeout", "account.timeout"}
+        stopped = {"gateway.stopped", "gateway.query_closed"}  # by whoever gave up before
+        said = set(world.codes([answer, *rest]))
+        assert said & given_up and said <= given_up | stopped
         world.impatient(20)
         await world.check_untouched()
 
