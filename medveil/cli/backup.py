@@ -81,12 +81,13 @@ def register(app: typer.Typer) -> None:
         import os
         import secrets
 
-        from medveil.service.home.backup import FILES
+        from medveil.service.home.backup import FILES, read_backup
         from medveil.service.home.config import FILE, Config, VaultPlace, passphrase, read_config
         from medveil.service.home.restore import kept_apart
         from medveil.service.home.restore import restore as bring_back
         from wire.dates import format_instant
 
+        read_backup(backup)  # that it is none is said before a passphrase is asked for
         listed = backup / FILES / FILE
         config = read_config(listed) if listed.exists() else Config(1, "any")
         by_token = config.keys.provider == "pkcs11"

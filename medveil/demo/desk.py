@@ -17,6 +17,8 @@ from connectors.layout import Layout
 from ledger.contracts import RegisterPopulation, VoteBudget
 from medveil.demo.home_desk import HomeDesk, LocalHomeDesk
 from medveil.gateway import asking, eligibility, exporting, granting, loading, models, scoring
+from medveil.gateway.explained_words import Section, words
+from medveil.gateway.explaining import explain_query
 from medveil.gateway.exporting import Exported
 from medveil.gateway.loading import TableQuality
 from medveil.gateway.models import ModelPlan, ModelShown
@@ -80,6 +82,10 @@ class Desk(Protocol):
 
     async def preview(self, use: UseRequest) -> Decision:
         """Whether a use of own data would be allowed now. Nothing is written, nothing used."""
+        ...
+
+    async def explain(self, query: Query) -> tuple[Section, ...]:
+        """What asking a query would be, in words. Nothing is asked."""
         ...
 
     async def ask(self, query: Query) -> Release:
@@ -154,6 +160,10 @@ class LocalDesk:
         """See `Desk.preview`."""
         await self._organisation.account.caught_up()
         return granting.judge(self._organisation, use, self._clock())
+
+    async def explain(self, query: Query) -> tuple[Section, ...]:
+        """See `Desk.explain`."""
+        return words(explain_query(query, await self._organisation.account.caught_up()))
 
     async def ask(self, query: Query) -> Release:
         """See `Desk.ask`."""

@@ -90,7 +90,7 @@ class GroupFacts(msgspec.Struct, frozen=True):
 
 
 class QueryFacts(msgspec.Struct, frozen=True):
-    """Step 4."""
+    """Step 4. explained: what was said of the question before it was asked."""
 
     measure: str
     unit: str
@@ -109,6 +109,7 @@ class QueryFacts(msgspec.Struct, frozen=True):
     sites: list[str]
     messages: int
     bytes_carried: int
+    explained: list[str]
 
 
 class LimitFacts(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from connectors.layout import Layout, local_plan, row_class
 from medveil.demo.facts import GroupFacts, QueryFacts
 from medveil.demo.play import CHAIN, RESEARCHER, Play, dataset_name, hospital_name
+from medveil.gateway.explained_words import Section
 from medveil.gateway.serving import SMALLEST_GROUP
 from mpc.budget import split
 from mpc.cells import prove_no_wrap
@@ -85,15 +86,17 @@ def study_query(
 async def query(play: Play, purpose: str) -> QueryFacts:
     """Run the query through every gateway; then, in the demo only, the same on the pooled rows."""
     asked = plan_query(play, purpose)
+    explained = await play.desks[RESEARCHER].explain(asked)
+    told = _tell_before(play, explained)
     messages, carried = play.carried() if play.carried else (0, 0)
     release = await play.desks[RESEARCHER].ask(asked)
     now_messages, now_carried = play.carried() if play.carried else (0, 0)
-    facts = _facts(play, release, now_messages - messages, now_carried - carried)
+    facts = _facts(play, release, now_messages - messages, now_carried - carried, told)
     _tell(play, facts)
     return facts
 
 
-def _facts(play: Play, release: Release, messages: int, carried: int) -> QueryFacts:
+def _facts(play: Play, release: Release, messages: int, carried: int, explained: list[str]) -> QueryFacts:
     layout, asked = play.layout, release.query
     plan = local_plan(layout, asked.max_rows)
     (measure,), (result,) = asked.measures, release.results
@@ -155,6 +158,7 @@ def _facts(play: Play, release: Release, messages: int, carried: int) -> QueryFa
         sites=list(release.sites),
         messages=messages,
         bytes_carried=carried,
+        explained=explained,
     )
 
 
@@ -195,6 +199,17 @@ def plain_answer(table: pa.Table, plan: LocalPlan) -> dict[str, tuple[int, float
         sd = float(numbers.std(ddof=1)) if len(numbers) > 1 else None
         found[label] = (len(numbers), mean, sd, bins)
     return found
+
+
+def _tell_before(play: Play, explained: Sequence[Section]) -> list[str]:
+    """What leaves each site and what it costs, of all that a gateway explains."""
+    _, leaving, _, cost, *_ = explained
+    told = [*leaving.lines, cost.lines[0]]
+    play.narrator.say(f"Before it asks, {RESEARCHER} has the question explained; nothing is spent for that:")
+    for line in told:
+        play.narrator.say(line, style="dim")
+    play.narrator.say("Then it asks.")
+    return told
 
 
 def _tell(play: Play, facts: QueryFacts) -> None:

@@ -23,6 +23,7 @@ from medveil.client.grants import Decision as Previewed
 from medveil.consortium import Founder
 from medveil.demo.desk import Desk, Registered
 from medveil.demo.home_desk import HomeDesk
+from medveil.gateway.explained_words import Section
 from medveil.gateway.exporting import Exported
 from medveil.gateway.loading import ColumnCounts, TableQuality
 from medveil.gateway.models import ModelPlan
@@ -96,6 +97,11 @@ class ClientDesk:
         asked = Use(fields=use.fields, kind=use.kind, purpose=use.purpose, recipient=use.recipient, dataset=use.dataset)
         found: Previewed = await self._client.grants.preview(_terms(terms), asked)
         return Decision(found.allowed, found.rule, terms.grant, found.missing, use.recipient, use.dataset)
+
+    async def explain(self, query: Query) -> tuple[Section, ...]:
+        """See `Desk.explain`."""
+        explained = await self._client.queries.explain(question_of(query))
+        return tuple(Section(one.title, one.lines) for one in explained.words)
 
     async def ask(self, query: Query) -> Release:
         """See `Desk.ask`. The client checks that the release holds and answers this question."""

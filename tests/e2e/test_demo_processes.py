@@ -65,6 +65,8 @@ def test_a_process_for_each_organisation(medveil: Run, tmp_path: Path) -> None:
     assert len(facts["join"]["organisations"]) == 7 and facts["join"]["k"] == 5
     assert [site["rows"] for site in facts["load"]["sites"]] == [150, 150, 150]
     assert facts["query"]["budget_after_nano"] == 750_000_000 and len(facts["query"]["groups"]) == 2
+    told = facts["query"]["explained"]
+    assert told[0].startswith("First 2 numbers") and "which has 1 available: 0.75 would be left" in told[-1]
     assert facts["score"]["agree"] and facts["score"]["records"] == 150
     assert facts["grant"]["rule"] == "purpose" and "over the limit" in facts["limit"]["refusal"]
     assert facts["settle"]["agree"] and [one["payer"] for one in facts["settle"]["payments"]] == ["bureau", "insurer-1"]

@@ -185,7 +185,7 @@ def test_json_is_json_and_nothing_else(tmp_path: Path, monkeypatch: pytest.Monke
         (["queries", "ask"], "medveil.usage", 2),
         (["nonsense"], "medveil.usage", 2),
         (["jobs", "list", "--limit", "x"], "medveil.usage", 2),
-        (["restore", "nothing", "nowhere"], "client.no_terminal", 1),
+        (["restore", "nothing", "nowhere"], "backup.not_there", 1),  # before a passphrase is asked for
         (["init", "home", "--role", "hospital"], "medveil.not_answered", 1),
         (["verify", "packed.zip"], "medveil.packed_evidence", 1),
     ],

@@ -55,6 +55,7 @@ def facts(*labels: str) -> QueryFacts:
         sites=["a"],
         messages=0,
         bytes_carried=0,
+        explained=[],
     )
 
 
