@@ -8,6 +8,7 @@ never in a file of their own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from pathlib import Path
@@ -56,6 +57,8 @@ TIMEOUT = 120.0
 """Seconds an organisation waits for another's message before it gives up."""
 LAST_TIMEOUT = 3600.0
 """Seconds it waits where giving up would waste what was paid for."""
+_NEWS = 5.0
+"""Seconds that a message under unknown keys waits for the ledger to say whose they are."""
 UNWRAPS, UNWRAPS_AT_ONCE = 10_000, 50_000
 """Data keys a second, and at once, that are unwrapped without a declared job, unless gateway.toml says otherwise."""
 MOST_LIMITS = 3
@@ -329,9 +332,22 @@ class Organisation:
         after the time is up.
         """
         delivery = await self._end().receive(session, self.patience if timeout is None else timeout, senders)
-        return delivery.sender, self._opened(kind, session, delivery)
+        return delivery.sender, await self._opened(kind, session, delivery)
 
-    def _opened(self, kind: type[M], session: bytes, delivery: Delivery) -> M:
+    async def _opened(self, kind: type[M], session: bytes, delivery: Delivery) -> M:
+        """As `_read`; who changed its keys knows of it before the others do, and what it signed waits for the news."""
+        known = self.trust
+        try:
+            return self._read(kind, session, delivery)
+        except ProtocolAbort:
+            with contextlib.suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(_NEWS):
+                    await self.account.caught_up()
+            if self.trust is known:
+                raise
+        return self._read(kind, session, delivery)
+
+    def _read(self, kind: type[M], session: bytes, delivery: Delivery) -> M:
         try:
             address = Address(delivery.sender, self.name, session, delivery.sequence)
             body = unpack(delivery.payload, address, self.keys.unseal, self.envelope_keys(delivery.sender))
@@ -361,7 +377,7 @@ class Organisation:
         """
         async for session, delivery in self._end().openings():
             try:
-                message = self._opened(kinds, session, delivery)
+                message = self._read(kinds, session, delivery)
             except ProtocolAbort:
                 continue
             yield Opening(delivery.sender, session, message)

@@ -17,7 +17,7 @@ from medveil.gateway.rotating import rotate
 from medveil.gateway.steps import Passing
 from mpc.query import SUMS
 from mpc.release import Release
-from wire.errors import Refused, Unavailable
+from wire.errors import Refused, Unavailable, VerificationError
 
 from .cutting import Cut
 
@@ -77,6 +77,33 @@ def test_a_query_goes_on_while_keys_change(play: Play, name: str) -> None:
         await world[name].account.caught_up()
         assert world[name].keys.newest is not world[name].keys.first
         assert world[name].signer.key == world[name].keys.newest.envelope.key
+
+    play(story)
+
+
+def test_whoever_hears_of_new_keys_late_reads_what_was_sent_under_them(play: Play) -> None:
+    """The sender's replica is a few blocks ahead."""
+
+    async def story(world: Any) -> None:
+        hospital, insurer = world["hospital-1"], world.insurer
+        cosign, late = insurer.account.replica.cosign, True
+
+        def behind(*given: Any) -> Any:
+            if late:
+                raise VerificationError("ledger.future_block")  # not yet
+            return cosign(*given)
+
+        insurer.account.replica.cosign = behind
+        before = hospital.signer.key
+        await blocks_until(hospital, await rotate(hospital, Passing(), notice=2))
+        await hospital.account.caught_up()
+        assert hospital.signer.key != before and before in insurer.envelope_keys("hospital-1")
+        assert hospital.signer.key not in insurer.envelope_keys("hospital-1")
+        await hospital.send("insurer", SESSION, Refusal("sent.early", "Early."))
+        reading = asyncio.create_task(insurer.receive(Refusal, SESSION, ("hospital-1",), 5))
+        await asyncio.sleep(1)
+        late = False
+        assert (await reading)[1].code == "sent.early"
 
     play(story)
 
