@@ -121,11 +121,11 @@ class Explanation:
         return sum(one.cells for one in self.leaving)
 
 
-def explain(organisation: Organisation, document: QueryDocument, at: int) -> Explanation:
+def explain(organisation: Organisation, document: QueryDocument, at: int | None) -> Explanation:
     """What asking would be, for the organisation that would ask, or for one that would be asked. Nothing is proposed,
     spent or written.
 
-    at: ms UTC, the instant of the decisions. Raises as `make_query`.
+    at: ms UTC, the instant of its own decisions; None for whoever may not read its grants. Raises as `make_query`.
     """
     state = organisation.account.state
     query = make_query(document, state, organisation.trust.chain)
@@ -134,7 +134,8 @@ def explain(organisation: Organisation, document: QueryDocument, at: int) -> Exp
         others = [one for one in earlier if question_of(one.query) != question_of(query)]
         exact = exact_before(query, others, lambda name: first_version(state, name))
         beside = Beside(b"", near_rosters(query, earlier), near_sums(query, state), exact)
-        return replace(explain_query(query, state, beside), own=_own(organisation, query, declaration(document), at))
+        own = None if at is None else _own(organisation, query, declaration(document), at)
+        return replace(explain_query(query, state, beside), own=own)
     known = known_release(organisation, query)
     beside = Beside(
         b"" if known is None else known.handle,

@@ -133,12 +133,14 @@ def query_routes(at: Workplace) -> APIRouter:
             raise Refused("queries.no_release", query=handle) from None
 
     @router.post("/v1/queries/explain", summary="Have a query explained", responses=WRITES)
-    async def explain(request: Request, _who: Explainer, document: Document) -> ExplanationView:
+    async def explain(request: Request, who: Explainer, document: Document) -> ExplanationView:
         """What each site would compute, what would leave it, how noisy the answer will be and what it costs.
 
-        Nothing is proposed, nothing spent. Where it asks this organisation too, also what its own grants would answer.
+        Nothing is proposed, nothing spent. Where it asks this organisation too, also what its own grants would answer,
+        for whoever may read them.
         """
-        found = await asyncio.to_thread(explaining.explain, organisation, document, at.clock())
+        when = at.clock() if "grants.read" in who.rights else None
+        found = await asyncio.to_thread(explaining.explain, organisation, document, when)
         at.check_others(*(site for site in found.query.roster if site != organisation.name))
         return explanation_view(found, request.state.language)
 

@@ -447,6 +447,9 @@ def test_a_site_sees_a_question_before_it_is_asked(world: World, released: Relea
         with pytest.raises(Refused):
             officer.queries.ask(trusted)
         assert officer.audit.flows(limit=1000) == before  # nothing was used
+    with world.client("hospital-2", "researcher") as colleague:  # who may not read its grants
+        seen = colleague.queries.explain(trusted)
+        assert seen.sites == theirs.sites and seen.own is None and "grant" not in "".join(seen.words[-1].lines)
     with world.client("hospital-2", "auditor") as auditor, pytest.raises(Refused):
         auditor.queries.explain(trusted)
 
