@@ -168,13 +168,14 @@ class Contribution(Wire, frozen=True, tag="mpc.contribution"):
 class Masked(Wire, frozen=True, tag="mpc.masked"):
     """Step 4: a site's masked cells (8 little-endian bytes each) and masked blinding, signed.
 
-    parties: digest of those with whom it masked. blinding: 0 in bulk mode.
+    parties: digest of those with whom it masked. cells: of a message that came, a part of its bytes, not copied.
+    blinding: 0 in bulk mode.
     """
 
     session: Hash
     site: Name
     parties: Hash
-    cells: bytes
+    cells: memoryview
     blinding: Scalar
     signature: Signature
 

@@ -5,7 +5,7 @@ themselves are refused: one value has exactly one encoding. Types with more than
 one that depends on the interpreter, never appear: no dict, set, float, ``Raw`` or ``Any``
 (msgspec's re-encoding accepts both orders of a dict, two NaN payloads and non-minimal ``Raw``).
 
-Scalars and points travel as fixed-length bytes, text as valid UTF-8.
+Scalars and points travel as fixed-length bytes, text as valid UTF-8. A ``memoryview`` is bytes that are not copied.
 """
 
 from __future__ import annotations
@@ -33,7 +33,15 @@ T = TypeVar("T")
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
-_PLAIN = (shape.IntType, shape.StrType, shape.BytesType, shape.BoolType, shape.NoneType, shape.LiteralType)
+_PLAIN = (
+    shape.IntType,
+    shape.StrType,
+    shape.BytesType,
+    shape.MemoryViewType,
+    shape.BoolType,
+    shape.NoneType,
+    shape.LiteralType,
+)
 
 
 def check_type(kind: Any) -> None:

@@ -17,7 +17,7 @@ from mpc import masks
 SEED = bytes(range(32))
 
 
-def lanes_of(data: bytes) -> list[int]:
+def lanes_of(data: bytes | memoryview) -> list[int]:
     return masks.from_bytes(data).tolist()
 
 
@@ -61,7 +61,7 @@ def test_what_is_added_is_taken_away():
 def test_every_bit_of_a_seed_counts():
     """Seen elsewhere: seeds folded to 32 bits before masks are made."""
     zeros = np.zeros(4, dtype=np.uint64)
-    seen = {masks.masked(zeros, [(1 << bit).to_bytes(32, "big")])[0] for bit in range(256)}
+    seen = {bytes(masks.masked(zeros, [(1 << bit).to_bytes(32, "big")])[0]) for bit in range(256)}
     assert len(seen) == 256
 
 
@@ -95,3 +95,8 @@ def test_what_goes_wrong_beside_is_said():
     for length in (5, 2**17):
         with pytest.raises(MemoryError):
             masks.masked(np.zeros(length, dtype=np.uint64), [SEED], seen=fails)
+
+
+def test_nobody_writes_to_what_travels():
+    for length in (0, 3, 2**17):
+        assert masks.masked(np.zeros(length, dtype=np.uint64), [SEED]).data.readonly

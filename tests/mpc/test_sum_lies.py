@@ -299,7 +299,8 @@ def test_a_contribution_that_is_no_point_is_no_survivors(consortium):
 def test_masked_vectors_that_are_forged_changed_or_replayed_are_caught(consortium):
     run = consortium.run().mask()
     one = run.masked[1]
-    flipped = bytes([one.cells[0] ^ 1]) + one.cells[1:]
+    cells = bytes(one.cells)
+    flipped = bytes([cells[0] ^ 1]) + cells[1:]
     cases = [
         (changed(one, cells=flipped), "mpc.bad_signature", "hospital-2"),
         (changed(one, blinding=bytes(32)), "mpc.bad_signature", "hospital-2"),
@@ -307,8 +308,8 @@ def test_masked_vectors_that_are_forged_changed_or_replayed_are_caught(consortiu
         (changed(one, site="hospital-9"), "mpc.not_in_roster", "hospital-9"),
         (resigned(run, one, session=bytes(32)), "mpc.wrong_session", "hospital-2"),
         (resigned(run, one, parties=bytes(32)), "mpc.other_keys", "hospital-2"),
-        (resigned(run, one, cells=one.cells[:-8]), "mpc.masked_shape", "hospital-2"),
-        (resigned(run, one, cells=one.cells + bytes(1)), "mpc.masked_shape", "hospital-2"),
+        (resigned(run, one, cells=cells[:-8]), "mpc.masked_shape", "hospital-2"),
+        (resigned(run, one, cells=cells + bytes(1)), "mpc.masked_shape", "hospital-2"),
         (resigned(run, one, blinding=b"\xff" * 32), "mpc.masked_shape", "hospital-2"),
     ]
     for wrong, code, named in cases:

@@ -58,6 +58,8 @@ def lied(message, others, rng: random.Random):
     """A field changed by somebody who knows the format: other bytes of its length, another's value, none, doubled."""
     name = rng.choice([one for one in message.__struct_fields__ if one != "signature"])
     value, theirs = getattr(message, name), getattr(rng.choice(others), name)
+    if isinstance(value, memoryview):
+        value, theirs = bytes(value), bytes(theirs)
     if isinstance(value, bytes):
         new = rng.choice([theirs, bytes(len(value)), rng.randbytes(len(value)), value[::-1]])
     elif isinstance(value, tuple):

@@ -74,7 +74,7 @@ def _values(draw: st.DrawFn, node: shape.Type, depth: int = 0) -> Any:
         if node.pattern:
             return draw(_matching(node.pattern, node.max_length or 10**6))
         return draw(st.text(min_size=node.min_length or 0, max_size=min(node.max_length or 20, 20)))
-    if isinstance(node, shape.BytesType):
+    if isinstance(node, (shape.BytesType, shape.MemoryViewType)):
         low = node.min_length or 0
         return draw(st.binary(min_size=low, max_size=max(low, min(node.max_length or 40, 40))))
     if isinstance(node, shape.BoolType):

@@ -193,7 +193,7 @@ def test_a_spoiled_vector_ends_it_without_a_name(play: Play) -> None:
         site = world["hospital-3"]
 
         def spoiled(recipient: str, message: Masked) -> Masked:
-            cells = message.cells[:-1] + bytes([message.cells[-1] ^ 1])
+            cells = bytes(message.cells[:-1]) + bytes([message.cells[-1] ^ 1])
             return signed(msgspec.structs.replace(message, cells=cells), site.signer)
 
         world.alter(site, Masked, spoiled)

@@ -218,7 +218,7 @@ def test_a_site_that_sends_another_vector_than_it_committed_to(play: Play, phase
             sent.append(message)
             if len(sent) != phase:
                 return message
-            changed = message.cells[:-1] + bytes([message.cells[-1] ^ 1])
+            changed = bytes(message.cells[:-1]) + bytes([message.cells[-1] ^ 1])
             return signed(msgspec.structs.replace(message, cells=changed), site.signer)
 
         world.alter(site, Masked, another)
