@@ -49,6 +49,8 @@ PIECE = 2**23
 """Bytes of a piece; the last one is shorter."""
 _READ_BYTES = 2**22
 _THREADS = 2
+_WRITTEN = 2**20
+"""Bytes that are written at a time. Parquet writes many short things, each of which would wait for the interpreter."""
 _WAITING = 2**26
 """Bytes that are written and wait to be hashed, at most."""
 
@@ -112,8 +114,10 @@ def write_parquet(
     properties = encryption.create_encryption_properties(key, aad_prefix=place, store_aad_prefix=False)
     rows = 0
     with _Hashing(pieces, 1) as hashing:  # Parquet's own threads need the other cores
-        sink = _Sink(file, hashing)
-        with pq.ParquetWriter(sink, schema, encryption_properties=properties) as writer:
+        with (
+            pa.output_stream(_Sink(file, hashing), buffer_size=_WRITTEN) as sink,
+            pq.ParquetWriter(sink, schema, encryption_properties=properties) as writer,
+        ):
             for table in in_groups(tables):
                 writer.write_table(table.replace_schema_metadata(None).cast(schema), ROW_GROUP)
                 rows += table.num_rows

@@ -186,3 +186,21 @@ def test_what_is_written_says_the_hash_that_reading_checks(
     assert said.digest == (by_the_book(data) if pieces else hashlib.sha256(data).digest())
     found = read_checked(tmp_path / "f", said.length, said.digest, pieces=pieces)
     assert parse_parquet(found, columns, said.rows, KEY, PLACE, "f").equals(many)
+
+
+def test_short_pages_are_written_together(tmp_path: Path) -> None:
+    """Each write waits for the interpreter, and is a task for the thread that hashes."""
+
+    class Counted(io.BytesIO):
+        writes = 0
+
+        def write(self, data: object) -> int:
+            self.writes += 1
+            return super().write(data)  # type: ignore[arg-type]
+
+    wide = pa.table({f"c{number}": pa.array(range(1000)) for number in range(50)})
+    file = Counted()
+    said = write_parquet(file, stored_columns(wide.schema, "d"), [wide], KEY, PLACE, pieces=True)
+    assert file.writes <= 2
+    data = file.getvalue()
+    assert said.length == len(data) and said.digest == by_the_book(data)
