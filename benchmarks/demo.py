@@ -54,11 +54,11 @@ class Facts(msgspec.Struct):
     seconds: dict[str, float]
 
 
-def small_folder(folder: Path) -> Path:
-    """Three sites of 40 made-up rows."""
+def small_folder(folder: Path, sites: tuple[str, ...] = ("east", "north", "south")) -> Path:
+    """Sites of 40 made-up rows."""
     folder.mkdir()
     (folder / "dataset.toml").write_text(DECLARATION, encoding="utf-8")
-    for site in ("east", "north", "south"):
+    for site in sites:
         rows = (f"{one % 61},{one % 100},{('female', 'male')[one & 1]}" for one in secrets.token_bytes(40))
         (folder / f"{site}.csv").write_text("\n".join(("visits,age,sex", *rows)) + "\n", encoding="utf-8")
     return folder

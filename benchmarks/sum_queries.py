@@ -1,10 +1,11 @@
 """A whole query over four sites: what it takes from the first approval to the release, with next to nothing to compute.
 
 Four hospitals and a researcher, whose gateway also orders the ledger, in one process: five members that replay every
-block, write their files durably, cosign, and answer each other over a channel in memory, signed and sealed. What
-would come on top between machines is the network's round trips. 40 rows a hospital, so that the time is the
-protocol's: approvals, both phases with their announcements, parties, contributions, survivors and sums on the ledger,
-and the checked release.
+block, write their files durably, cosign, and answer each other over a channel in memory, signed and sealed. This is
+what the protocol takes, not what gateways take: between processes HTTP over TLS, the steps that each keeps and the
+cosigners' ways to the ledger come on top, which `benchmarks.query_processes` measures. 40 rows a hospital, so that
+the time is the protocol's: approvals, both phases with their announcements, parties, contributions, survivors and sums
+on the ledger, and the checked release.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Secure sums: a client's masking beside Flower's primitives, commitments beside the bare multi-scalar multiplication,
-what a whole sum takes as sites and cells grow, and a query over gateways (`benchmarks.sum_queries`)."""
+what a whole sum takes as sites and cells grow, and a query over gateways (`benchmarks.sum_queries`,
+`benchmarks.query_processes`)."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import GCM
 from py_arkworks_bls12381 import G1Point, Scalar
 
-from benchmarks import sum_queries
+from benchmarks import query_processes, sum_queries
 from benchmarks.machine import ROOT, peer
 from benchmarks.measure import CannotRun, Figure, beside, compare, spread
 from medveil.gateway.generator_file import load_generators
@@ -132,6 +133,7 @@ def run(quick: bool) -> Iterator[Figure]:
     yield from _verified(quick)
     yield from _grown(quick)
     yield from sum_queries.run(quick)
+    yield from query_processes.run(quick)
 
 
 def _bulk(quick: bool) -> Iterator[Figure]:
