@@ -58,7 +58,9 @@ TIMEOUT = 120.0
 LAST_TIMEOUT = 3600.0
 """Seconds it waits where giving up would waste what was paid for."""
 _NEWS = 5.0
-"""Seconds that a message under unknown keys waits for the ledger to say whose they are."""
+"""Seconds that a message under unknown keys waits for the ledger to say whose they are, and until it may again."""
+_NEWS_OF_OPENINGS = 2.5
+"""Seconds that the first message of a session waits so: those of all others come after it."""
 UNWRAPS, UNWRAPS_AT_ONCE = 10_000, 50_000
 """Data keys a second, and at once, that are unwrapped without a declared job, unless gateway.toml says otherwise."""
 MOST_LIMITS = 3
@@ -158,6 +160,7 @@ class Organisation:
         self.scoring = asyncio.Lock()
         self.anchoring = asyncio.Lock()
         self.exporting = asyncio.Lock()
+        self._asked_whose: dict[str, float] = {}  # by sender: when the ledger was last asked whose its key is, in vain
         self.vault = vault
         self.guard = guard
         self.audit = audit
@@ -334,26 +337,38 @@ class Organisation:
         delivery = await self._end().receive(session, self.patience if timeout is None else timeout, senders)
         return delivery.sender, await self._opened(kind, session, delivery)
 
-    async def _opened(self, kind: type[M], session: bytes, delivery: Delivery) -> M:
-        """As `_read`; who changed its keys knows of it before the others do, and what it signed waits for the news."""
-        known = self.trust
+    async def _opened(self, kind: type[M], session: bytes, delivery: Delivery, news: float = _NEWS) -> M:
+        """The message, once more after `news` seconds at most if its key is unknown: who changed its keys knows of it
+        before the others do. Raises ProtocolAbort."""
+        sender = delivery.sender
         try:
-            return self._read(kind, session, delivery)
-        except ProtocolAbort:
-            with contextlib.suppress(Unavailable, TimeoutError):
-                async with asyncio.timeout(_NEWS):
-                    await self.account.caught_up()
-            if self.trust is known:
-                raise
-        return self._read(kind, session, delivery)
+            try:
+                return self._read(kind, session, delivery)
+            except VerificationError as error:
+                if error.code != "channel.other_key" or not await self._heard_of_keys(sender, news):
+                    raise
+            message = self._read(kind, session, delivery)
+            self._asked_whose.pop(sender, None)
+            return message
+        except (DecodeError, VerificationError):
+            raise ProtocolAbort("channel.bad_message", round="receive", parties=(sender,)) from None
+
+    async def _heard_of_keys(self, sender: str, news: float) -> bool:
+        """Whether the ledger was asked whose a key is: not again soon for a sender for whom that was in vain, so that
+        nobody makes the others' messages wait for it."""
+        now = asyncio.get_running_loop().time()
+        if now < self._asked_whose.get(sender, now - _NEWS) + _NEWS:
+            return False
+        self._asked_whose[sender] = now
+        with contextlib.suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(news):
+                await self.account.caught_up()
+        return True
 
     def _read(self, kind: type[M], session: bytes, delivery: Delivery) -> M:
-        try:
-            address = Address(delivery.sender, self.name, session, delivery.sequence)
-            body = unpack(delivery.payload, address, self.keys.unseal, self.envelope_keys(delivery.sender))
-            return decode(kind, body)
-        except (DecodeError, VerificationError):
-            raise ProtocolAbort("channel.bad_message", round="receive", parties=(delivery.sender,)) from None
+        address = Address(delivery.sender, self.name, session, delivery.sequence)
+        body = unpack(delivery.payload, address, self.keys.unseal, self.envelope_keys(delivery.sender))
+        return decode(kind, body)
 
     def envelope_keys(self, member: str) -> tuple[VerifyKey, ...]:
         """A member's present envelope key and those before: what was sent under one may be read after it changed.
@@ -373,11 +388,12 @@ class Organisation:
         """The first message of each session that another organisation begins, before a flow takes it; for ever.
 
         kinds: a union of structs. What is none of them, or does not hold, is passed over: a flow that waits in that
-        session complains of it. An opening may come more than once.
+        session complains of it. An opening may come more than once. One under a key that nobody knows yet is passed
+        over if the ledger does not soon say whose it is; it is kept, and comes again when the gateway starts anew.
         """
         async for session, delivery in self._end().openings():
             try:
-                message = self._read(kinds, session, delivery)
+                message = await self._opened(kinds, session, delivery, _NEWS_OF_OPENINGS)
             except ProtocolAbort:
                 continue
             yield Opening(delivery.sender, session, message)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from ledger.engines import EmbeddedEngine, Engine
+from ledger.engines import EmbeddedEngine, Engine, GroupCommit
 from ledger.engines.block_copy import BlockCopy
 from ledger.replicas import Replica
 from ledger.split_view import SplitView
@@ -44,6 +44,9 @@ REFRESH_SECONDS = 600.0
 _LOOK_SECONDS = 1.0
 HOLD_SECONDS = 5.0
 """How often it is looked whether the database is still this process's alone."""
+_GATHERED = 0.02
+"""Seconds that the sequencer lets envelopes gather before it makes a block of them: those of one step of a flow come
+within that, and every member pays for a block with requests, a signature and a flush of its own."""
 _LONGEST_WITHOUT = 60.0
 """Seconds for which another process may hold it: the server takes 25 to notice that our own old connection is gone."""
 
@@ -110,7 +113,10 @@ class Gateway:
             if returning is not None:
                 await returning.recover_ledger(path, founding, lines.to)
             signer = self.organisation.cosigner
-            self.engine = await EmbeddedEngine.open(path, founding, signer, self.clock, steady=self._steady)
+            group = GroupCommit(delay=_GATHERED)
+            self.engine = await EmbeddedEngine.open(
+                path, founding, signer, self.clock, group=group, steady=self._steady
+            )
         else:
             copy = await asyncio.to_thread(BlockCopy, home.folder / "blocks.sqlite", founding)
             self._parts.callback(copy.close)

@@ -108,6 +108,43 @@ def test_whoever_hears_of_new_keys_late_reads_what_was_sent_under_them(play: Pla
     play(story)
 
 
+@pytest.mark.parametrize("away", [False, True])
+def test_an_opening_under_new_keys_is_heard_by_who_hears_of_them_late(play: Play, away: bool) -> None:
+    """away: the ledger, so that nobody says whose they are: others' openings come all the same."""
+
+    async def story(world: Any) -> None:
+        hospital, insurer = world["hospital-1"], world.insurer
+        cosign, late = insurer.account.replica.cosign, True
+
+        def behind(*given: Any) -> Any:
+            if late:
+                raise VerificationError("ledger.future_block")  # not yet
+            return cosign(*given)
+
+        insurer.account.replica.cosign = behind
+        await blocks_until(hospital, await rotate(hospital, Passing(), notice=2))
+        await hospital.account.caught_up()
+        assert hospital.signer.key not in insurer.envelope_keys("hospital-1")
+        for number in range(3):
+            await hospital.send("insurer", b"session-%d" % number, Refusal("sent.early", "Early."))
+        await world["hospital-2"].send("insurer", b"session-of-another", Refusal("sent.other", "Other."))
+        heard: list[str] = []
+
+        async def hear() -> None:
+            async for opening in insurer.openings(Refusal):
+                heard.append(opening.message.code)
+
+        hearing = asyncio.create_task(hear())
+        await asyncio.sleep(0.5)
+        assert not heard
+        late = away
+        await asyncio.sleep(10)
+        hearing.cancel()
+        assert heard == (["sent.other"] if away else ["sent.early"] * 3 + ["sent.other"])
+
+    play(story)
+
+
 def test_cut_short_at_any_step_it_is_one_rotation(play: Play) -> None:
     async def story(world: Any) -> int:
         points = 0
