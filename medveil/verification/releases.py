@@ -21,6 +21,7 @@ from medveil.gateway.ledger_account import LedgerState
 from medveil.gateway.query_board import check_declared, read_board
 from medveil.verification.case import Case
 from medveil.verification.proven import ProvenState
+from mpc.query import check_query
 from mpc.release import Release, verify_release
 from wire.canonical import Wire
 from wire.checkpoint import TrustFile
@@ -61,8 +62,8 @@ CERTIFICATE = register("release-certificate", 1, Certificate)
 
 
 def certify(release: Release, proofs: Sequence[ProvenValue], handovers: Sequence[ProvenValue]) -> Certificate:
-    """The certificate of a release. proofs: those that it was verified by."""
-    return Certificate(CERTIFICATE, release, tuple(proofs), tuple(handovers))
+    """The certificate of a release, without the notes, which nothing proves. proofs: those that it was verified by."""
+    return Certificate(CERTIFICATE, msgspec.structs.replace(release, notes=()), tuple(proofs), tuple(handovers))
 
 
 def check_certificate(certificate: Certificate, trust: TrustFile, backend: str) -> tuple[TrustFile, ProvenValue]:
@@ -72,6 +73,8 @@ def check_certificate(certificate: Certificate, trust: TrustFile, backend: str) 
     """
     if not certificate.proofs:
         raise VerificationError("verify.missing", what="proof", name=certificate.release.handle.hex())
+    if certificate.release.notes:  # nothing in a certificate is anybody's word alone
+        raise VerificationError("verify.noted", query=certificate.release.handle.hex())
     trust = extend(trust, certificate.handovers)
     for proven in certificate.proofs:
         verify_value(proven, trust)
@@ -94,6 +97,7 @@ def check_steps(release: Release, state: LedgerState, chain: str, backend: str) 
         raise VerificationError("verify.other_chain", chain=query.chain, expected=chain)
     board = read_board(state, handle)
     try:
+        check_query(query)  # else it may not even be readable
         check_declared(query, state, query.person)
     except Refused as error:
         raise VerificationError("mpc.release_unsound", query=handle.hex(), why=error.code) from None

@@ -10,7 +10,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from medveil.verification.folder import verify
 from medveil.verification.releases import STEPS, Certificate
 from mpc.history import NearSums
 from mpc.query import GATE, salted_hash
-from mpc.release import Board, Estimate, HiddenGroup, Release, finish, hidden_words, verify_release
+from mpc.release import Board, DatasetNote, Estimate, HiddenGroup, Release, finish, hidden_words, verify_release
 from mpc.vector_commitment import commit
 from wire.canonical import decode, encode
 from wire.errors import BudgetExhausted, ConsentDenied, DecodeError, MedveilError, Refused, VerificationError
@@ -156,6 +156,47 @@ def test_a_certificate_is_replayed_from_one_file_step_by_step(world: World, rele
     for number in range(len(certificate.proofs)):  # each of them is needed, and none can be another's
         proofs = certificate.proofs[:number] + certificate.proofs[number + 1 :]
         file.write_bytes(encode(changed(certificate, proofs=proofs)))
+        with pytest.raises(MedveilError):
+            verify(file, trust=world.trust)
+
+
+def _altered(value: Any) -> Iterator[Any]:
+    """A value with one thing in it, of any depth, that is another one: each in turn."""
+    match value:
+        case msgspec.Struct():
+            for name in value.__struct_fields__:
+                for other in _altered(getattr(value, name)):
+                    yield msgspec.structs.replace(value, **{name: other})
+        case tuple():
+            for place, one in enumerate(value):
+                for other in _altered(one):
+                    yield (*value[:place], other, *value[place + 1 :])
+            if value:
+                yield value[:-1]
+                yield (*value, value[-1])
+        case bool():
+            yield not value
+        case int():
+            yield value + 1
+            yield -value - 1
+        case bytes():
+            yield bytes([value[0] ^ 1]) + value[1:] if value else b"1"
+        case str():
+            yield f"{value}1"
+            yield value[:-1]
+        case None:
+            yield "1"
+
+
+def test_no_field_of_a_certified_release_may_be_another(world: World, released: Released, tmp_path: Path) -> None:
+    with world.client("researcher-1", "researcher") as researcher:
+        certificate = decode(Certificate, researcher.queries.certificate(released.query))
+    file, release = tmp_path / "release.evidence", certificate.release
+    note = DatasetNote(SITES[0], "any", "checked by the regulator")
+    every = [other for other in _altered(release) if other != release]
+    assert len(every) > 300
+    for other in (msgspec.structs.replace(release, notes=(note,)), *every):
+        file.write_bytes(encode(msgspec.structs.replace(certificate, release=other)))
         with pytest.raises(MedveilError):
             verify(file, trust=world.trust)
 
