@@ -10,7 +10,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,11 @@ from medveil.verification.folder import verify
 from medveil.verification.releases import STEPS, Certificate
 from mpc.history import NearSums
 from mpc.query import GATE, salted_hash
-from mpc.release import Board, DatasetNote, Estimate, HiddenGroup, Release, finish, hidden_words, verify_release
-from mpc.vector_commitment import commit
+from mpc.release import DatasetNote, Estimate, HiddenGroup, Release, hidden_words
 from wire.canonical import decode, encode
 from wire.errors import BudgetExhausted, ConsentDenied, DecodeError, MedveilError, Refused, VerificationError
-from zkp.groups import R, decode_scalar
 
+from .forgeries import altered, forged
 from .wayward import Wayward
 from .world import SITES, World, terms
 
@@ -160,40 +159,12 @@ def test_a_certificate_is_replayed_from_one_file_step_by_step(world: World, rele
             verify(file, trust=world.trust)
 
 
-def _altered(value: Any) -> Iterator[Any]:
-    """A value with one thing in it, of any depth, that is another one: each in turn."""
-    match value:
-        case msgspec.Struct():
-            for name in value.__struct_fields__:
-                for other in _altered(getattr(value, name)):
-                    yield msgspec.structs.replace(value, **{name: other})
-        case tuple():
-            for place, one in enumerate(value):
-                for other in _altered(one):
-                    yield (*value[:place], other, *value[place + 1 :])
-            if value:
-                yield value[:-1]
-                yield (*value, value[-1])
-        case bool():
-            yield not value
-        case int():
-            yield value + 1
-            yield -value - 1
-        case bytes():
-            yield bytes([value[0] ^ 1]) + value[1:] if value else b"1"
-        case str():
-            yield f"{value}1"
-            yield value[:-1]
-        case None:
-            yield "1"
-
-
 def test_no_field_of_a_certified_release_may_be_another(world: World, released: Released, tmp_path: Path) -> None:
     with world.client("researcher-1", "researcher") as researcher:
         certificate = decode(Certificate, researcher.queries.certificate(released.query))
     file, release = tmp_path / "release.evidence", certificate.release
     note = DatasetNote(SITES[0], "any", "checked by the regulator")
-    every = [other for other in _altered(release) if other != release]
+    every = [other for other in altered(release) if other != release]
     assert len(every) > 300
     for other in (msgspec.structs.replace(release, notes=(note,)), *every):
         file.write_bytes(encode(msgspec.structs.replace(certificate, release=other)))
@@ -334,37 +305,6 @@ def test_what_the_ledger_declares_comes_with_a_release(world: World, released: R
 def test_a_commitment_that_is_not_the_sites_is_found_out(world: World, released: Released) -> None:
     """Other commitments, which add up to the very totals that the receipts prove."""
     expect(world, released, b"/evidence", lambda _: encode(forged(released.release, more=0)), "moved")
-
-
-def forged(release: Release, more: int = 9) -> Release:
-    """A release whose parts all fit each other: other totals, commitments made to open to them, numbers that follow."""
-    phases = []
-    for record in release.phases:
-        totals = tuple(total + more for total in record.opened.totals)
-        none, blinding = (0,) * len(totals), decode_scalar(record.opened.blinding)
-        points = [commit(none, 5), commit(none, 7), commit(totals, (blinding - 12) % R)]
-        posted = record.survivors.contributions
-        contributions = tuple(
-            msgspec.structs.replace(one, point=point) for one, point in zip(posted, points, strict=True)
-        )
-        survivors = msgspec.structs.replace(record.survivors, contributions=contributions)
-        opened = msgspec.structs.replace(record.opened, totals=totals)
-        phases.append(msgspec.structs.replace(record, survivors=survivors, opened=opened))
-    query = release.query
-    board = Board(
-        query=release.handle,
-        query_hash=salted_hash(query, release.salt),
-        population=query.population,
-        roster=query.roster,
-        approvals=query.roster,
-        rho_nano=query.rho_nano,
-        phases=tuple(phases),
-        budget_before_nano=release.budget_before_nano,
-        budget_after_nano=release.budget_after_nano,
-    )
-    made = finish(query, release.salt, board, release.notes)
-    verify_release(made, board)  # nothing in it is wrong by itself
-    return made
 
 
 def test_a_forged_release_that_is_right_in_itself_is_not_the_ledgers(world: World, released: Released) -> None:
@@ -576,37 +516,6 @@ def test_a_grant_is_tried_out_issued_and_revoked(world: World, released: Release
         assert written.receipt.result.accepted
         frame = officer.grants.list().to_pandas()
         assert dict(zip(frame["terms.grant"], frame["status"], strict=True))["trial"] == "revoked"
-
-
-def test_filters_are_what_the_gateway_reads() -> None:
-    from privacy.filters import parse_filter
-    from privacy.predicate import And, Between, Compare, Fixed, In, IsNull, Not, Or
-
-    made = (
-        ((column("age") >= 18) & ~(column("ward") == "east"))
-        | column("cost").between(Decimal("0.5"), 3)
-        | column("ward").isin(["a", "b"])
-        | column("x").missing()
-    )
-    parsed = parse_filter(made.json)
-    assert isinstance(parsed, Or)
-    kinds: list[Any] = []
-
-    def walk(node: Any) -> None:
-        kinds.append(type(node))
-        for name in ("parts", "part"):
-            inner = getattr(node, name, ())
-            for one in inner if isinstance(inner, tuple) else (inner,):
-                walk(one)
-
-    walk(parsed)
-    assert {And, Or, Not, Compare, Between, In, IsNull} == set(kinds)
-    assert parse_filter((column("c") != Decimal("1.50")).json) == Compare("c", "ne", Fixed(15, 10))
-    for wrong in (1.5, True, None, b"x"):
-        with pytest.raises(ValueError, match="whole number"):
-            column("c") == wrong  # noqa: B015
-    with pytest.raises(ValueError, match="and, or, not"):
-        bool(column("c") < 3)
 
 
 def test_a_release_as_it_was_kept(released: Released) -> None:

@@ -15,15 +15,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.contracts import AnchorAccess, AnchorGrant, ProposeQuery, RegisterBill, VoteBudget, grants
+from ledger.contracts import AnchorGrant, ProposeQuery, RegisterBill, VoteBudget, grants
 from ledger.engines import EmbeddedEngine
 from ledger.machine import Block, Machine
 from ledger.replicas import Replica
-from medveil.gateway.accounting import anchor_audit
 from medveil.gateway.ledger_account import LedgerAccount
 from medveil.gateway.rotating import rotate
 from medveil.gateway.steps import Passing
-from privacy.audit import Use
 from tests.medveil.leaping import leap
 from wire.checkpoint import cosign_checkpoint, parse_note, sign_checkpoint, trust_of
 from wire.checkpoint.membership import needed_cosigners
@@ -537,68 +535,5 @@ def test_catching_up_keeps_no_state_of_before_the_final_head(play: Play) -> None
         assert len(held) == height > 6 and max(held) <= 3 and len(account._replayed) <= 1
         attending.cancel()
         await asyncio.gather(attending, return_exceptions=True)
-
-    play(story)
-
-
-# --- the audit trail's way onto the ledger -------------------------------------------------------
-
-
-def used(world: Any) -> None:
-    """One use in hospital-1's trail."""
-    trail = world["hospital-1"].audit
-    use = Use("researcher", "stays-hospital-1", "query", "HMB", "", b"", False, "no-grant")
-    trail.outcome(trail.intent(use), "denied")
-
-
-def test_entries_are_anchored_once(play: Play) -> None:
-    async def story(world: Any) -> None:
-        hospital = world["hospital-1"]
-        assert await anchor_audit(hospital) == ()
-        used(world)
-        (batch,) = await anchor_audit(hospital)
-        assert (batch.first, batch.last) == (1, 2)
-        assert await anchor_audit(hospital) == ()
-        used(world)
-        (batch,) = await anchor_audit(hospital)
-        assert (batch.first, batch.last) == (3, 4)
-
-    play(story)
-
-
-def test_a_crash_between_the_ledger_and_the_trail(play: Play) -> None:
-    """The batch is on the ledger and the trail does not know: the next call finds it there."""
-
-    async def story(world: Any) -> None:
-        hospital = world["hospital-1"]
-        used(world)
-        confirm = hospital.audit.anchored
-
-        def killed(batch: Any) -> None:
-            raise RuntimeError
-
-        hospital.audit.anchored = killed
-        with pytest.raises(RuntimeError):
-            await anchor_audit(hospital)
-        hospital.audit.anchored = confirm
-        used(world)
-        written = len(hospital.account.receipts)
-        first, second = await anchor_audit(hospital)
-        assert (first.last, second.first, second.last) == (2, 3, 4)
-        assert len(hospital.account.receipts) == written + 1
-        assert len(hospital.audit.batches()) == 2
-
-    play(story)
-
-
-def test_another_batch_in_its_place_is_refused(play: Play) -> None:
-    async def story(world: Any) -> None:
-        hospital = world["hospital-1"]
-        used(world)
-        await hospital.submit(AnchorAccess(1, 2, bytes(32), secrets.token_bytes(32), secrets.token_bytes(32)))
-        with pytest.raises(Refused) as refused:
-            await anchor_audit(hospital)
-        assert refused.value.code == "access.gap"
-        assert hospital.audit.batches() == ()
 
     play(story)

@@ -20,8 +20,9 @@ from tests.mpc.noise_statistics import Draw
 
 RUNS = 1_500
 """Groups with the person, and as many without."""
-ROWS = 12
-"""Rows of each group at each site, all with the value in the middle."""
+ROWS = 24
+"""Rows of each group at each site, all with the value in the middle: eight standard deviations of the widest noise here
+lie between them and the smallest group that is shown, so that none is hidden by chance."""
 RHO = 10**9
 ALL_HONEST = Fraction(1, 2)
 """rho of a query for whoever knows no site's noise: h = 2 of the four bring rho = 1."""
