@@ -85,7 +85,8 @@ class Awaited:
     def hear(self, names: Iterable[str]) -> None:
         """Persons are named by these identifiers (secret): holds and notes of before that await them are theirs.
 
-        The one spelling of an identifier has the id that it always had: only others are looked at.
+        The one spelling of an identifier has the id that it always had: only others are looked at. They are awaited
+        until all of it is done: of a call that fails the next one does the rest, and no thread passes by before.
         """
         if not self._ids:
             return
@@ -96,12 +97,13 @@ class Awaited:
                     heard[before] = self._opened.person_id(name)
             if heard:
                 pairs = b"".join(old + new for old, new in sorted(heard.items()))
-                self._documents.put(EARLIER, next(iter(heard)).hex(), pairs)
-                self._ids -= heard.keys()
-                self._documents.put(AWAITED, "", b"".join(sorted(self._ids)))
+                self._documents.put(EARLIER, next(iter(sorted(heard))).hex(), pairs)
                 self._opened.renamed = {**self._opened.renamed, **heard}
                 self._documents.revised(EARLIER)  # for whoever read notes in between
                 self._rename_holds()
+                left = self._ids - heard.keys()
+                self._documents.put(AWAITED, "", b"".join(sorted(left)))
+                self._ids = left
 
 
 def _held(content: bytes) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from privacy.grants.opt_outs import ALL, NOTE, OptOut, OptOutRegister, note_of
 from privacy.keys import FileKeyProvider
-from privacy.legal_holds import LegalHold, held_until, place_hold
+from privacy.legal_holds import LegalHold, all_holds, held_until, place_hold
 from privacy.vault import Vault, places
 from privacy.vault.awaited import EARLIER
 from privacy.vault.opened import Opened
@@ -122,8 +123,6 @@ def test_a_hold_and_an_opt_out_wait_for_rows_in_their_spelling(
 
 
 def check_awaited(vault: Vault) -> None:
-    from privacy.legal_holds import all_holds
-
     for way in (LOWER, LOWER.upper()):
         assert vault.keys_of(way) and held_until(all_holds(vault), vault.person_id(way), "visits", 9) == NO_END
         assert OptOutRegister(vault.person_notes(NOTE)).scopes_of(vault.person_id(way), 5) == ("all",)
@@ -199,3 +198,61 @@ def test_a_reader_beside_ids_that_were_noted_and_not_brought_together(
         assert len(reader.keys_of(was)) == 1
         again(tmp_path, provider, "").close()
         assert len(reader.keys_of(LOWER)) == 1 and reader.person_id(was) == reader.person_id(LOWER)
+
+
+def awaiting(tmp_path: Path, provider: FileKeyProvider, url: str, before: pytest.MonkeyPatch) -> Vault:
+    """A vault in which an opt-out and a hold wait for whom they are of."""
+    with made(tmp_path, provider, url) as vault:
+        objected(vault, LOWER)
+        place_hold(vault, LegalHold("court", vault.person_id(LOWER), "", "ref", 0, NO_END), not_here_yet=True)
+    before.undo()
+    return again(tmp_path, provider, url)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_what_fails_while_somebody_is_heard_of_is_done_by_the_next_call(
+    step: int, tmp_path: Path, provider: FileKeyProvider, vault_url: str, before: pytest.MonkeyPatch
+) -> None:
+    """A full disk, or a database that went away, at each document that is written."""
+    with awaiting(tmp_path, provider, vault_url, before) as vault:
+        written = [0]
+
+        def full(place: str) -> None:
+            written[0] += place == "document:written"
+            if written[0] == step:
+                raise Unavailable("privacy.store_failed", path="vault", reason="no room")
+
+        vault._opened.fault = full
+        with pytest.raises(Unavailable):
+            vault.ingest("visits", pa.table({"n": [1]}), persons=[LOWER])
+        vault._opened.fault = lambda place: None
+        vault.ingest("visits", pa.table({"n": [1]}), persons=[LOWER])
+        check_awaited(vault)
+    with again(tmp_path, provider, vault_url) as vault:
+        check_awaited(vault)
+
+
+def test_who_is_named_while_another_thread_is_heard_is_not_without_protection(
+    tmp_path: Path, provider: FileKeyProvider, before: pytest.MonkeyPatch
+) -> None:
+    with awaiting(tmp_path, provider, "", before) as vault:
+        seen: list[tuple[bool, bool]] = []
+
+        def naming() -> None:
+            person = vault.person_id(LOWER)
+            scopes = OptOutRegister(vault.person_notes(NOTE)).scopes_of(person, 5)
+            seen.append((scopes == ("all",), held_until(all_holds(vault), person, "visits", 9) == NO_END))
+
+        others: list[threading.Thread] = []
+
+        def between(place: str) -> None:
+            if place == "document:written" and threading.current_thread() is threading.main_thread():
+                others.append(threading.Thread(target=naming))
+                others[-1].start()
+                others[-1].join(0.2)  # it waits for its turn
+
+        vault._opened.fault = between
+        vault.person_id(LOWER)
+        for other in others:
+            other.join()
+        assert len(seen) == len(others) > 2 and set(seen) == {(True, True)}
