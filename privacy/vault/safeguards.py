@@ -5,10 +5,11 @@
     restrictions                        states of data keys
     rotations                           the epoch that every key was wrapped under
 
-    write     the tables, the log, the tables' mark (number of the log's last entry): in one transaction, the log
-              durable before it ends
+    write     the tables, the log, the tables' mark (number of the log's last entry, and when it was noted): in one
+              transaction, the log durable before it ends
     open      what the log has beyond the mark goes into the tables; where the mark is beyond the log (it was lost, or
-              an older copy of it lies there) the log gets what the tables have
+              an older copy of it lies there) the log gets what the tables have, as of the mark's instant: a log that
+              is found again has later words (`take_over`)
 
 So a vault that comes back from a backup takes over what protected somebody since, as it does with the register of
 erasures. A write that failed after the log had it takes effect with the next one, or at the next opening.
@@ -36,7 +37,8 @@ KINDS = frozenset(("legal-hold", "erasure", "erasure-begun", "extract-recall", "
 `medveil.gateway.limits_asked`."""
 
 _MARK = "safeguards"
-"""Kind and name of the document that says how far the tables are."""
+"""Kind and name of the document that says how far the tables are: number, instant (ms UTC), 8 bytes each. Marks of
+before have no instant."""
 _TOGETHER = 1_000
 _BEFORE = 0
 """The instant of what tables had before there was a log: nobody knows since when, and any later word counts more."""
@@ -59,7 +61,7 @@ class Safeguards:
         self._opened = opened
         self._documents, self._notes, self._keys = documents, notes, data_keys
         self._came = came
-        self._marked, self._number = b"", 0  # the mark as this process stored or read it last
+        self._marked, self._number, self._since = b"", 0, _BEFORE  # the mark as this process stored or read it last
 
     # ---- what is kept
 
@@ -165,7 +167,7 @@ class Safeguards:
                 self._opened.fault("safeguards:written")
                 number = self.log.append(together)
                 self._opened.fault("safeguards:noted")
-                self._mark(connection, number)
+                self._mark(connection, number, self._opened.clock())
 
             yield connection, note
             self._opened.fault("safeguards:marked")
@@ -181,9 +183,10 @@ class Safeguards:
         said = latest(self.log.entries())
         newer = [one for at, one in said.values() if at > (mark or 0)]
         self._apply(connection, newer)
+        since = _BEFORE if mark is None else self._since
         if mark is None or number < mark:
-            number = self._write_log(connection, {about: one for about, (_, one) in said.items()}, mark)
-        self._mark(connection, number)
+            number = self._write_log(connection, {about: one for about, (_, one) in said.items()}, mark, since)
+        self._mark(connection, number, max([since, *(one.at for one in newer)]))
         return newer
 
     def _marked_number(self, connection: sa.Connection, stored: bytes | None) -> int | None:
@@ -191,13 +194,16 @@ class Safeguards:
         if stored is None:
             return None
         if stored != self._marked or not self._marked:
-            self._number = int.from_bytes(self._documents.content(connection, _MARK, _MARK), "big")
+            content = self._documents.content(connection, _MARK, _MARK)
+            self._number = int.from_bytes(content[:8], "big")
+            self._since = int.from_bytes(content[8:], "big") if content[8:] else self._opened.clock()
             self._marked = stored
         return self._number
 
-    def _mark(self, connection: sa.Connection, number: int) -> None:
-        self._number = number
-        self._marked = self._documents.write(connection, _MARK, _MARK, number.to_bytes(8, "big"))
+    def _mark(self, connection: sa.Connection, number: int, since: int) -> None:
+        self._number, self._since = number, since
+        content = number.to_bytes(8, "big") + since.to_bytes(8, "big")
+        self._marked = self._documents.write(connection, _MARK, _MARK, content)
 
     def _apply(self, connection: sa.Connection, said: Sequence[Safeguard]) -> None:
         """Put into the tables what a log says, in its order."""
@@ -226,10 +232,10 @@ class Safeguards:
                 self._notes.revised(one.kind)
 
     def _write_log(
-        self, connection: sa.Connection, said: dict[tuple[str, str, bytes], Safeguard], mark: int | None
+        self, connection: sa.Connection, said: dict[tuple[str, str, bytes], Safeguard], mark: int | None, since: int
     ) -> int:
-        """Note what the tables have and the log has not. Returns the number of its last entry."""
-        have = {one.about: one for one in self._have(connection, _BEFORE if mark is None else self._opened.clock())}
+        """Note what the tables have and the log has not, as of `since`. Returns the number of its last entry."""
+        have = {one.about: one for one in self._have(connection, since)}
         missing = [
             one
             for about, one in have.items()
@@ -237,7 +243,7 @@ class Safeguards:
         ]
         if mark is not None:  # the tables are ahead: what they have no more was removed
             gone = [one for about, one in said.items() if about not in have and not one.gone and one.what != "epoch"]
-            missing += [self._safeguard(one.what, one.kind, one.item, gone=True) for one in gone]
+            missing += [Safeguard(one.what, one.kind, one.item, b"", gone=True, at=since) for one in gone]
         number = max(self.log.number(), mark or 0)
         for start in range(0, len(missing), _TOGETHER):
             number = self.log.append(missing[start : start + _TOGETHER], above=number)

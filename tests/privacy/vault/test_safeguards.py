@@ -381,6 +381,36 @@ def test_taking_over_takes_the_newer_word_of_each(old: Vault, provider: FileKeyP
         assert kept(again)["hold"] == wanted
 
 
+@pytest.mark.parametrize("again_without", [False, True])
+def test_tables_without_their_log_are_as_of_when_they_were_written(
+    again_without: bool, old: Vault, provider: FileKeyProvider, tmp_path: Path
+) -> None:
+    """A backup was put back without the log; then the lost home's turns up: what it says of later counts."""
+    now = [5_000]
+    old._opened.clock = lambda: now[0]
+    for name in ("h-1", "h-2"):
+        old.put_document("legal-hold", name, b"first")
+    old.put_person_note("opt-out", "wu", b"queries")
+    old.put_person_note("opt-out", "li", b"all")
+    old.back_up(tmp_path / "monday")
+    now[0] = 6_000
+    old.put_document("legal-hold", "h-1", b"in the lost home")
+    old.put_person_note("opt-out", "wu", b"all")
+    old.remove_person_note("opt-out", "li")
+    wanted = kept(old) | {"hold": {"h-1": b"in the lost home", "h-2": b"here"}}
+    old.close()
+    log = old.path.parent / FILE
+    log.rename(tmp_path / "lost")
+    put_back(old, tmp_path / "monday")
+    if again_without:
+        Vault.open(old.path, provider, "hospital-1", clock=lambda: 7_000).close()
+        log.unlink()
+    with Vault.open(old.path, provider, "hospital-1", clock=lambda: 8_000) as again:
+        again.put_document("legal-hold", "h-2", b"here")
+        assert again.take_over(tmp_path / "lost") >= 3 and kept(again) == wanted
+        assert again.take_over(tmp_path / "lost") == 0
+
+
 def test_a_backup_of_before_there_was_a_log_takes_over_all_that_came_since(
     old: Vault, provider: FileKeyProvider, tmp_path: Path
 ) -> None:
