@@ -17,6 +17,7 @@ billed after an erasure gets another wallet: a visit of later is not what was as
 
 from __future__ import annotations
 
+import errno
 import io
 import shutil
 import time
@@ -242,7 +243,7 @@ class Wallets:
         name = _FOLDER + vault.spelling_id(person).hex()
         folder, begun, older = self._folder / name, self._folder / f".{name}", self._folder / person
         with self._guard:
-            if older.name == person and older.parent == self._folder and person != ".." and older.exists():
+            if older.name == person and older.parent == self._folder and person != ".." and _is_there(older):
                 if not folder.exists():
                     shutil.rmtree(begun, ignore_errors=True)
                     wallet = Wallet.create(begun, name, passphrase, rand)
@@ -307,6 +308,16 @@ class Wallets:
         found = [path for path in self._folder.iterdir() if path.name.startswith((_FOLDER, _BEGUN))]
         there = self._organisation.vault.streams_there(_PASSPHRASE, [path.name.removeprefix(".") for path in found])
         yield from (path for path in sorted(found) if path.name.removeprefix(".") not in there)
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether there is a folder of that name, which may be none: too long a name is no folder's."""
+    try:
+        return folder.exists()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise Unavailable("home.unwritable", folder=str(folder.parent)) from None  # its own name says whose it is
 
 
 def _check(person: str) -> None:

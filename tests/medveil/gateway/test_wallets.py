@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from contextlib import suppress
 from datetime import date
@@ -382,10 +383,11 @@ def kept_before(world: Any, spelling: str, number: str) -> Path:
     """A wallet as earlier versions kept it: by the keyed id of its person's spelling; its one bill is `number`."""
     hospital = world["hospital-1"]
     name = f"wallet-{hospital.vault.spelling_id(spelling).hex()}"
-    wallet = Wallet.create(hospital.folder / "wallets" / name, name, f"of-{spelling}", hospital.rand)
+    passphrase = f"of-{name}"
+    wallet = Wallet.create(hospital.folder / "wallets" / name, name, passphrase, hospital.rand)
     wallet._vault.put_document("bill", number, b"slip")
     wallet.close()
-    hospital.vault.put_document("wallet", spelling, f"of-{spelling}".encode())
+    hospital.vault.put_document("wallet", spelling, passphrase.encode())
     return wallet.folder
 
 
@@ -427,6 +429,36 @@ def test_no_identifier_leads_out_of_the_wallets(play: Play, person: str) -> None
         take_over(hospital, world.now)
         assert len(world.wallets.of(person).bills()) == 1
         assert (hospital.folder / "vault" / "vault.sqlite").is_file()
+
+    play(story)
+
+
+@pytest.mark.parametrize("person", ["欧阳" * 60, "p" * 256, "a/b\0c"])
+def test_an_identifier_that_is_no_folders_name_is_taken_over(play: Play, person: str) -> None:
+    async def story(world: Any) -> None:
+        hospital = world["hospital-1"]
+        folder = kept_before(world, person, "01" * 16)
+        take_over(hospital, world.now)
+        (passphrase,) = hospital.vault.streams_of("wallet", person)
+        assert passphrase.name == folder.name and not hospital.vault.documents("wallet")
+
+    play(story)
+
+
+def test_a_folder_that_cannot_be_looked_at_does_not_say_whose_it_is(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(world: Any) -> None:
+        kept_before(world, "person-7", "01" * 16)
+
+        def broken(path: Path) -> bool:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+
+        with monkeypatch.context() as disk:
+            disk.setattr(Path, "exists", broken)
+            with pytest.raises(Unavailable) as raised:
+                take_over(world["hospital-1"], world.now)
+        assert "person-7" not in f"{raised.value!r} {raised.value.facts}"
 
     play(story)
 
