@@ -20,7 +20,7 @@ from medveil.gateway.extract_bytes import failed, flush, remove
 from medveil.gateway.granting import held as held_grants
 from medveil.gateway.made_extracts import FOLDER
 from medveil.gateway.organisation import Clock, Organisation
-from medveil.gateway.recalling import arriving
+from medveil.gateway.recalling import arriving, is_recalled
 from medveil.gateway.use_state import anchored
 from privacy.audit import own_use
 from privacy.copies.encrypted_parquet import check_file
@@ -270,8 +270,9 @@ def open_held(
 ) -> tuple[ExtractFacts, pa.Table]:
     """Open a held extract in memory: what its issuer signed, and the rows (secret). Call it in a thread.
 
-    Noted in the audit trail before, and how it went after. Raises Refused (not held, past its day), ConsentDenied (the
-    grant was revoked), what opening raises; Unavailable where it cannot be noted: then nothing is opened.
+    Noted in the audit trail before, and how it went after. Raises Refused (not held, past its day, to be deleted),
+    ConsentDenied (the grant was revoked), what opening raises; Unavailable where it cannot be noted: then nothing is
+    opened.
     """
     one = held_of(organisation, extract)
     facts = one.facts
@@ -279,6 +280,8 @@ def open_held(
         raise Refused("extracts.due", grant=facts.grant, delete_by=format_instant(facts.delete_by))
     if _revoked(organisation, facts.grant):
         raise ConsentDenied("gateway.grant_gone", grant=facts.grant, dataset=facts.dataset)
+    if is_recalled(organisation, one.issuer, extract):  # listed after its notice came: the next round deletes it
+        raise Refused("gateway.extract_recalled", extract=extract.hex())
     trail = organisation.audit
     about = keyed(organisation.salt_key, EXTRACT_OPENING, extract)
     intent = trail.intent(own_use(organisation.name, facts.dataset, "opening", about))

@@ -163,6 +163,9 @@ def test_one_that_was_recalled_before_it_was_listed_goes_at_the_next_round(play:
         said = await recalling.take_notice(recipient, here, HOLDER, notice(world, facts), world.now)
         assert said.found == "not-held"
         await asyncio.to_thread(tidy_held, recipient, world.now)
+        with pytest.raises(Refused) as raised:
+            await asyncio.to_thread(held_extracts.open_held, recipient, facts.cover.extract, world.now)
+        assert raised.value.code == "gateway.extract_recalled", "listed or not, nobody opens it any more"
         await recalling.keep_up(recipient, here, world.now)
         assert held(recipient) == () and not held_path(recipient, facts.cover.extract).exists()
         kept = recalling._said(recipient, HOLDER, facts.cover.extract)
