@@ -69,7 +69,7 @@ class ExtractRoom:
         shares, wanted = recipient.extract_shares, _wanted(recipient, issuer, offer)
         with self._lock:
             delivery = issuer, session
-            others = [one for name, one in self._promises.items() if name != delivery and one.ask == offer.ask]
+            others = [one for name, one in tuple(self._promises.items()) if name != delivery and one.ask == offer.ask]
             wanted = wanted and all(one.extract == offer.extract for one in others)  # one answer to a request
             promise = Promise(issuer, offer.extract, offer.ask, offer.length, wanted, part)
             taken = self._taken(recipient, issuer, delivery)
@@ -99,7 +99,7 @@ class ExtractRoom:
             return self._taken(recipient, issuer)
 
     def _taken(self, recipient: Organisation, issuer: str, besides: _Delivery | None = None) -> Taken:
-        promises = [one for name, one in self._promises.items() if name != besides]
+        promises = [one for name, one in tuple(self._promises.items()) if name != besides]
         coming = {one.extract.hex() for one in promises}
         parts = {one.part for one in promises}
         standing = {
@@ -120,7 +120,7 @@ class ExtractRoom:
 
     def _check_disk(self, promise: Promise, delivery: _Delivery) -> None:
         """Raises Unavailable: what was promised and is not on the disk yet is not free."""
-        others = [one for name, one in self._promises.items() if name != delivery]
+        others = [one for name, one in tuple(self._promises.items()) if name != delivery]
         owed = sum(max(0, one.length - _allocated(one.part)) for one in (*others, promise))
         try:
             free = shutil.disk_usage(promise.part.parent).free

@@ -194,6 +194,34 @@ def test_two_at_the_same_time(play: Play) -> None:
     play(story)
 
 
+def test_one_that_ends_while_others_are_counted(play: Play) -> None:
+    """The end is told on the event loop, and counting is done in a thread."""
+
+    async def story(world: Any) -> None:
+        room = room_of(world[RECIPIENT])
+
+        class Issuer(str):
+            """Whose other delivery ends when it is looked at."""
+
+            __hash__ = str.__hash__
+
+            def __eq__(self, other: object) -> bool:
+                room.let_go(HOLDER, b"2" * 16)
+                return str.__eq__(self, other)
+
+            def __ne__(self, other: object) -> bool:
+                return not self == other
+
+        for number in (1, 2):
+            assert promise(world, offer(10, number), bytes([48 + number]) * 16) == ""
+        first = room._promises.pop((HOLDER, b"1" * 16))
+        room._promises = {(Issuer(HOLDER), b"1" * 16): first, **room._promises}
+        assert promise(world, offer(10, 3), b"3" * 16) == ""
+        assert len(room.under_way()) == 2
+
+    play(story)
+
+
 def test_an_asked_one_does_not_count_as_unasked(play: Play) -> None:
     async def story(world: Any) -> None:
         load(world)
