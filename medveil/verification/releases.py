@@ -21,7 +21,7 @@ from medveil.gateway.ledger_account import LedgerState
 from medveil.gateway.query_board import check_declared, read_board
 from medveil.verification.case import Case
 from medveil.verification.proven import ProvenState
-from mpc.query import check_query
+from mpc.query import PHASES, SUMS, check_query
 from mpc.release import Release, verify_release
 from wire.canonical import Wire
 from wire.checkpoint import TrustFile
@@ -78,12 +78,15 @@ def check_certificate(certificate: Certificate, trust: TrustFile, backend: str) 
     trust = extend(trust, certificate.handovers)
     for proven in certificate.proofs:
         verify_value(proven, trust)
+    handle = certificate.release.handle
+    if len({one.key for one in certificate.proofs}) != len(certificate.proofs):
+        raise VerificationError("verify.proven_twice", query=handle.hex())
     state = ProvenState.of(certificate.proofs)
     check_steps(certificate.release, state, trust.chain, backend)
     oldest = min(certificate.proofs, key=lambda one: one.block.height)
-    last = state.get(queries.query_key(certificate.release.handle), queries.QueryState)
-    if last is None or last.status != "released" or oldest.block.height < last.height:
-        raise VerificationError("verify.missing", what="query on the ledger", name=certificate.release.handle.hex())
+    last = state.get(queries.release_key(handle, SUMS), queries.ReleaseState)
+    if last is None or oldest.block.height < last.height:
+        raise VerificationError("verify.missing", what="sums on the ledger", name=handle.hex())
     return trust, oldest
 
 
@@ -108,6 +111,8 @@ def check_steps(release: Release, state: LedgerState, chain: str, backend: str) 
     verify_release(release, board, backend)  # sum, noise, what is hidden, label and debit follow from the board
     asked = queries.query(state.view(), handle)
     population = datasets.population(state.view(), asked.population)
+    if asked.phases != PHASES:  # what other phases opened is in no release, and its price is in none
+        raise VerificationError("mpc.phases_missing", query=handle.hex(), phases=PHASES)
     if asked.status != "released" or population.spent < asked.rho_nano:
         raise VerificationError("verify.not_debited", query=handle.hex())
 

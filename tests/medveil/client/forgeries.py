@@ -1,16 +1,21 @@
-"""Evidence that somebody forged: one thing in it changed, or all of it made to fit."""
+"""Evidence that somebody forged: one thing in it changed, or all of it made to fit; and gateways that show it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
+from medveil.client import Released
 from mpc.query import salted_hash
 from mpc.release import Board, Release, finish, verify_release
 from mpc.vector_commitment import commit
+from wire.errors import DecodeError, VerificationError
 from zkp.groups import R, decode_scalar
+
+from .wayward import Wayward
+from .world import World
 
 
 def altered(value: Any) -> Iterator[Any]:
@@ -70,3 +75,21 @@ def forged(release: Release, more: int = 9) -> Release:
     made = finish(query, release.salt, board, release.notes)
     verify_release(made, board)  # nothing in it is wrong by itself
     return made
+
+
+def expect(world: World, released: Released, where: bytes, change: Callable[[bytes], bytes], what: str) -> None:
+    """Ask a gateway that changes its answers: the release must be refused."""
+
+    def rule(_number: int, request: bytes) -> Any:
+        return change if where + b" HTTP" in request else "pass"
+
+    service = world.services["researcher-1"]
+    with (
+        Wayward(service.running.port, rule) as network,
+        world.client("researcher-1", "researcher", network.address) as researcher,
+    ):
+        try:
+            researcher.queries.release(released.query)
+        except (VerificationError, DecodeError):
+            return
+    raise AssertionError(what)
