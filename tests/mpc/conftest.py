@@ -305,3 +305,21 @@ def replay() -> Callable[[str], Callable[[int], bytes]]:
 def salt() -> bytes:
     """The salt of the consortium's queries."""
     return SALT
+
+
+@pytest.fixture
+def rows(make_rows):
+    """The rows of each of four sites."""
+    return [make_rows(site) for site in range(4)]
+
+
+@pytest.fixture
+def tables(query, make_table, rows):
+    """The exact table of each site, for the test file's own `query`."""
+    return {site: make_table(query, one) for site, one in zip(query.roster, rows, strict=True)}
+
+
+@pytest.fixture
+def board(consortium, query, tables):
+    """What the ledger has when the test file's own `query` was answered."""
+    return consortium.answer(query, tables)

@@ -40,21 +40,6 @@ def query(make_query):
 
 
 @pytest.fixture
-def rows(make_rows):
-    return [make_rows(site) for site in range(4)]
-
-
-@pytest.fixture
-def tables(query, make_table, rows):
-    return {site: make_table(query, one) for site, one in zip(query.roster, rows, strict=True)}
-
-
-@pytest.fixture
-def board(consortium, query, tables):
-    return consortium.answer(query, tables)
-
-
-@pytest.fixture
 def released(query, salt, board):
     return finish(query, salt, board)
 

@@ -81,19 +81,26 @@ def test_a_query_goes_on_while_keys_change(play: Play, name: str) -> None:
     play(story)
 
 
+class Late:
+    """Holds an organisation's replica back until it is `over`."""
+
+    def __init__(self, organisation: Organisation) -> None:
+        self.over = False
+        self._cosign = organisation.account.replica.cosign
+        organisation.account.replica.cosign = self._behind  # type: ignore[method-assign]
+
+    def _behind(self, *given: Any) -> Any:
+        if not self.over:
+            raise VerificationError("ledger.future_block")  # not yet
+        return self._cosign(*given)
+
+
 def test_whoever_hears_of_new_keys_late_reads_what_was_sent_under_them(play: Play) -> None:
     """The sender's replica is a few blocks ahead."""
 
     async def story(world: Any) -> None:
         hospital, insurer = world["hospital-1"], world.insurer
-        cosign, late = insurer.account.replica.cosign, True
-
-        def behind(*given: Any) -> Any:
-            if late:
-                raise VerificationError("ledger.future_block")  # not yet
-            return cosign(*given)
-
-        insurer.account.replica.cosign = behind
+        late = Late(insurer)
         before = hospital.signer.key
         await blocks_until(hospital, await rotate(hospital, Passing(), notice=2))
         await hospital.account.caught_up()
@@ -102,7 +109,7 @@ def test_whoever_hears_of_new_keys_late_reads_what_was_sent_under_them(play: Pla
         await hospital.send("insurer", SESSION, Refusal("sent.early", "Early."))
         reading = asyncio.create_task(insurer.receive(Refusal, SESSION, ("hospital-1",), 5))
         await asyncio.sleep(1)
-        late = False
+        late.over = True
         assert (await reading)[1].code == "sent.early"
 
     play(story)
@@ -114,14 +121,7 @@ def test_an_opening_under_new_keys_is_heard_by_who_hears_of_them_late(play: Play
 
     async def story(world: Any) -> None:
         hospital, insurer = world["hospital-1"], world.insurer
-        cosign, late = insurer.account.replica.cosign, True
-
-        def behind(*given: Any) -> Any:
-            if late:
-                raise VerificationError("ledger.future_block")  # not yet
-            return cosign(*given)
-
-        insurer.account.replica.cosign = behind
+        late = Late(insurer)
         await blocks_until(hospital, await rotate(hospital, Passing(), notice=2))
         await hospital.account.caught_up()
         assert hospital.signer.key not in insurer.envelope_keys("hospital-1")
@@ -137,7 +137,7 @@ def test_an_opening_under_new_keys_is_heard_by_who_hears_of_them_late(play: Play
         hearing = asyncio.create_task(hear())
         await asyncio.sleep(0.5)
         assert not heard
-        late = away
+        late.over = not away
         await asyncio.sleep(10)
         hearing.cancel()
         assert heard == (["sent.other"] if away else ["sent.early"] * 3 + ["sent.other"])
