@@ -15,7 +15,7 @@ that it opens an extract of another's data (`opening`), is an entry too, with it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
@@ -169,11 +169,11 @@ def may_end(use: Use, outcome: Outcome) -> bool:
     return outcome not in ("", "done") and (outcome == "denied") == (not use.allowed)
 
 
-def verify_chain(entries: Sequence[Entry], previous_head: bytes = START, first: int = 1) -> bytes:
+def verify_chain(entries: Iterable[Entry], previous_head: bytes = START, first: int = 1) -> bytes:
     """Check that `entries` are the chain from number `first` on, after `previous_head`; returns the head.
 
-    Outcomes must end an intent among `entries`, once, or one before them. Raises VerificationError
-    naming the first entry that does not fit.
+    Outcomes must end an intent among `entries`, once, or one before them. Of a chain of any length those intents alone
+    are kept that no outcome has ended so far. Raises VerificationError naming the first entry that does not fit.
     """
     head = previous_head
     before: Entry | None = None

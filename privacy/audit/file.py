@@ -46,6 +46,7 @@ CREATE INDEX uses_by_nonce ON uses (nonce)
 
 _PIECE = 2000
 """Entries decoded at a time."""
+_LOWEST = -(2**63)
 
 
 class Pruned(NamedTuple):
@@ -100,7 +101,7 @@ class TrailFile(Store):
         """Intents that no outcome ends."""
         rows = self.rows(
             "SELECT entry FROM entries WHERE intent = 0"
-            " AND sequence NOT IN (SELECT intent FROM entries) ORDER BY sequence"
+            " AND sequence NOT IN (SELECT intent FROM entries WHERE intent > 0) ORDER BY sequence"
         )
         entries = [decode(Entry, blob(entry)) for (entry,) in rows]
         return {entry.sequence: entry for entry in entries if entry.intent == 0}
@@ -111,7 +112,9 @@ class TrailFile(Store):
         """Every batch follows the one before it, the first one what was pruned, and their entries are there."""
         expected = begin = self.pruned().last + 1
         for first, last, anchored in self.rows("SELECT first, last, anchored FROM batches ORDER BY first"):
-            if first != expected or not first <= last < first + LARGEST_BATCH or anchored not in (0, 1):
+            if first != expected or last is None or anchored not in (0, 1):
+                raise self.broken(expected)
+            if not first <= last < first + LARGEST_BATCH:
                 raise self.broken(expected)
             expected = last + 1
         count = self.rows("SELECT COUNT(*) FROM entries WHERE sequence < ?", expected)[0][0]
@@ -124,25 +127,29 @@ class TrailFile(Store):
         Returns the last one and the head. Raises VerificationError naming the first that does not fit.
         """
         cut = self.pruned()
-        last: Entry | None = None
         if first <= cut.last + 1:
             first, head = cut.last + 1, cut.head
         else:
             before = self.rows("SELECT head FROM entries WHERE sequence = ?", first - 1)
             head = blob(before[0][0]) if before else START
-        entries: list[Entry] = []
-        for expected, (sequence, data, intent, stored, indexed) in enumerate(self._checked_rows(first), start=first):
-            try:
-                entry = decode(Entry, blob(data))
-            except DecodeError:
-                raise self.broken(expected) from None
-            mine = (entry.organisation, entry.intent) == (self.organisation, intent) and sequence == expected
-            if not mine or entry.head() != stored or indexed != _indexed(entry):
-                raise self.broken(expected)
-            entries.append(entry)
-        head = verify_chain(entries, head, first)
-        last = entries[-1] if entries else None
-        return last, head
+        last: list[Entry] = []
+
+        def checked() -> Iterator[Entry]:
+            for expected, (sequence, data, intent, stored, indexed) in enumerate(
+                self._checked_rows(first), start=first
+            ):
+                try:
+                    entry = decode(Entry, blob(data))
+                except DecodeError:
+                    raise self.broken(expected) from None
+                mine = (entry.organisation, entry.intent) == (self.organisation, intent) and sequence == expected
+                if not mine or entry.head() != stored or indexed != _indexed(entry):
+                    raise self.broken(expected)
+                last[:] = [entry]
+                yield entry
+
+        head = verify_chain(checked(), head, first)
+        return last[0] if last else None, head
 
     def _checked_rows(self, first: int) -> Iterator[tuple[int, Any, int, Any, tuple[Any, ...] | None]]:
         statement = (
@@ -174,7 +181,9 @@ class TrailFile(Store):
     def pruned(self) -> Pruned:
         """How far the chain was cut off; `UNCUT` where it was not."""
         rows = self.rows("SELECT first, last, head, time FROM pruned")
-        return Pruned(rows[0][0], rows[0][1], blob(rows[0][2]), rows[0][3]) if rows else UNCUT
+        if rows and None in rows[0]:
+            raise self.broken(1)
+        return Pruned(*rows[0]) if rows else UNCUT
 
     def cut(self, database: sqlite3.Connection, pruned: Pruned) -> int:
         """Within a transaction: drop everything up to `pruned.last`; returns how many entries."""
@@ -226,8 +235,11 @@ def _add_nonces(database: sqlite3.Connection) -> None:
     for statement in _THIRD.split(";"):
         database.execute(statement)
     database.execute("DELETE FROM uses")
-    for (data,) in database.execute("SELECT entry FROM entries ORDER BY sequence").fetchall():
-        _index(database, decode(Entry, blob(data)))
+    some, after = "SELECT sequence, entry FROM entries WHERE sequence > ? ORDER BY sequence LIMIT ?", _LOWEST
+    while rows := database.execute(some, (after, _PIECE)).fetchall():
+        for _, data in rows:
+            _index(database, decode(Entry, blob(data)))
+        after = rows[-1][0]
 
 
 def blob(value: Any) -> bytes:

@@ -2,7 +2,9 @@
 
 Every commit is on disk when it returns (WAL, synchronous=FULL). Deleted content is overwritten in
 the file (secure_delete) and the write-ahead log is cut on close; copies that the disk or a backup
-keeps are out of reach. A second process gets a clear Unavailable. Data of a newer medveil is refused.
+keeps are out of reach. A second process gets a clear Unavailable, by whichever link it comes. Data of a newer medveil
+is refused, and a file whose tables are not as they were made: a trigger or a constraint that somebody put there would
+lose what is written, or alter it, for as long as the file is used.
 """
 
 from __future__ import annotations
@@ -59,14 +61,15 @@ class Store:
         self.path = path
         self._guard = RLock()
         exists = path.is_file() and path.stat().st_size > 0
-        if create is False and not exists:
+        # Behind a link that leads nowhere, such as to a disk that is not there, no new file is begun.
+        if not exists and (create is False or (path.is_symlink() and not path.exists())):
             raise Unavailable("privacy.store_missing", path=str(path))
         if create is True and exists:
             raise Refused("privacy.store_exists", path=str(path))
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Not of a thread: whichever opened the store, another may close it.
-            self._lock = FileLock(path.with_name(path.name + ".lock"), mode=0o600, thread_local=False)
+            self._lock = FileLock(f"{os.path.realpath(path)}.lock", mode=0o600, thread_local=False)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise Unavailable("privacy.store_in_use", path=str(path), retry_after=5) from None
@@ -106,10 +109,27 @@ class Store:
             raise Refused("privacy.store_newer", path=str(self.path), version=written, known=version)
         elif run("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise DecodeError("privacy.store_damaged", path=str(self.path))
-        elif written != version:
-            self._upgrade(written, version, upgrades)
+        else:
+            self._check_idle()
+            if written != version:
+                self._upgrade(written, version, schema, upgrades)
+            else:
+                self._check_made(schema)
 
-    def _upgrade(self, written: int, version: int, upgrades: Mapping[int, Upgrade]) -> None:
+    def _check_idle(self) -> None:
+        """Nothing in the file does something of its own when something is written. Raises DecodeError."""
+        if any(kind in ("trigger", "view") for kind, _ in _made(self._database)):
+            raise DecodeError("privacy.store_damaged", path=str(self.path))
+
+    def _check_made(self, schema: str) -> None:
+        """Tables and indexes are as the schema makes them. Raises DecodeError."""
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as new:
+            for statement in schema.split(";"):
+                new.execute(statement)
+            if _made(self._database) != _made(new):
+                raise DecodeError("privacy.store_damaged", path=str(self.path))
+
+    def _upgrade(self, written: int, version: int, schema: str, upgrades: Mapping[int, Upgrade]) -> None:
         """Bring an older file to `version`, all of it or nothing, with a copy of what it was beside it."""
         if any(step not in upgrades for step in range(written, version)):
             raise DecodeError("privacy.store_damaged", path=str(self.path))
@@ -122,6 +142,7 @@ class Store:
         with self.transaction() as database:
             for step in range(written, version):
                 upgrades[step](database)
+            self._check_made(schema)
             database.execute(f"PRAGMA user_version = {version}")
 
     @contextmanager
@@ -179,6 +200,12 @@ class Store:
         if database is not None:
             database.close()
         self._lock.release()
+
+
+def _made(database: sqlite3.Connection) -> set[tuple[str, str]]:
+    """Kind and text of all that was made in a file, but for what SQLite keeps for itself."""
+    found = database.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
+    return {(kind, "".join((text or "").split())) for kind, name, text in found if not name.startswith("sqlite_")}
 
 
 def _reason(error: BaseException) -> str:
