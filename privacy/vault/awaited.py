@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from threading import Lock
+from threading import RLock
 
 import sqlalchemy as sa
 
@@ -38,7 +38,7 @@ class Awaited:
     def __init__(self, opened: Opened, documents: Documents, rename_holds: Callable[[], None]) -> None:
         self._opened, self._documents, self._rename_holds = opened, documents, rename_holds
         self._ids: frozenset[bytes] = frozenset()
-        self._hearing = Lock()
+        self._hearing = RLock()  # renaming holds may find what a log has besides
 
     def take_up(self) -> None:
         """Go on with what was noted, in a vault that is opened to write."""
@@ -51,20 +51,22 @@ class Awaited:
         for name in self._documents.names(EARLIER):
             ids = _ids(self._documents.get(EARLIER, name))
             found.update(zip(ids[::2], ids[1::2], strict=True))
-        self._ids = frozenset(one for name in self._documents.names(AWAITED) for one in self._awaited(name))
+        self._ids = self._noted()
         return found
 
-    def _awaited(self, name: str) -> list[bytes]:
-        return _ids(self._documents.get(AWAITED, name))
+    def _noted(self) -> frozenset[bytes]:
+        return frozenset(_ids(self._documents.find(AWAITED, "") or b""))
 
-    def await_rows(self) -> None:
-        """Holds and notes came from a log, which may be of before: have what they name awaited, or theirs at once."""
-        with self._opened.database.transaction() as connection:
-            self.look(connection)
+    def came(self) -> None:
+        """The transaction has ended in which holds and notes came from a log, and `look` saw them: have what they name
+        theirs at once, where an earlier id is known."""
+        with self._hearing:
+            self._ids = self._noted()
         self._rename_holds()
 
     def look(self, connection: sa.Connection) -> None:
-        """Await those of whom there are holds and notes and nothing else now, in a transaction of the caller's.
+        """Await those of whom there are holds and notes and nothing else now, in the transaction of the caller's that
+        put them there: what came and is not awaited would be nobody's for good. `came`, or `known`, when it has ended.
 
         Somebody who is named by the one spelling may be among them: nothing comes under that id that is another's.
         """
@@ -77,10 +79,7 @@ class Awaited:
             for table in (tables.keys, tables.streams):
                 there = sa.select(table.c.person).where(table.c.person.in_(some))
                 ids -= {row.person for row in connection.execute(there)}
-        awaited = frozenset(one for one in left if one in ids)
-        if awaited != self._ids:
-            self._documents.write(connection, AWAITED, "", b"".join(sorted(awaited)))
-        self._ids = awaited
+        self._documents.write(connection, AWAITED, "", b"".join(one for one in left if one in ids))
 
     def hear(self, names: Iterable[str]) -> None:
         """Persons are named by these identifiers (secret): holds and notes of before that await them are theirs.
@@ -101,8 +100,9 @@ class Awaited:
                 self._opened.renamed = {**self._opened.renamed, **heard}
                 self._documents.revised(EARLIER)  # for whoever read notes in between
                 self._rename_holds()
-                left = self._ids - heard.keys()
-                self._documents.put(AWAITED, "", b"".join(sorted(left)))
+                with self._opened.database.transaction() as connection:  # `look` may have noted others
+                    left = frozenset(_ids(self._documents.content(connection, AWAITED, ""))) - heard.keys()
+                    self._documents.write(connection, AWAITED, "", b"".join(sorted(left)))
                 self._ids = left
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from privacy.vault.awaited import Awaited
 from privacy.vault.data_keys import DataKeys
 from privacy.vault.documents import Documents
 from privacy.vault.opened import Opened
@@ -45,8 +46,8 @@ _BEFORE = 0
 
 
 class Safeguards:
-    """What protects persons in an open vault. folder: where its register lies. came: called when the tables have got
-    what a log had."""
+    """What protects persons in an open vault. folder: where its register lies. awaited: is told when tables get what
+    a log had, which may name persons by earlier ids."""
 
     def __init__(
         self,
@@ -55,12 +56,12 @@ class Safeguards:
         documents: Documents,
         notes: PersonNotes,
         data_keys: DataKeys,
-        came: Callable[[], None] = lambda: None,
+        awaited: Awaited,
     ) -> None:
         self.log = SafeguardLog(folder / FILE, opened.index_key, opened.rand)
         self._opened = opened
         self._documents, self._notes, self._keys = documents, notes, data_keys
-        self._came = came
+        self._awaited = awaited
         self._marked, self._number, self._since = b"", 0, _BEFORE  # the mark as this process stored or read it last
 
     # ---- what is kept
@@ -133,9 +134,7 @@ class Safeguards:
         self._opened.check_writes()
         with self._opened.database.transaction() as connection:
             found = self._catch_up(connection)
-        self._revised(found)
-        if found:
-            self._came()
+        self._came(found)
 
     def take_over(self, other: Path) -> int:
         """See `Vault.take_over`."""
@@ -148,12 +147,11 @@ class Safeguards:
                 if about not in mine or _later(one, number, mine[about][1], mine[about][0])
             ]
             said = [one for _, _, one in sorted(new, key=lambda each: each[:2])]
-            self._apply(connection, said)
             if said:
+                self._apply(connection, said)
+                self._awaited.look(connection)
                 note(*said)
-        self._revised(said)
-        if said:
-            self._came()
+        self._came(said)
         return len(said)
 
     @contextmanager
@@ -171,7 +169,7 @@ class Safeguards:
 
             yield connection, note
             self._opened.fault("safeguards:marked")
-        self._revised(found)
+        self._came(found)
 
     def _catch_up(self, connection: sa.Connection) -> list[Safeguard]:
         """Bring both to one state; returns what the log had and the tables had not."""
@@ -182,7 +180,9 @@ class Safeguards:
             return []
         said = latest(self.log.entries())
         newer = [one for at, one in said.values() if at > (mark or 0)]
-        self._apply(connection, newer)
+        if newer:
+            self._apply(connection, newer)
+            self._awaited.look(connection)
         since = _BEFORE if mark is None else self._since
         if mark is None or number < mark:
             number = self._write_log(connection, {about: one for about, (_, one) in said.items()}, mark, since)
@@ -223,13 +223,15 @@ class Safeguards:
             with self._opened.provider.batch("restrict again", len(there)):
                 self._keys.turn(connection, there, restricted)
 
-    def _revised(self, said: Sequence[Safeguard]) -> None:
+    def _came(self, said: Sequence[Safeguard]) -> None:
         """What was put into the tables is there for whoever reads them from now on: the transaction has ended."""
         for one in said:
             if one.what == "document":
                 self._documents.revised(one.kind)
             elif one.what == "note":
                 self._notes.revised(one.kind)
+        if said:
+            self._awaited.came()
 
     def _write_log(
         self, connection: sa.Connection, said: dict[tuple[str, str, bytes], Safeguard], mark: int | None, since: int

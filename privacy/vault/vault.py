@@ -94,8 +94,8 @@ class Vault:
         self._loading = Loading(opened, self._descriptions, lambda: all_holds(self), self._awaited.hear)
         self._reading = Reading(opened, self._descriptions)
         self._notes = PersonNotes(opened)
-        beside, came = register.path.parent, self._awaited.await_rows
-        self._safeguards = Safeguards(opened, beside, self._documents, self._notes, self._keys, came)
+        beside = register.path.parent
+        self._safeguards = Safeguards(opened, beside, self._documents, self._notes, self._keys, self._awaited)
 
     @classmethod
     def create(

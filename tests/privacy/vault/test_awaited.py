@@ -256,3 +256,77 @@ def test_who_is_named_while_another_thread_is_heard_is_not_without_protection(
         for other in others:
             other.join()
         assert len(seen) == len(others) > 2 and set(seen) == {(True, True)}
+
+
+def restored_beside_the_log(tmp_path: Path, provider: FileKeyProvider, before: pytest.MonkeyPatch) -> Path:
+    """A home whose vault came back from a backup of before, beside the log that has an opt-out and a hold since."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with made(home, provider, "") as vault:
+        vault.ingest("others", pa.table({"n": [1]}), persons=["somebody"])
+        vault.back_up(tmp_path / "monday")
+        objected(vault, LOWER)
+        place_hold(vault, LegalHold("court", vault.person_id(LOWER), "", "ref", 0, NO_END), not_here_yet=True)
+    before.undo()
+    shutil.rmtree(home / "vault")
+    (tmp_path / "monday").rename(home / "vault")
+    return home
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_killed_at_every_step_of_taking_over_nobody_is_forgotten(
+    lost: bool, tmp_path: Path, provider: FileKeyProvider, before: pytest.MonkeyPatch
+) -> None:
+    """lost: the log is another home's, and taken over from there; killed, that is done again."""
+    home, steps = restored_beside_the_log(tmp_path, provider, before), 0
+    if lost:
+        (home / "safeguards").rename(tmp_path / "lost")
+    while True:
+        here, done = tmp_path / f"run-{steps}", [0]
+        shutil.copytree(home, here)
+
+        def killed(place: str, done: list[int] = done, at: int = steps) -> None:
+            done[0] += 1
+            if done[0] > at:
+                raise KeyboardInterrupt
+
+        for fault in (killed, lambda place: None):
+            try:
+                with Vault.open(here / "vault", provider, "hospital-1", fault=fault) as vault:
+                    if lost:
+                        vault.take_over(tmp_path / "lost")
+            except KeyboardInterrupt:
+                continue
+        with again(here, provider, "") as vault:
+            vault.ingest("visits", pa.table({"n": [1]}), persons=[LOWER])
+            check_awaited(vault)
+        if done[0] <= steps:
+            break
+        steps += 1
+    assert steps > 5
+
+
+def test_what_is_heard_while_others_come_from_a_log_leaves_them_awaited(
+    tmp_path: Path, provider: FileKeyProvider, before: pytest.MonkeyPatch
+) -> None:
+    home = restored_beside_the_log(tmp_path, provider, before)
+    (home / "safeguards").rename(tmp_path / "lost")
+    with again(home, provider, "") as vault:
+        vault.put_person_note(NOTE, vault.spelling_id("A 1"), OPT_OUT)
+        with vault._opened.database.transaction() as connection:
+            vault._awaited.look(connection)
+        vault._awaited.came()
+        came = vault._awaited.came
+
+        def heard_first() -> None:
+            vault.person_id("A 1")
+            came()
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(vault._awaited, "came", heard_first)
+            vault.take_over(tmp_path / "lost")
+        assert vault.person_id("A 1") == vault.person_id(vault.spelling_id("A 1"))
+        vault.ingest("visits", pa.table({"n": [1]}), persons=[LOWER])
+        check_awaited(vault)
+    with again(home, provider, "") as vault:
+        check_awaited(vault)
