@@ -44,6 +44,10 @@ class Channel(Protocol):
         """
         ...
 
+    def open_again(self, session: bytes, sender: str) -> None:
+        """Have `openings` give the first message of a sender in a session once more, if it is still there."""
+        ...
+
     async def forget(self, session: bytes, peers: Collection[str] = ()) -> None:
         """The session with `peers` (empty: with everybody) is over: only what still has to be carried is kept of it."""
         ...
@@ -78,6 +82,9 @@ class _Inbox:
             if not senders or delivery.sender in senders:
                 return self._ready.pop(place)
         return None
+
+    def first(self, sender: str) -> Delivery | None:
+        return next((one for one in self._ready if (one.sender, one.sequence) == (sender, 0)), None)
 
     def drop(self, senders: Collection[str]) -> None:
         self._ready = [delivery for delivery in self._ready if delivery.sender not in senders]
@@ -167,6 +174,12 @@ class InMemoryChannel:
         arriving = self._post.openings(self.organisation)
         while True:
             yield await arriving.get()
+
+    def open_again(self, session: bytes, sender: str) -> None:
+        """See `Channel.open_again`."""
+        first = self._post.inbox(self.organisation, session).first(sender)
+        if first is not None:
+            self._post.openings(self.organisation).put_nowait((session, first))
 
     async def forget(self, session: bytes, peers: Collection[str] = ()) -> None:
         """See `Channel.forget`."""

@@ -57,10 +57,14 @@ TIMEOUT = 120.0
 """Seconds an organisation waits for another's message before it gives up."""
 LAST_TIMEOUT = 3600.0
 """Seconds it waits where giving up would waste what was paid for."""
+_UNKNOWN = "channel.other_key"
+"""What a message under a key that its sender is not known to have is refused with."""
 _NEWS = 5.0
 """Seconds that a message under unknown keys waits for the ledger to say whose they are, and until it may again."""
 _NEWS_OF_OPENINGS = 2.5
 """Seconds that the first message of a session waits so: those of all others come after it."""
+MOST_UNHEARD = 1000
+"""First messages of one sender that are put off until it is known whose their key is."""
 UNWRAPS, UNWRAPS_AT_ONCE = 10_000, 50_000
 """Data keys a second, and at once, that are unwrapped without a declared job, unless gateway.toml says otherwise."""
 MOST_LIMITS = 3
@@ -100,6 +104,13 @@ class Opening(NamedTuple):
     sender: str
     session: bytes
     message: Wire
+
+
+class _Unheard(NamedTuple):
+    """Sessions whose first message is under none of the keys that its sender had when it was read."""
+
+    keys: tuple[VerifyKey, ...]
+    sessions: list[bytes]
 
 
 def refusal(organisation: str, error: BaseException) -> Refusal:
@@ -161,6 +172,8 @@ class Organisation:
         self.anchoring = asyncio.Lock()
         self.exporting = asyncio.Lock()
         self._asked_whose: dict[str, float] = {}  # by sender: when the ledger was last asked whose its key is, in vain
+        self._unheard: dict[str, _Unheard] = {}  # by sender
+        self._again: asyncio.TimerHandle | None = None
         self.vault = vault
         self.guard = guard
         self.audit = audit
@@ -337,21 +350,25 @@ class Organisation:
         delivery = await self._end().receive(session, self.patience if timeout is None else timeout, senders)
         return delivery.sender, await self._opened(kind, session, delivery)
 
-    async def _opened(self, kind: type[M], session: bytes, delivery: Delivery, news: float = _NEWS) -> M:
+    async def _opened(self, kind: type[M], session: bytes, delivery: Delivery) -> M:
+        """The message. Raises ProtocolAbort."""
+        try:
+            return await self._known(kind, session, delivery, _NEWS)
+        except (DecodeError, VerificationError):
+            raise ProtocolAbort("channel.bad_message", round="receive", parties=(delivery.sender,)) from None
+
+    async def _known(self, kind: type[M], session: bytes, delivery: Delivery, news: float) -> M:
         """The message, once more after `news` seconds at most if its key is unknown: who changed its keys knows of it
-        before the others do. Raises ProtocolAbort."""
+        before the others do. Raises DecodeError, VerificationError."""
         sender = delivery.sender
         try:
-            try:
-                return self._read(kind, session, delivery)
-            except VerificationError as error:
-                if error.code != "channel.other_key" or not await self._heard_of_keys(sender, news):
-                    raise
-            message = self._read(kind, session, delivery)
-            self._asked_whose.pop(sender, None)
-            return message
-        except (DecodeError, VerificationError):
-            raise ProtocolAbort("channel.bad_message", round="receive", parties=(sender,)) from None
+            return self._read(kind, session, delivery)
+        except VerificationError as error:
+            if error.code != _UNKNOWN or not await self._heard_of_keys(sender, news):
+                raise
+        message = self._read(kind, session, delivery)
+        self._asked_whose.pop(sender, None)
+        return message
 
     async def _heard_of_keys(self, sender: str, news: float) -> bool:
         """Whether the ledger was asked whose a key is: not again soon for a sender for whom that was in vain, so that
@@ -388,15 +405,41 @@ class Organisation:
         """The first message of each session that another organisation begins, before a flow takes it; for ever.
 
         kinds: a union of structs. What is none of them, or does not hold, is passed over: a flow that waits in that
-        session complains of it. An opening may come more than once. One under a key that nobody knows yet is passed
-        over if the ledger does not soon say whose it is; it is kept, and comes again when the gateway starts anew.
+        session complains of it. An opening may come more than once. One under a key that nobody knows yet, and of which
+        the ledger does not soon say whose it is, is put off until its sender's keys are others.
         """
         async for session, delivery in self._end().openings():
             try:
-                message = await self._opened(kinds, session, delivery, _NEWS_OF_OPENINGS)
-            except ProtocolAbort:
+                message = await self._known(kinds, session, delivery, _NEWS_OF_OPENINGS)
+            except VerificationError as error:
+                if error.code == _UNKNOWN:
+                    self._put_off(delivery.sender, session)
+                continue
+            except DecodeError:
                 continue
             yield Opening(delivery.sender, session, message)
+
+    def _put_off(self, sender: str, session: bytes) -> None:
+        """Keep in mind which opening it is, unless there are too many of its sender: they come again when the gateway
+        starts anew."""
+        unheard = self._unheard.setdefault(sender, _Unheard(self.envelope_keys(sender), []))
+        if len(unheard.sessions) < MOST_UNHEARD:
+            unheard.sessions.append(session)
+        if self._again is None:
+            self._again = asyncio.get_running_loop().call_later(_NEWS, self._hear_again)
+
+    def _hear_again(self) -> None:
+        """Have come again what was put off of those whose keys are others by now."""
+        for sender, unheard in tuple(self._unheard.items()):
+            try:
+                changed = self.envelope_keys(sender) != unheard.keys
+            except VerificationError:  # it has left
+                changed = True
+            if changed:
+                del self._unheard[sender]
+                for session in unheard.sessions:
+                    self._end().open_again(session, sender)
+        self._again = asyncio.get_running_loop().call_later(_NEWS, self._hear_again) if self._unheard else None
 
     async def forget(self, session: bytes, *peers: str) -> None:
         """The session with `peers` is over: nothing of it is kept. Others may have one of that name, with this or
@@ -420,6 +463,8 @@ class Organisation:
 
     def close(self) -> None:
         """Close the files, and let go of who keeps the keys."""
+        if self._again is not None:
+            self._again.cancel()
         self.audit.close()
         self.vault.close()
         self.guard.close()

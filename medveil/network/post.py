@@ -350,6 +350,10 @@ class NetworkPost:
             if payload is not None:
                 yield session, Delivery(sender, 0, payload)
 
+    def open_again(self, session: bytes, sender: str) -> None:
+        """See `Channel.open_again`."""
+        self._openings.put_nowait((session, sender))
+
     async def receive(self, session: bytes, timeout: float, senders: Collection[str] = ()) -> Delivery:
         """See `Channel.receive`. After a restart it begins anew with the first message of each sender."""
         try:

@@ -98,6 +98,9 @@ class Rewinding:
     def openings(self) -> AsyncIterator[tuple[bytes, Delivery]]:
         return self.inner.openings()
 
+    def open_again(self, session: bytes, sender: str) -> None:
+        self.inner.open_again(session, sender)
+
     async def forget(self, session: bytes, peers: Collection[str] = ()) -> None:
         self.arrived.pop(session, None)
         self.read.pop(session, None)

@@ -117,7 +117,8 @@ def test_whoever_hears_of_new_keys_late_reads_what_was_sent_under_them(play: Pla
 
 @pytest.mark.parametrize("away", [False, True])
 def test_an_opening_under_new_keys_is_heard_by_who_hears_of_them_late(play: Play, away: bool) -> None:
-    """away: the ledger, so that nobody says whose they are: others' openings come all the same."""
+    """away: the ledger, so that nobody says whose they are: others' openings come all the same, and these when it is
+    back."""
 
     async def story(world: Any) -> None:
         hospital, insurer = world["hospital-1"], world.insurer
@@ -139,8 +140,41 @@ def test_an_opening_under_new_keys_is_heard_by_who_hears_of_them_late(play: Play
         assert not heard
         late.over = not away
         await asyncio.sleep(10)
-        hearing.cancel()
         assert heard == (["sent.other"] if away else ["sent.early"] * 3 + ["sent.other"])
+        late.over = True
+        await insurer.account.caught_up()
+        await asyncio.sleep(10)
+        hearing.cancel()
+        assert sorted(heard) == ["sent.early"] * 3 + ["sent.other"]
+
+    play(story)
+
+
+def test_openings_under_unknown_keys_of_one_sender_are_put_off_up_to_a_number(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(world: Any) -> None:
+        hospital, insurer = world["hospital-1"], world.insurer
+        monkeypatch.setattr("medveil.gateway.organisation.MOST_UNHEARD", 2)
+        late = Late(insurer)
+        await blocks_until(hospital, await rotate(hospital, Passing(), notice=2))
+        await hospital.account.caught_up()
+        for number in range(4):
+            await hospital.send("insurer", b"session-%d" % number, Refusal(f"sent.no{number}", "Early."))
+        heard: list[str] = []
+
+        async def hear() -> None:
+            async for opening in insurer.openings(Refusal):
+                heard.append(opening.message.code)
+
+        hearing = asyncio.create_task(hear())
+        await asyncio.sleep(10)
+        await insurer.forget(b"session-0", "hospital-1")
+        late.over = True
+        await insurer.account.caught_up()
+        await asyncio.sleep(10)
+        hearing.cancel()
+        assert heard == ["sent.no1"], "one was forgotten meanwhile, two come when the gateway starts anew"
 
     play(story)
 

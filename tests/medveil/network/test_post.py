@@ -353,6 +353,10 @@ def test_openings_come_again_after_a_restart_until_they_are_forgotten(tmp_path: 
             b = await town.open("b")
             openings = b.openings()
             assert (await anext(openings))[0] == SESSION
+            assert (await anext(openings))[0] == SESSION
+            b.open_again(SESSION, "c")
+            assert await anext(openings) == (SESSION, ("c", 0, b"from c"))
+            b.open_again(SESSION, "a")
             await b.forget(SESSION, ("a", "c"))
             await a.send("b", b"another", 0, b"more")
             assert await anext(openings) == (b"another", ("a", 0, b"more"))
