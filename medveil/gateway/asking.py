@@ -99,6 +99,7 @@ async def ask(
             answer = before or answer
         except (Exception, FlowCancelled) as error:
             await run.stop(error)
+            await run.drop()
             raise
     release = await steps.once(RELEASED, Release, finished)
     keep_release(researcher, release)

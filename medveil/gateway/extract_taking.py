@@ -89,10 +89,10 @@ class _Taking:
         path = held_path(self._recipient, offer.extract)
 
         async def looking() -> _Needed:
-            one = await asyncio.to_thread(self._check_welcome, offer)
-            return _Needed(one is None or not path.exists())
+            return _Needed(await asyncio.to_thread(self._lacks, offer, path))
 
-        if not (await self._steps.once("needed", _Needed, looking)).needed:
+        needed = (await self._steps.once("needed", _Needed, looking)).needed
+        if not needed and not await asyncio.to_thread(self._lacks, offer, path):  # it may be deleted since it was held
             return
         await self._recipient.account.caught_up()
         grant = await asyncio.to_thread(
@@ -120,6 +120,10 @@ class _Taking:
         self._fault("kept")
         answered = offer.ask, offer.dataset, offer.extract
         await asyncio.to_thread(note_delivered, self._recipient, self._holder, *answered)
+
+    def _lacks(self, offer: ExtractOffer, path: Path) -> bool:
+        """Whether it is not held. Raises as `_check_welcome`."""
+        return self._check_welcome(offer) is None or not path.exists()
 
     def _check_welcome(self, offer: ExtractOffer) -> HeldExtract | None:
         """What is known of the extract here. Raises Refused where it was deleted, or its issuer has it deleted."""

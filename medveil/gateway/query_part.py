@@ -122,18 +122,15 @@ def _leaving(phase: int) -> str:
     return f"leaving/{phase}"
 
 
-async def take_part(part: Part, sessions: list[bytes]) -> None:
-    """Both phases. sessions: the channel sessions that it came to, for whoever forgets them.
-
-    Raises ConsentDenied once the grant is gone, ProtocolAbort, Refused, and as `Run.board`.
-    """
+async def take_part(part: Part) -> None:
+    """Both phases. Raises ConsentDenied once the grant is gone, ProtocolAbort, Refused, and as `Run.board`."""
     query, run = part.request.query, part.run
     await run.board(lambda state: reserved(state, run.handle), "the reserved budget")
     gate = cells.gate_layout(query)
-    await _contribute(part, gate, sessions)
+    await _contribute(part, gate)
     opened, survivors = await _released(part, gate)
     layout = cells.sums_layout(query, cells.passing(query, opened.totals, len(survivors.sites)))
-    if await _contribute(part, layout, sessions, survivors):
+    if await _contribute(part, layout, survivors):
         await _released(part, layout)
 
 
@@ -149,7 +146,7 @@ async def _released(part: Part, layout: Layout) -> tuple[Opened, Survivors]:
     return opened, survivors
 
 
-async def _contribute(part: Part, layout: Layout, sessions: list[bytes], decided: Survivors | None = None) -> bool:
+async def _contribute(part: Part, layout: Layout, decided: Survivors | None = None) -> bool:
     """One phase at one site, until its shares have left; False as soon as the phase goes on without it.
 
     decided: the survivors of the phase before, whose counts decided which groups passed.
@@ -157,7 +154,7 @@ async def _contribute(part: Part, layout: Layout, sessions: list[bytes], decided
     site, run, request, researcher = part.site, part.run, part.request, part.researcher
     handle, phase = request.handle, layout.phase
     session = session_for(request.query, request.salt, handle, layout)
-    sessions.append(session.id())
+    run.sessions.append(session.id())
     await run.steps.boundary()
     part.check_grant()
 

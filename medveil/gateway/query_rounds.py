@@ -63,6 +63,7 @@ async def coordinate(
     Raises ProtocolAbort with fewer sites than the threshold, or where the sum does not open; as `Run.message`.
     """
     session = session_for(request.query, request.salt, request.handle, layout)
+    run.sessions.append(session.id())
     return await _Phase(run, session, frozenset(lost)).whole()
 
 

@@ -130,7 +130,8 @@ class Run:
     """One organisation's run of the query under `handle`. others: the parties it listens to.
 
     guard: raises what ends the run (a revoked grant); asked while it waits. spared: whether the others can go on
-    without this one. gone: who of the others has said that it stops, and why.
+    without this one. gone: who of the others has said that it stops, and why. sessions: the channel sessions of the
+    phases that it came to.
     """
 
     organisation: Organisation
@@ -140,6 +141,7 @@ class Run:
     guard: Callable[[], None] = _nothing
     spared: bool = False
     gone: dict[str, Refusal] = field(default_factory=dict)
+    sessions: list[bytes] = field(default_factory=list)
 
     async def board(self, read: Callable[[FinalState], T | None], what: str) -> T:
         """What `read` finds on the ledger, once it does. what: in a few words.
@@ -246,6 +248,12 @@ class Run:
         """The run has ended, and its end is kept: its messages are not needed any more."""
         for session in (request_session(self.handle), stop_session(self.handle), *sessions):
             await self.organisation.forget(session, *self.others)
+
+    async def drop(self) -> None:
+        """The run was stopped: nothing stays of its messages, nor of those that are still on their way, which would
+        take their senders' room in the post for a week."""
+        for session in (request_session(self.handle), stop_session(self.handle), *self.sessions):
+            await self.organisation.end(session, *self.others)
 
     @property
     def height(self) -> int:

@@ -114,18 +114,17 @@ async def serve_query(
         await site.send(researcher, session, QueryAnswer(request.handle, refusal(site.name, error)))
         raise error
     run = Run(site, request.handle, (researcher,), steps)
-    sessions: list[bytes] = []
     try:
-        decision = await _serve(run, request, tables, clock, sessions)
+        decision = await _serve(run, request, tables, clock)
     except (Exception, FlowCancelled):
-        await run.forget(*sessions)
+        await run.drop()
         raise
 
     async def ended() -> PartEnded:
-        return PartEnded(decision, request.handle, tuple(sessions))
+        return PartEnded(decision, request.handle, tuple(run.sessions))
 
     await steps.once(ENDED, PartEnded, ended)
-    await run.forget(*sessions)
+    await run.forget(*run.sessions)
     return decision
 
 
@@ -133,7 +132,7 @@ async def _never() -> PartEnded:
     raise ValueError("a step that is kept does not run")
 
 
-async def _serve(run: Run, request: QueryRequest, tables: Tables, clock: Clock, sessions: list[bytes]) -> Decision:
+async def _serve(run: Run, request: QueryRequest, tables: Tables, clock: Clock) -> Decision:
     site, steps, (researcher,) = run.organisation, run.steps, run.others
     handle, query = request.handle, request.query
 
@@ -193,7 +192,7 @@ async def _serve(run: Run, request: QueryRequest, tables: Tables, clock: Clock, 
         )
         answered = True
         await answer()
-        await run.unless_stopped(take_part(part, sessions))
+        await run.unless_stopped(take_part(part))
     except (Exception, FlowCancelled) as error:
         # Not where the process stops: then the use goes on.
         if answered:

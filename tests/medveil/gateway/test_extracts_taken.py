@@ -12,7 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from medveil.gateway import extract_delivery, extract_leaving, extract_room, extract_wanted, held_extracts
+from medveil.gateway import (
+    extract_delivery,
+    extract_leaving,
+    extract_room,
+    extract_wanted,
+    held_extracts,
+)
 from medveil.gateway.extract_delivery import ExtractNext, ExtractOffer, ExtractPiece, ExtractTaken
 from medveil.gateway.extract_drafts import RiskChoice, draft, mask_key
 from medveil.gateway.extract_wanted import MOST_WAITING, ExtractDeclined, ExtractRequest
@@ -198,6 +204,37 @@ async def deliver_again(world: Any, facts: Any) -> tuple[Any, Any]:
         async with asyncio.timeout(0.3):
             await offered(world)
     return sent, None
+
+
+@pytest.mark.parametrize("gone", ["deleted", "lost"])
+def test_what_went_since_it_was_not_needed_is_not_said_to_be_taken(play: Play, gone: str) -> None:
+    """Offered once more, since the answer was lost; cut short, the recipient goes on when it is held no more."""
+
+    async def story(world: Any) -> None:
+        facts = await made_one(world)
+        holder, recipient, extract = world[HOLDER], world[RECIPIENT], facts.cover.extract
+        path = held_extracts.held_path(recipient, extract)
+        with pytest.MonkeyPatch.context() as lost:
+            lost.setattr(extract_delivery, "note_delivered", lambda *given: made_of(holder, extract))
+            _, taken = await deliver(world, facts)
+        assert path.exists() and made_of(holder, extract).state == "leaving"
+
+        class Meanwhile(Passing):
+            async def once(self, step: str, kind: Any, work: Any) -> Any:
+                value = await super().once(step, kind, work)
+                if step == "needed" and gone == "lost":
+                    path.unlink()
+                elif step == "needed":
+                    held_extracts.forget(recipient, extract, "chosen", world.now)
+                return value
+
+        sent, taken = await deliver(world, facts, taking=Meanwhile())
+        if gone == "lost":
+            assert not isinstance(taken, Exception) and path.exists() and sent.state == "delivered"
+        else:
+            assert refused_by(sent) == "gateway.extract_deleted" and not path.exists()
+
+    play(story)
 
 
 def test_what_was_deleted_does_not_come_again(play: Play) -> None:

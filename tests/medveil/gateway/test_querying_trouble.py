@@ -19,7 +19,7 @@ from medveil.gateway.asking import ask
 from medveil.gateway.collecting import EvidenceRequest
 from medveil.gateway.organisation import Refusal
 from medveil.gateway.query_board import reserved
-from medveil.gateway.query_run import QueryAnswer, QueryRequest, request_session, stop_session
+from medveil.gateway.query_run import QueryAnswer, QueryRequest, SharesDealt, request_session, stop_session
 from medveil.gateway.steps import Passing
 from mpc.query import salted_hash
 from mpc.release import Release
@@ -55,6 +55,30 @@ def test_a_researcher_that_publishes_other_totals(play: Play) -> None:
         assert world.state_of(HANDLE).status == "spent"
         for site in world.hospitals:
             assert world.ended(site) == ["released"]
+
+    play(story)
+
+
+@pytest.mark.parametrize("when", ["answers", "phases"])
+def test_nothing_stays_of_the_messages_of_a_stopped_query(play: Play, when: str) -> None:
+    """Not at the researcher either, nor what comes late: it would take its senders' room for a week."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        wrong: Any = QueryAnswer if when == "answers" else SharesDealt
+        world.alter(world.sites[1], wrong, lambda recipient, message: Refusal("sent.instead", "No."))
+        answer, parts = await world.run(world.query(), HANDLE)
+        assert isinstance(answer, MedveilError) and all(isinstance(part, MedveilError) for part in parts[:2])
+        post = world.consortium.post
+        names = ["researcher", *(site.name for site in world.sites)]
+        kept = [
+            (name, session)
+            for (name, session), inbox in post._inboxes.items()
+            if name in names and (inbox._ready or inbox._early)
+        ]
+        assert not kept
+        await world.sites[0].send("researcher", stop_session(HANDLE), Refusal("sent.late", "Late."))
+        assert not post.inbox("researcher", stop_session(HANDLE))._ready
 
     play(story)
 
