@@ -159,6 +159,7 @@ def test_every_core_dependency_is_imported_by_the_product() -> None:
     assert declared <= imported
     foreign = imported - declared - set(PACKAGES) - set(sys.stdlib_module_names)
     service = {
+        "aiohttp",
         "fastapi",
         "http_message_signatures",
         "http_sf",
@@ -175,6 +176,7 @@ def test_every_core_dependency_is_imported_by_the_product() -> None:
         "structlog",
         "uvicorn",
         "uvloop",
+        "yarl",
         "zxcvbn",
     }
     assert foreign == {"phe", "gmpy2", "statsmodels", "matplotlib", "jinja2", "pandas"} | service, (

@@ -332,20 +332,20 @@ class EmbeddedEngine:
                 if len(self._refusals) > REMEMBERED:
                     self._refusals.popitem(last=False)
 
-    async def add_cosignature(self, size: int, line: SignatureLine) -> None:
+    async def add_cosignature(self, size: int, line: SignatureLine) -> bytes | None:
         """See `Engine.add_cosignature`. One of a head below the last final one, or after closing, changes nothing."""
         if self._released:
-            return
+            return None
         note = self._history.head(size)
         if note is None:
             if 1 < size <= self.machine.log.size:
-                return
+                return self._final_from(size)
             raise Refused("ledger.unknown_head", size=size)
         members = self._trust.at(size - 1)
         member = members.member(line.name)
         verify_cosignature(member.keys.cosign.key, note, line)
         if any(other.name == line.name for other in note.lines):
-            return
+            return self._final_from(size)
         note = note.with_line(line)
         self._history.cosigned(note)
         counted = sum(members.member(other.name).re_executes for other in note.lines[1:])
@@ -355,6 +355,12 @@ class EmbeddedEngine:
             self._fault("final")
             async with self._finality:
                 self._finality.notify_all()
+        return self._final_from(size)
+
+    def _final_from(self, size: int) -> bytes | None:
+        """The latest final checkpoint, if it is of `size` or larger."""
+        final = self._history.final
+        return None if final is None or final.checkpoint.size < size else final.format()
 
     async def _announce(self) -> None:
         """Wake whoever waits for anything."""

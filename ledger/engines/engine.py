@@ -84,8 +84,11 @@ class Engine(Protocol):
     def subscribe(self, cursor: int) -> AsyncIterator[tuple[Block, Note]]:
         """Blocks from height `cursor` (>= 1) on, each with its head as the sequencer signed it; waits for more."""
 
-    async def add_cosignature(self, size: int, line: SignatureLine) -> None:
-        """Add a member's cosignature of the head of that size. Raises VerificationError or Refused."""
+    async def add_cosignature(self, size: int, line: SignatureLine) -> bytes | None:
+        """Add a member's cosignature of the head of that size. Raises VerificationError or Refused.
+
+        Returns the checkpoint of a final head of at least that size, if there is one by now: to be verified.
+        """
 
     async def export(self) -> LedgerExport:
         """All final history."""

@@ -122,6 +122,7 @@ class LedgerAccount:
         self._writing = asyncio.Lock()
         self._caught_up = False
         self._unsettled: bytes | None = None  # written, and nobody knows what became of it
+        self._writes_known = False  # whether the replica has run all that was written in this organisation's name
 
     @property
     def trust(self) -> TrustFile:
@@ -153,31 +154,33 @@ class LedgerAccount:
             if self._unsettled is not None:
                 with contextlib.suppress(Refused):  # that one's refusal is not the answer to this one
                     await self._settle(self._unsettled)
-            envelope = Envelope(
-                VERSION,
-                self._trust.genesis_hash,
-                self.organisation,
-                await self._next_nonce(),
-                self.state.height + _LIFETIME,
-                ops,
-            )
-            data = sign_envelope(self._own_signer(), envelope)
-            receipt = await self._settle(data)
-            transaction = envelope_id(data)
+            receipt = await self._settle(await self._sealed(ops))
+            transaction = envelope_id(receipt.envelope)
         if not receipt.result.accepted:
             # The receipt says that it was refused and by which rule; the engine only adds the facts.
+            self._writes_known = False
             said = await self._answered(lambda: self._engine.refusal(transaction))
             if said is None or said.code != receipt.result.code:
                 raise Refused(receipt.result.code)
             raise type(said)(said.code, **said.facts)
         return receipt
 
+    async def _sealed(self, ops: tuple[Op, ...]) -> bytes:
+        """A signed envelope of `ops`, the organisation's next."""
+        nonce, expiry = await self._next_nonce(), self.state.height + _LIFETIME
+        envelope = Envelope(VERSION, self._trust.genesis_hash, self.organisation, nonce, expiry, ops)
+        return sign_envelope(self._own_signer(), envelope)
+
     async def _next_nonce(self) -> int:
         """The nonce after all that this organisation wrote, in an earlier life too, as its own replica ran it.
 
         The engine only says how far to wait: an envelope with a nonce to come could be kept back and played later.
+        It is asked once, since what is written after that is settled one after the other, and again after a refusal:
+        another process may have written in this organisation's name.
         """
         machine = self.replica.machine
+        if self._writes_known:
+            return machine.next_nonce(self.organisation)
         try:
             async with asyncio.timeout(self.patience):
                 written = await self._answered(lambda: self._engine.next_nonce(self.organisation))
@@ -185,6 +188,7 @@ class LedgerAccount:
                     await asyncio.sleep(_LOOK)
         except TimeoutError:
             raise Unavailable("account.timeout", organisation=self.organisation, what="its own envelopes") from None
+        self._writes_known = True
         return machine.next_nonce(self.organisation)
 
     async def _settle(self, data: bytes) -> Receipt:
@@ -201,7 +205,7 @@ class LedgerAccount:
         try:
             receipt = await self._placed(data)
         except (Refused, DecodeError, VerificationError):
-            self._unsettled = None  # it will never be
+            self._unsettled, self._writes_known = None, False  # it will never be
             raise
         if receipt.envelope != data:
             raise VerificationError("ledger.bad_receipt", part="envelope")
@@ -337,7 +341,9 @@ class LedgerAccount:
             if self._ahead is None or machine.log.size >= self._ahead[0].size:
                 self._replayed[machine.log.size] = machine.mark()
             if line is not None:
-                await self._engine.add_cosignature(note.checkpoint.size, line)
+                final = await self._engine.add_cosignature(note.checkpoint.size, line)
+                if final is not None:
+                    await self.finalised(final)
             if block.envelopes:
                 shown.put_nowait((block.header.height, envelope_id(block.envelopes[0])))
             if self._ahead is not None and self._ahead[0].size <= machine.log.size:

@@ -4,7 +4,7 @@ Every route is for members only; who asks is the organisation of the client cert
 who sent it: envelopes and cosignatures carry their own signatures, answers carry proofs or are replayed.
 
     POST envelopes            the signed envelope               -> Bytes (its id)
-    POST cosignatures         Cosigned                          -> Done
+    POST cosignatures         Cosigned                          -> FinalIs
     GET  receipts/ID?wait=MS  waits until it is final           -> Receipt
     GET  refusals/ID                                            -> Why
     GET  nonces/ORGANISATION                                    -> Number
@@ -78,6 +78,12 @@ class HeadIs(Wire, frozen=True, tag="network.head"):
 
     height: Height
     final_height: Height
+    note: bytes | None
+
+
+class FinalIs(Wire, frozen=True, tag="network.final"):
+    """The checkpoint of a final head that covers what was cosigned; None while there is none."""
+
     note: bytes | None
 
 
@@ -185,8 +191,8 @@ class _Door:
 
     async def cosign(self, request: Request, member: str) -> Wire:
         said = decode(Cosigned, await read_body(request, 4096))
-        await self._engine.add_cosignature(said.size, SignatureLine(said.name, said.key_id, said.signature))
-        return Done()
+        line = SignatureLine(said.name, said.key_id, said.signature)
+        return FinalIs(await self._engine.add_cosignature(said.size, line))
 
     async def receipt(self, request: Request, member: str) -> Wire:
         wait = min(question_number(request, "wait") / 1000, LONGEST_WAIT)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import httpx
+import aiohttp
+from yarl import URL
 
 from medveil.network.answers import read_answer
 from wire.canonical import LARGEST, Wire
@@ -16,6 +17,9 @@ from wire.errors import Unavailable, VerificationError
 W = TypeVar("W", bound=Wire)
 
 CONNECT_SECONDS = 10.0
+_MOST_CONNECTIONS = 64
+_IDLE_SECONDS = 45.0
+"""A connection that nobody used for so long is left: below the listener's own limit, which would close it under us."""
 
 
 class PeerLine:
@@ -27,38 +31,50 @@ class PeerLine:
 
     def __init__(self, organisation: str, url: str, contexts: Sequence[ssl.SSLContext]) -> None:
         self.organisation = organisation
-        limits = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=60)
-        self._clients = [
-            httpx.AsyncClient(base_url=url, verify=context, limits=limits, trust_env=False, http2=False)
-            for context in contexts
-        ]
+        self._url = url
+        self._contexts = tuple(contexts)
         self._turn = 0
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    def _calls(self) -> aiohttp.ClientSession:
+        """The connections, those of all contexts apart from each other: it is made in the loop that uses it."""
+        if self._closed:
+            raise Unavailable("network.unreachable", retry_after=5, organisation=self.organisation)
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=_MOST_CONNECTIONS, keepalive_timeout=_IDLE_SECONDS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("user-agent", "accept", "accept-encoding"),
+                headers={"content-type": "application/octet-stream"},
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._session
 
     async def ask(self, method: str, path: str, kind: type[W], body: bytes = b"", timeout: float = 30.0) -> W:
         """The answer, which is a `kind`. Raises what was told; Unavailable if nobody answers in time and properly."""
-        limit = httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout))
         turn = self._turn
-        headers = {"content-type": "application/octet-stream"}
         try:
             async with (
                 asyncio.timeout(timeout),
-                self._clients[turn].stream(
+                self._calls().request(
                     method,
-                    path,
-                    content=body or None,
-                    headers=headers,
-                    timeout=limit,
-                    extensions={"trace": _Handshake()},
+                    URL(self._url + path, encoded=True),
+                    data=body or None,
+                    ssl=self._contexts[turn],
+                    timeout=aiohttp.ClientTimeout(sock_connect=min(CONNECT_SECONDS, timeout)),
+                    allow_redirects=False,
                 ) as response,
             ):
                 answer = bytearray()
-                async for chunk in response.aiter_raw():
+                async for chunk in response.content.iter_any():
                     answer += chunk
                     if len(answer) > LARGEST:
                         raise Unavailable("network.bad_answer", organisation=self.organisation)
-                if response.status_code != 200:
-                    raise Unavailable("network.transport", organisation=self.organisation, status=response.status_code)
-        except (httpx.HTTPError, ssl.SSLError, TimeoutError, OSError):
+                if response.status != 200:
+                    raise Unavailable("network.transport", organisation=self.organisation, status=response.status)
+        except (aiohttp.ClientError, ssl.SSLError, TimeoutError, OSError):
             self._other_way(turn)
             raise Unavailable("network.unreachable", retry_after=5, organisation=self.organisation) from None
         try:
@@ -71,26 +87,10 @@ class PeerLine:
 
     def _other_way(self, turn: int) -> None:
         if turn == self._turn:
-            self._turn = (turn + 1) % len(self._clients)
+            self._turn = (turn + 1) % len(self._contexts)
 
     async def close(self) -> None:
         """Hang up."""
-        for client in self._clients:
-            await client.aclose()
-
-
-class _Handshake:
-    """Follows one request of httpx (its ``trace`` extension) and closes a connection whose TLS handshake is cancelled.
-
-    httpcore closes one whose handshake fails, and forgets one whose question is given up meanwhile: its socket would
-    stay open until it is collected as garbage.
-    """
-
-    def __init__(self) -> None:
-        self._stream: Any = None
-
-    async def __call__(self, event: str, info: dict[str, Any]) -> None:
-        if event == "connection.connect_tcp.complete":
-            self._stream = info["return_value"]
-        elif event == "connection.start_tls.failed" and self._stream is not None:
-            await self._stream.aclose()
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()

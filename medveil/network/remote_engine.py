@@ -26,7 +26,7 @@ from medveil.network.ledger_door import (
     Blocks,
     Bytes,
     Cosigned,
-    Done,
+    FinalIs,
     Handovers,
     HeadIs,
     Number,
@@ -164,7 +164,7 @@ class RemoteEngine:
     def _bad_answer(self) -> Unavailable:
         return Unavailable("network.bad_answer", organisation=self._line.organisation)
 
-    async def add_cosignature(self, size: int, line: SignatureLine) -> None:
+    async def add_cosignature(self, size: int, line: SignatureLine) -> bytes | None:
         """See `Engine.add_cosignature`. Where nobody answers it is offered again until it is taken, or `close`.
 
         The block is kept at home before: a sequencer that lost its own gets back all that was cosigned.
@@ -172,7 +172,7 @@ class RemoteEngine:
         if self._taking is not None and self._taking[1].checkpoint.size == size:
             await asyncio.to_thread(self._copy.append, *self._taking)
         body = encode(Cosigned(size, line.name, line.key_id, line.signature))
-        await self._insist("POST", "cosignatures", Done, body, for_ever=True)
+        return (await self._insist("POST", "cosignatures", FinalIs, body, for_ever=True)).note
 
     async def handovers(self, after: int = 0) -> tuple[ProvenValue, ...]:
         """See `Engine.handovers`. Where nobody answers it is asked again for a while: a writer waits for it."""

@@ -92,6 +92,7 @@ def test_a_sequencer_does_not_choose_the_nonce(play: Play) -> None:
                 return bytes(await engine.submit(envelope))
 
         account._engine, account.patience = Ahead(), 0.3
+        account._writes_known = False  # as in a process that has just begun
         with pytest.raises(Unavailable) as caught:
             await account.submit(anchoring(world, "ahead"))
         assert caught.value.code == "account.timeout" and not sent

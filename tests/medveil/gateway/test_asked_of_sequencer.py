@@ -1,0 +1,91 @@
+"""What an account asks of the sequencer, and what it knows without asking."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ledger.contracts import AnchorGrant, grants
+from wire.errors import Refused
+
+Play = Callable[[Callable[[Any], Any]], Any]
+
+
+def anchoring(world: Any, grant: str) -> AnchorGrant:
+    """Some op that changes the state."""
+    return AnchorGrant(grant, secrets.token_bytes(32), 0, world.now() + 1_000_000, 0)
+
+
+def anchored(state: Any, grant: str) -> bool:
+    """Whether it took effect."""
+    return state.get(grants.grant_key(grant), grants.GrantState) is not None
+
+
+def test_the_nonce_is_asked_for_once_and_after_a_refusal(play: Play) -> None:
+    """What is written one after the other is known; another process may have written in the same name."""
+
+    async def story(world: Any) -> None:
+        account, engine = world.insurer.account, world.insurer.account._engine
+        await account.submit(anchoring(world, "first"))
+        asked: list[str] = []
+
+        class Counting:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(engine, name)
+
+            async def next_nonce(self, organisation: str) -> int:
+                asked.append(organisation)
+                return int(await engine.next_nonce(organisation))
+
+            async def submit(self, envelope: bytes) -> bytes:
+                while others:
+                    await engine.submit(others.pop())
+                return bytes(await engine.submit(envelope))
+
+        account._engine, others = Counting(), list[bytes]()
+        for number in range(3):
+            await account.submit(anchoring(world, f"next-{number}"))
+        assert not asked
+        others.append(await account._sealed((anchoring(world, "of-another-process"),)))
+        with pytest.raises(Refused) as behind:
+            await account.submit(anchoring(world, "behind"))
+        assert behind.value.code == "ledger.nonce"
+        await account.submit(anchoring(world, "behind"))
+        assert asked == ["insurer"]
+        assert anchored(account.state, "behind") and anchored(account.state, "of-another-process")
+
+    play(story)
+
+
+def test_who_cosigns_last_learns_with_it_what_is_final(play: Play) -> None:
+    """Nobody asks for the checkpoint of a block whose cosignature was answered with it."""
+
+    async def story(world: Any) -> None:
+        account, engine = world.bureau.account, world.bureau.account._engine
+        waited: list[bytes] = []
+
+        class Late:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(engine, name)
+
+            async def add_cosignature(self, size: int, line: Any) -> bytes | None:
+                while (await engine.head()).final_height + 1 < size:  # the others are enough
+                    await asyncio.sleep(0.01)
+                final: bytes | None = await engine.add_cosignature(size, line)
+                return final
+
+            async def wait(self, tx: bytes, timeout: float) -> Any:
+                waited.append(tx)
+                return await engine.wait(tx, timeout)
+
+        account._engine = Late()
+        for number in range(3):
+            height = (await world.insurer.submit(anchoring(world, f"others-{number}"))).block.height
+            await account.until(lambda state, height=height: state.height >= height or None, "the block")
+        assert not waited
+
+    play(story)
