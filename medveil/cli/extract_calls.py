@@ -260,14 +260,18 @@ def _holding(extract: typer.Typer) -> None:
         json: Json = False,
     ) -> None:
         """Open a held extract by the gateway: its rows in the clear. The gateway notes it in its audit trail."""
+        from wire.dates import format_instant
+
         if out.suffix not in (".parquet", ".arrow", ".csv"):
             raise typer.BadParameter("--out ends in one of .parquet, .arrow, .csv")
         with calling() as client:
+            days = [one.delete_by for one in client.extracts.list().held if one.extract == extract_id]
             client.extracts.open(extract_id, out)
+        until = f"by {format_instant(days[0])}" if days else "in time"
         if json:
             screen.print_json({"file": str(out), "extract": extract_id})
         else:
-            screen.say(f"{out} is not encrypted. Guard it, and delete it in time.")
+            screen.say(f"{out} is not encrypted. Guard it, and delete it {until}.")
 
     @extract.command("delete")
     def delete(extract_id: Id, json: Json = False) -> None:

@@ -19,7 +19,10 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Option(readable=False, help="Keep the whole run in this new folder, to look at.")
         ] = None,
         quick: Annotated[
-            bool, typer.Option("--quick", help="Leave out accounts of each role and the processes' memory.")
+            bool,
+            typer.Option(
+                "--quick", help="Leave out accounts of each role, credentials on files and the processes' memory."
+            ),
         ] = False,
         json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     ) -> None:

@@ -25,10 +25,10 @@ def download(line: Line, call: Call, out: Path, largest: int = LARGEST) -> Excha
     try:
         if out.exists():
             raise Refused("client.file_exists", file=str(out))
-        answer = yield from listen(line, call)
-        if answer.status != 200:
-            raise error_of(answer)
-        with open(beside, "xb", opener=_private) as file:
+        with open(beside, "xb", opener=_private) as file:  # first: what cannot be written is not asked for, nor noted
+            answer = yield from listen(line, call)
+            if answer.status != 200:
+                raise error_of(answer)
             taken = 0
             while (chunk := (yield Next())) is not None:
                 taken += len(chunk)

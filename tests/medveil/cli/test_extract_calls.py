@@ -14,6 +14,7 @@ from client.world import World, running, terms
 
 from medveil.client import ColumnClass
 from wire.checkpoint import write_trust
+from wire.dates import format_instant
 from wire.errors import MedveilError
 
 from .conftest import Person
@@ -91,7 +92,9 @@ def test_the_whole_way_of_an_extract(at: Callable[[str, str], At], tmp_path: Pat
     extract = made["extract"]
     assert extract in officer.says("list") and extract in researcher.says("list")
     out = tmp_path / "rows.parquet"
-    assert "not encrypted" in researcher.says("rows", extract, "--out", out)
+    (held,) = (one for one in researcher.json("list")["held"] if one["extract"] == extract)
+    by = f"not encrypted. Guard it, and delete it by {format_instant(held['delete_by'])}"
+    assert by in researcher.says("rows", extract, "--out", out)
     assert pyarrow.parquet.read_table(out).column_names == ["ward", "cost"]
     assert researcher.json("get", extract, "--out", tmp_path / "copy.extract")["extract"] == extract
     cover = researcher.json("inspect", tmp_path / "copy.extract")

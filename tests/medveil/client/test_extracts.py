@@ -15,7 +15,7 @@ from medveil.client.frames import Rows
 from medveil.gateway.recalled_extracts import ExtractsHere
 from medveil.gateway.recalling import keep_up
 from medveil.verification import verify
-from wire.errors import ConsentDenied, Refused
+from wire.errors import ConsentDenied, Refused, Unavailable
 
 from .world import World, now, terms
 
@@ -73,6 +73,8 @@ def test_an_extract_from_asking_to_deleting(world: World, tmp_path: Path) -> Non
         (held,) = [one for one in researcher.extracts.list().held if one.extract == made.extract]
         assert held.here and (held.issuer, held.grant, held.rows) == ("hospital-1", "copies", 48)
         assert isinstance(researcher.extracts.list(), Rows) and len(researcher.extracts.list().to_pandas()) >= 1
+        with pytest.raises(Unavailable):
+            researcher.extracts.open(made.extract, tmp_path / "nowhere" / "rows.parquet")
         out = researcher.extracts.open(made.extract, tmp_path / "rows.parquet")
         assert pyarrow.parquet.read_table(out).num_rows == 48 and out.stat().st_mode & 0o777 == 0o600
         assert researcher.extracts.open(made.extract, tmp_path / "rows.csv").read_text().count("\n") == 49
