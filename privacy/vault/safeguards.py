@@ -39,10 +39,11 @@ KINDS = frozenset(("legal-hold", "erasure", "erasure-begun", "extract-recall", "
 
 _MARK = "safeguards"
 """Kind and name of the document that says how far the tables are: number, instant (ms UTC), 8 bytes each. Marks of
-before have no instant."""
+before have no instant: `_BEFORE`."""
 _TOGETHER = 1_000
 _BEFORE = 0
-"""The instant of what tables had before there was a log: nobody knows since when, and any later word counts more."""
+"""The instant of what tables had before there was a log, or a mark with an instant: nobody knows since when, and any
+later word counts more."""
 
 
 class Safeguards:
@@ -196,7 +197,7 @@ class Safeguards:
         if stored != self._marked or not self._marked:
             content = self._documents.content(connection, _MARK, _MARK)
             self._number = int.from_bytes(content[:8], "big")
-            self._since = int.from_bytes(content[8:], "big") if content[8:] else self._opened.clock()
+            self._since = int.from_bytes(content[8:], "big")
             self._marked = stored
         return self._number
 

@@ -22,7 +22,7 @@ from privacy.keys import FileKeyProvider
 from privacy.vault import Vault, safeguard_log
 from privacy.vault.growing_file import BEGINNING, MARK_BYTES
 from privacy.vault.safeguard_log import Safeguard, SafeguardLog, latest
-from privacy.vault.safeguards import FILE, KINDS
+from privacy.vault.safeguards import _MARK, FILE, KINDS
 from wire.errors import DecodeError, MedveilError, Unavailable
 
 INDEX_KEY = b"i" * 32
@@ -381,17 +381,21 @@ def test_taking_over_takes_the_newer_word_of_each(old: Vault, provider: FileKeyP
         assert kept(again)["hold"] == wanted
 
 
+@pytest.mark.parametrize("dated", [True, False])
 @pytest.mark.parametrize("again_without", [False, True])
 def test_tables_without_their_log_are_as_of_when_they_were_written(
-    again_without: bool, old: Vault, provider: FileKeyProvider, tmp_path: Path
+    again_without: bool, dated: bool, old: Vault, provider: FileKeyProvider, tmp_path: Path
 ) -> None:
-    """A backup was put back without the log; then the lost home's turns up: what it says of later counts."""
+    """A backup was put back without the log; then the lost home's turns up: what it says of later counts. dated: else
+    the backup's mark is of before, and says not when."""
     now = [5_000]
     old._opened.clock = lambda: now[0]
     for name in ("h-1", "h-2"):
         old.put_document("legal-hold", name, b"first")
     old.put_person_note("opt-out", "wu", b"queries")
     old.put_person_note("opt-out", "li", b"all")
+    if not dated:
+        old._documents.put(_MARK, _MARK, old.document(_MARK, _MARK)[:8])
     old.back_up(tmp_path / "monday")
     now[0] = 6_000
     old.put_document("legal-hold", "h-1", b"in the lost home")
