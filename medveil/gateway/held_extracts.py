@@ -265,14 +265,11 @@ def _revoked(organisation: Organisation, grant: str) -> bool:
 # --- what is opened -----------------------------------------------------------------------------
 
 
-def open_held(
-    organisation: Organisation, extract: bytes, clock: Clock, taken: Callable[[str], None] = lambda step: None
-) -> tuple[ExtractFacts, pa.Table]:
-    """Open a held extract in memory: what its issuer signed, and the rows (secret). Call it in a thread.
+def openable(organisation: Organisation, extract: bytes, clock: Clock) -> HeldExtract:
+    """One that is held and may be opened, here or as it came: a sealed file is opened by whoever has the keys.
 
-    Noted in the audit trail before, and how it went after. Raises Refused (not held, past its day, to be deleted),
-    ConsentDenied (the grant was revoked), what opening raises; Unavailable where it cannot be noted: then nothing is
-    opened.
+    Raises Refused (not held, past its day, to be deleted), ConsentDenied (the grant was revoked). Call it in a thread,
+    once the ledger of today is known.
     """
     one = held_of(organisation, extract)
     facts = one.facts
@@ -282,6 +279,19 @@ def open_held(
         raise ConsentDenied("gateway.grant_gone", grant=facts.grant, dataset=facts.dataset)
     if is_recalled(organisation, one.issuer, extract):  # listed after its notice came: the next round deletes it
         raise Refused("gateway.extract_recalled", extract=extract.hex())
+    return one
+
+
+def open_held(
+    organisation: Organisation, extract: bytes, clock: Clock, taken: Callable[[str], None] = lambda step: None
+) -> tuple[ExtractFacts, pa.Table]:
+    """Open a held extract in memory: what its issuer signed, and the rows (secret). Call it in a thread.
+
+    Noted in the audit trail before, and how it went after. Raises as `openable`, what opening raises; Unavailable where
+    it cannot be noted: then nothing is opened.
+    """
+    one = openable(organisation, extract, clock)
+    facts = one.facts
     trail = organisation.audit
     about = keyed(organisation.salt_key, EXTRACT_OPENING, extract)
     intent = trail.intent(own_use(organisation.name, facts.dataset, "opening", about))

@@ -91,7 +91,7 @@ def _opened(at: Workplace, extract: bytes, form: str) -> BytesIO:
 
 
 def _sealed(at: Workplace, extract: bytes) -> BinaryIO:
-    held_extracts.held_of(at.organisation, extract)
+    held_extracts.openable(at.organisation, extract, at.clock)
     path: File = held_extracts.held_path(at.organisation, extract)
     try:
         return path.open("rb")
@@ -226,7 +226,9 @@ def extract_routes(at: Workplace) -> APIRouter:
         responses=_HANDED,
     )
     async def file(_who: Opener, extract: ExtractPath) -> Response:
-        """As it came. `medveil extract open` opens it, with the keys of this organisation's home."""
+        """As it came. `medveil extract open` opens it, with the keys of this organisation's home. Refused where it may
+        not be opened here either: after its day of deletion, when it is recalled, when the grant is revoked."""
+        await organisation.account.present()
         whole = await asyncio.to_thread(_sealed, at, bytes.fromhex(extract))
         return _Handed(whole, f"{extract}.extract")
 

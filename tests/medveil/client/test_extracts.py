@@ -114,6 +114,9 @@ def test_a_no_and_a_revoked_grant(world: World, tmp_path: Path) -> None:
         with pytest.raises(ConsentDenied) as denied:
             researcher.extracts.open(made.extract, tmp_path / "rows.parquet")
         assert denied.value.code == "gateway.grant_gone"
+        with pytest.raises(ConsentDenied) as sealed:
+            researcher.extracts.fetch(made.extract, tmp_path / "copy.extract")
+        assert sealed.value.code == "gateway.grant_gone", "nor as it came: whoever has the keys would open it at home"
         with pytest.raises(Refused) as unknown:
             officer.extracts.withdraw("0" * 32)
         assert unknown.value.code == "extracts.unknown"
