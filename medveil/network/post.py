@@ -54,7 +54,9 @@ WAITING_BYTES = 512 * 1024 * 1024
 PATIENCE = 60.0
 """Seconds for which a message waits for room while its recipient acknowledges no other: as long as one may take."""
 KEPT_MS = 7 * 86_400_000
-"""How long a message is kept that nobody asks for, in ms; and as long, that a session is over."""
+"""How long a message is kept that nobody asks for, in ms."""
+OVER_MS = 2 * KEPT_MS
+"""How long it is known that a session is over, in ms: who has not heard of it sends for a while, and that is carried."""
 _OVER = -1
 """The place of the row that stands for a session which is over: no message has it."""
 
@@ -175,7 +177,9 @@ class NetworkPost:
 
         def old(db: Connection) -> Sequence[Any]:
             oldest = self._clock() - KEPT_MS
-            db.execute(delete(incoming).where(incoming.c.arrived_at < oldest))
+            into, ended = incoming.c, self._clock() - OVER_MS
+            db.execute(delete(incoming).where(into.arrived_at < oldest, into.sequence >= 0))
+            db.execute(delete(incoming).where(into.arrived_at < ended, into.sequence == _OVER))
             lost = _SUMS.where(out.sent_at < oldest, out.acknowledged == 0).group_by(out.recipient)
             found = db.execute(lost).all()
             db.execute(delete(outgoing).where(out.sent_at < oldest))

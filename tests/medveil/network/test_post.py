@@ -401,6 +401,12 @@ def test_what_comes_of_a_session_that_is_over_is_taken_and_dropped(tmp_path: Pat
         assert await kept(b) == [("a", SESSION, -1), ("a", b"another", 0)], "it stays over"
         town.now += module.KEPT_MS + 1
         await b.prune()
+        assert await kept(b) == [("a", SESSION, -1)]
+        await a.send("b", SESSION, 5, b"sent in the first week, carried in the second")
+        await carried(a)
+        assert await kept(b) == [("a", SESSION, -1)]
+        town.now += module.KEPT_MS
+        await b.prune()
         assert await kept(b) == []
 
     run(tmp_path, test)
