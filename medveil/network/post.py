@@ -56,7 +56,7 @@ PATIENCE = 60.0
 KEPT_MS = 7 * 86_400_000
 """How long a message is kept that nobody asks for, in ms."""
 OVER_MS = 2 * KEPT_MS
-"""How long it is known that a session is over, in ms: who has not heard of it sends for a while, and that is carried."""
+"""How long it is known that a session is over, in ms: who has not heard of it sends for a while, which is carried."""
 _OVER = -1
 """The place of the row that stands for a session which is over: no message has it."""
 
