@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from ledger.contracts import Op
 from ledger.contracts.membership import keys_at
@@ -89,6 +89,15 @@ class FinalState:
         """See `LedgerState.items`."""
         for key, value in self._mark.state.items(prefix):
             yield key, decode(kind, value)
+
+
+class _Shown(NamedTuple):
+    """A block that was replayed: its height, the id of one of its envelopes, and the checkpoint with which its
+    cosignature was answered, to be verified; None where it was not final yet."""
+
+    height: int
+    envelope: bytes
+    final: bytes | None
 
 
 class LedgerAccount:
@@ -320,7 +329,7 @@ class LedgerAccount:
 
         Raises what the replica raises: then this organisation has stopped cosigning.
         """
-        shown: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
+        shown: asyncio.Queue[_Shown | None] = asyncio.Queue()
         # Apart, so that nobody waits for others to make final what they, too, may be waiting for.
         tasks = (asyncio.ensure_future(self._follow(shown)), asyncio.ensure_future(self._learn(shown)))
         try:
@@ -334,31 +343,29 @@ class LedgerAccount:
                 with _closed():  # while something of it was asked for
                     task.result()
 
-    async def _follow(self, shown: asyncio.Queue[tuple[int, bytes] | None]) -> None:
-        """Replay and cosign; `shown` gets the height and one envelope's id of each block, and None at the end."""
+    async def _follow(self, shown: asyncio.Queue[_Shown | None]) -> None:
+        """Replay and cosign; `shown` gets each block, and None at the end."""
         machine = self.replica.machine
         async for block, note, line in followed(self._engine, self.replica):
+            final: bytes | None = None
             if self._ahead is None or machine.log.size >= self._ahead[0].size:
                 self._replayed[machine.log.size] = machine.mark()
             if line is not None:
                 final = await self._engine.add_cosignature(note.checkpoint.size, line)
-                if final is not None:
-                    await self.finalised(final)
             if block.envelopes:
-                shown.put_nowait((block.header.height, envelope_id(block.envelopes[0])))
+                shown.put_nowait(_Shown(block.header.height, envelope_id(block.envelopes[0]), final))
             if self._ahead is not None and self._ahead[0].size <= machine.log.size:
                 (_, head), self._ahead = self._ahead, None
                 await self.finalised(head)  # by the members of its height, who are known only now
             await asyncio.sleep(0)  # however much there is to catch up with
         shown.put_nowait(None)
 
-    async def _learn(self, shown: asyncio.Queue[tuple[int, bytes] | None]) -> None:
+    async def _learn(self, shown: asyncio.Queue[_Shown | None]) -> None:
         """Learn which of the `shown` blocks are final."""
         while (block := await shown.get()) is not None:
-            height, envelope = block
-            if height <= self.state.height or (self._ahead is not None and height < self._ahead[0].size):
+            if block.height <= self.state.height or (self._ahead is not None and block.height < self._ahead[0].size):
                 continue
-            note = await self._final_note(envelope)
+            note = block.final or await self._final_note(block.envelope)
             if note is None:
                 return
             await self.finalised(note)
