@@ -229,7 +229,7 @@ def _allowed(case: Case) -> Decision:
         dataset=request.dataset,
         rows=terms.predicate,
         excluded=left_out(case),
-        columns=tuple(ColumnUse(column.level, mask) for column, mask in masks_of(case)),
+        columns=tuple([ColumnUse(column.level, mask) for column, mask in masks_of(case)]),
         min_group=terms.min_group,
         delete_by=min(terms.delete_by, case.at + terms.keep_days * DAY),
     )

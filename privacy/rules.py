@@ -145,12 +145,13 @@ def _conditions(case: Case) -> str | None:
 def _fields(case: Case) -> str | None:
     if not case.asked or "" in case.asked:
         return "-"
-    return _listed(case.asked - case.fields)
+    return _listed(case.asked - case.fields) if not case.asked <= case.fields else None
 
 
 def _level(case: Case) -> str | None:
     ceiling, dataset, column = case.terms.level_ceiling, case.request.dataset, case.state.column
-    return _listed(name for name in case.asked | case.filtered if column(dataset, name).level > ceiling)
+    above = [name for name in case.asked | case.filtered if column(dataset, name).level > ceiling]
+    return _listed(above) if above else None
 
 
 def _statutory_class(case: Case) -> str | None:
@@ -231,7 +232,9 @@ def _filter(case: Case) -> str | None:
     if request.kind not in RECORD_KINDS or request.predicate is None:
         return None
     chosen = {mask.field: mask for mask in case.terms.masks}
-    return _listed(name for name in columns(request.predicate) if _mask_of(case, name, chosen).kind != "keep")
+    column, dataset, purpose = case.state.column, request.dataset, request.purpose
+    masks = (_mask_of(column(dataset, name), name, purpose, chosen) for name in columns(request.predicate))
+    return _listed(mask.field for mask in masks if mask.kind != "keep")
 
 
 def _sharing_record(case: Case) -> str | None:
@@ -260,19 +263,18 @@ def left_out(case: Case) -> tuple[ScopeId, ...]:
 
 def masks_of(case: Case) -> Iterator[tuple[ColumnFacts, Mask]]:
     """Each field that leaves, in order, with what becomes of its cells: only records' cells are masked."""
-    request = case.request
+    request, column_of = case.request, case.state.column
+    records = request.kind in RECORD_KINDS
     chosen = {mask.field: mask for mask in case.terms.masks}
     for name in dict.fromkeys(request.fields):
-        column = case.state.column(request.dataset, name)
-        yield column, _mask_of(case, name, chosen) if request.kind in RECORD_KINDS else Mask(name, "keep")
+        column = column_of(request.dataset, name)
+        yield column, _mask_of(column, name, request.purpose, chosen) if records else Mask(name, "keep")
 
 
-def _mask_of(case: Case, name: str, chosen: Mapping[str, Mask]) -> Mask:
+def _mask_of(column: ColumnFacts, name: str, purpose: str, chosen: Mapping[str, Mask]) -> Mask:
     """What becomes of a column's cells in a copy of records. chosen: the grant's masks, by field."""
     found = chosen.get(name)
-    if found is not None:
-        return found
-    return Mask(name, default_mask(case.state.column(case.request.dataset, name), case.request.purpose))
+    return found if found is not None else Mask(name, default_mask(column, purpose))
 
 
 RULES: tuple[tuple[str, Rule], ...] = (

@@ -150,8 +150,10 @@ class StateBook:
 
     def column(self, dataset: str, name: str) -> ColumnFacts:
         """See `privacy.uses.UseState.column`."""
-        found = self._columns.get(dataset, {}).get(name)
-        return found if found is not None else self.facts(dataset).column(name)
+        try:
+            return self._columns[dataset][name]
+        except KeyError:
+            return self.facts(dataset).column(name)
 
     def scopes(self) -> tuple[ScopeId, ...]:
         """See `privacy.uses.UseState.scopes`."""

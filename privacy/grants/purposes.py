@@ -192,6 +192,7 @@ _ALIKE: dict[str, str] = {"DSRCH": "DS", "DS": "DSRCH", "POARCH": "POA", "POA": 
 """Codes that the two vocabularies have for one purpose."""
 
 _WIDER: dict[str, frozenset[str]] = {code: frozenset(ancestors(code)) for code in PURPOSES}
+_MEANT = {asked: wider | {_ALIKE[code] for code in wider if code in _ALIKE} for asked, wider in _WIDER.items()}
 
 
 def covers(granted: str, asked: str) -> bool:
@@ -206,8 +207,7 @@ def covering(asked: str) -> frozenset[str]:
 
 def meaning(asked: str) -> frozenset[str]:
     """`covering`, and the codes by which the other vocabulary calls one of them: what a refusal of either reaches."""
-    wider = covering(asked)
-    return wider | {_ALIKE[code] for code in wider if code in _ALIKE}
+    return _MEANT.get(asked, frozenset())
 
 
 def covered(granted: str) -> tuple[str, ...]:
