@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,27 @@ from hypothesis import HealthCheck, settings
 # like each collection of tests, would compile the same files anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+_MEMORY = Path("/dev/shm")
+_ROOM = 8 * 2**30
+
+
+def _in_memory() -> bool:
+    """Whether there is a folder in memory with room for what a run keeps at one time (1 to 2 GB)."""
+    try:
+        mounts = Path("/proc/mounts").read_text(encoding="ascii", errors="replace").splitlines()
+        here = any(line.split()[1:3] == [str(_MEMORY), "tmpfs"] for line in mounts)
+        free = os.statvfs(_MEMORY)
+    except OSError:
+        return False
+    return here and os.access(_MEMORY, os.W_OK) and free.f_bavail * free.f_frsize >= _ROOM
+
+
+# Every commit of a store waits for the disk, thousands of times in a run. What is killed here are processes, whose
+# writes outlive them in memory as well as on a disk. TMPDIR=... chooses another place.
+if not any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")) and _in_memory():
+    os.environ["TMPDIR"] = str(_MEMORY)
+    tempfile.tempdir = None
 
 # No test is timed: a slow machine is not a fault. Under CI the same examples are drawn every time.
 settings.register_profile(
@@ -109,7 +131,8 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if found is None:
         pytest.fail("initdb is not here although postgres is: install Debian's package postgresql")
     programs = Path(found).resolve().parent
-    folder = Path("/tmp") / f"medveil-pg-{os.getpid()}"  # short: a socket's path has 107 bytes
+    place = _MEMORY if tempfile.gettempdir() == str(_MEMORY) else Path("/tmp")
+    folder = place / f"medveil-pg-{os.getpid()}"  # short: a socket's path has 107 bytes
     folder.mkdir(mode=0o700)
     try:
         if os.geteuid() == 0:
