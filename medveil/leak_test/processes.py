@@ -17,6 +17,8 @@ _PROC = Path("/proc")
 _ZEROS = bytes(PIECE)
 _CORE = "Max core file size"
 _DEVICES = ("/dev/", "/proc/", "/sys/", "socket:", "pipe:", "anon_inode:", "/memfd:")
+_MEMORY = "/dev/shm/"
+"""Files like any other, though in memory."""
 
 
 class Closed(Exception):
@@ -54,7 +56,8 @@ def open_elsewhere(process: int, folder: Path) -> list[Path]:
             target = str(link.readlink())
             flags = _flags(process, link.name)
             writes = flags & 3 != 0
-            if writes and target.startswith("/") and not target.startswith((*_DEVICES, f"{folder}/")):
+            device = target.startswith(_DEVICES) and not target.startswith(_MEMORY)
+            if writes and target.startswith("/") and not device and not target.startswith(f"{folder}/"):
                 found.append(link)
     except PermissionError:
         raise Closed from None
