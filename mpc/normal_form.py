@@ -9,10 +9,10 @@ and their negations are, too.
     equal values   in an Or gathered into one In, in an And cut to those that all allow
     bounds         of one column, only the tightest of an And, the widest of an Or; a <= x and x <= a: x = a
 
-Not seen, and so not found equal: an And of Ors and the same multiplied out; `x > 5 or x = 5` and `x >= 5`, `x >= 5 and
-x != 5` and `x > 5`; an In and a
-bound of one column; a test for missing cells beside a comparison; `a or (not a and b)` and `a or b`; `x > 5` and
-`x >= 6` of a column of whole numbers; conditions that no row can meet, dependences between columns.
+Not seen, and so not found equal: an And of Ors and the same multiplied out; `x > 5 or x = 5` and `x >= 5`;
+`x >= 5 and x != 5` and `x > 5`; an In and a bound of one column; a test for missing cells beside a comparison;
+`a or (not a and b)` and `a or b`; `x > 5` and `x >= 6` of a column of whole numbers; conditions that no row can meet,
+dependences between columns.
 """
 
 from __future__ import annotations

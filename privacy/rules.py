@@ -145,7 +145,7 @@ def _conditions(case: Case) -> str | None:
 def _fields(case: Case) -> str | None:
     if not case.asked or "" in case.asked:
         return "-"
-    return _listed(case.asked - case.fields) if not case.asked <= case.fields else None
+    return _listed(case.asked - case.fields)
 
 
 def _level(case: Case) -> str | None:

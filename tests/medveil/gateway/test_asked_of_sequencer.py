@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from ledger.contracts import AnchorGrant, grants
-from wire.errors import Refused
+from medveil.gateway.ledger_account import _Shown
+from wire.checkpoint import parse_note
+from wire.errors import DecodeError, QuorumNotMet, Refused, VerificationError
+
+from .anchored_grants import anchored, anchoring
 
 Play = Callable[[Callable[[Any], Any]], Any]
-
-
-def anchoring(world: Any, grant: str) -> AnchorGrant:
-    """Some op that changes the state."""
-    return AnchorGrant(grant, secrets.token_bytes(32), 0, world.now() + 1_000_000, 0)
-
-
-def anchored(state: Any, grant: str) -> bool:
-    """Whether it took effect."""
-    return state.get(grants.grant_key(grant), grants.GrantState) is not None
 
 
 def test_the_nonce_is_asked_for_once_and_after_a_refusal(play: Play) -> None:
@@ -87,5 +80,26 @@ def test_who_cosigns_last_learns_with_it_what_is_final(play: Play) -> None:
             height = (await world.insurer.submit(anchoring(world, f"others-{number}"))).block.height
             await account.until(lambda state, height=height: state.height >= height or None, "the block")
         assert not waited
+
+    play(story)
+
+
+def test_what_a_cosignature_is_answered_with_is_not_believed(play: Play) -> None:
+    """A head that too few cosigned, one with a changed root, and no checkpoint at all."""
+
+    async def story(world: Any) -> None:
+        account, engine = world.insurer.account, world.insurer.account._engine
+        receipt = await account.submit(anchoring(world, "real"))
+        final, before = parse_note(receipt.note), account.state
+        alone = replace(final, lines=final.lines[:1])
+        other = replace(final.checkpoint, root=bytes(32))
+        forged = replace(final, checkpoint=other)
+        for lie in (alone.format(), forged.format(), b"no checkpoint"):
+            shown: asyncio.Queue[_Shown | None] = asyncio.Queue()
+            shown.put_nowait(_Shown(before.height + 1, receipt.result.envelope, lie))
+            with pytest.raises((QuorumNotMet, VerificationError, DecodeError)):
+                await asyncio.wait_for(account._learn(shown), 5)
+            assert account.state is before
+        assert (await engine.head()).final_height == before.height
 
     play(story)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.contracts import AnchorGrant, ProposeQuery, RegisterBill, VoteBudget, grants
+from ledger.contracts import AnchorGrant, ProposeQuery, RegisterBill, VoteBudget
 from ledger.engines import EmbeddedEngine
 from ledger.machine import Block, Machine
 from ledger.replicas import Replica
@@ -30,16 +30,9 @@ from wire.keyset import Founding, KeySet, Member, SealingKey, SignatureKey
 from wire.sealing import SealKey
 from wire.signing import Signer
 
+from .anchored_grants import anchored, anchoring
+
 Play = Callable[[Callable[[Any], Any]], Any]
-
-
-def anchoring(world: Any, grant: str) -> AnchorGrant:
-    """Some op that changes the state."""
-    return AnchorGrant(grant, secrets.token_bytes(32), 0, world.now() + 1_000_000, 0)
-
-
-def anchored(state: Any, grant: str) -> bool:
-    return state.get(grants.grant_key(grant), grants.GrantState) is not None
 
 
 # --- writing ------------------------------------------------------------------------------------
