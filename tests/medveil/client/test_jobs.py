@@ -317,26 +317,50 @@ def test_whoever_is_cancelled_leaves_nothing_behind(working: Any) -> None:
 
     asyncio.run(test())
     gc.collect()
-    streams = working.service.set.metrics.streams._value.get()
-    deadline = threading.Event()
+    assert not _open_streams(working)
+
+
+def _open_streams(working: Any) -> float:
+    """How many streams the service holds open, once it has had time to see that their readers are gone."""
+    streams, waiting = working.service.set.metrics.streams._value, threading.Event()
     for _ in range(200):
-        if not working.service.set.metrics.streams._value.get():
+        if not streams.get():
             break
-        deadline.wait(0.02)
-    assert not working.service.set.metrics.streams._value.get(), streams
+        waiting.wait(0.02)
+    return float(streams.get())
 
 
 def test_a_closed_client_ends_its_streams(working: Any) -> None:
-    before = threading.active_count()
     client = working.client()
     job = begun(client).start("steps")
     following = client.jobs.follow(job.job)
     assert next(following).state == "waiting"
+    assert working.service.set.metrics.streams._value.get() == 1
     client.close()
     following.close()
     with pytest.raises(ValueError, match="closed"):
         next(client.jobs.follow(job.job))
-    assert threading.active_count() <= before + 2  # the service's own pool may have grown
+    assert not _open_streams(working)
+
+
+def test_a_client_starts_no_threads(working: Any) -> None:
+    """What it waits for, it waits for where it was called: nothing of it is left when it is closed."""
+    begins = threading.Thread.start
+    started: list[str] = []
+
+    def start(thread: threading.Thread) -> None:
+        if threading.current_thread() is threading.main_thread():  # the service starts its own elsewhere
+            started.append(thread.name)
+        begins(thread)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with working.client() as client:
+            job = begun(client).start("steps")
+            following = client.jobs.follow(job.job)
+            assert next(following).state == "waiting"
+            following.close()
+    assert not started
 
 
 EVENTS = (
