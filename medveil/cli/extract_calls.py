@@ -245,7 +245,8 @@ def _holding(extract: typer.Typer) -> None:
         out: Annotated[Path, typer.Option(readable=False, help="Write it to this new file.")],
         json: Json = False,
     ) -> None:
-        """Fetch a held extract, sealed as it came. medveil extract open opens it with your organisation's keys."""
+        """Fetch a held extract, sealed as it came; medveil extract open opens it with your organisation's keys. The
+        gateway notes it in its audit trail."""
         with calling() as client:
             client.extracts.fetch(extract_id, out)
         if json:

@@ -1,15 +1,16 @@
 """Extracts that an organisation holds: what others made for it under their grants.
 
 The sealed file stands in the home; it is opened in memory, for whoever may, until the day by which it must be deleted
-or the grant is revoked. Each opening is noted in the organisation's own audit trail, as something done at home. Not in
-backups: what was deleted does not come back, and its holder can make another.
+or the grant is revoked, or handed out as it is. Either is noted in the organisation's own audit trail, as something
+done at home. Not in backups: what was deleted does not come back, and its holder can make another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, BinaryIO, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -291,20 +292,40 @@ def open_held(
     it cannot be noted: then nothing is opened.
     """
     one = openable(organisation, extract, clock)
-    facts = one.facts
-    trail = organisation.audit
-    about = keyed(organisation.salt_key, EXTRACT_OPENING, extract)
-    intent = trail.intent(own_use(organisation.name, facts.dataset, "opening", about))
-    taken("intent")
-    try:
+    with _noted(organisation, one):
+        taken("intent")
         found = _recipient(organisation).open(held_path(organisation, extract), clock())
-        if found[0] != facts:
+        if found[0] != one.facts:
             raise VerificationError("extracts.altered", issuer=one.issuer)
+    return found
+
+
+def hand_out(organisation: Organisation, extract: bytes, clock: Clock) -> BinaryIO:
+    """The sealed file of a held extract, for whoever opens it outside the gateway; the caller closes it.
+
+    Noted as `open_held` notes: who has it can read it, and nothing tells when. Raises as `openable`; Unavailable (disk,
+    or it cannot be noted). Call it in a thread.
+    """
+    one = openable(organisation, extract, clock)
+    path = held_path(organisation, extract)
+    with _noted(organisation, one):
+        try:
+            return path.open("rb")
+        except OSError as error:
+            raise failed(path, error) from None
+
+
+@contextmanager
+def _noted(organisation: Organisation, one: HeldExtract) -> Iterator[None]:
+    """Note in the trail that an extract is about to be opened, and how that went."""
+    trail, about = organisation.audit, keyed(organisation.salt_key, EXTRACT_OPENING, one.extract)
+    intent = trail.intent(own_use(organisation.name, one.facts.dataset, "opening", about))
+    try:
+        yield
     except MedveilError:
         trail.outcome(intent, "failed")
         raise
     trail.outcome(intent, "done")
-    return found
 
 
 def _recipient(organisation: Organisation) -> Recipient:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from io import BytesIO
-from pathlib import Path as File
 from typing import Annotated, Any, BinaryIO, Literal
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -40,7 +39,6 @@ from medveil.service.api.member_routes import Nothing
 from medveil.service.api.path_router import PathRouter
 from medveil.service.api.workplace import BEGINS, WRITES, Key, Workplace
 from privacy.uses import UseRequest
-from wire.errors import Unavailable
 
 Asker = Annotated[Principal, Depends(May("extracts.ask"))]
 Reader = Annotated[Principal, Depends(May("extracts.read"))]
@@ -88,15 +86,6 @@ def _opened(at: Workplace, extract: bytes, form: str) -> BytesIO:
     FORMATS[f".{form}"](rows, written)
     written.seek(0)
     return written
-
-
-def _sealed(at: Workplace, extract: bytes) -> BinaryIO:
-    held_extracts.openable(at.organisation, extract, at.clock)
-    path: File = held_extracts.held_path(at.organisation, extract)
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise Unavailable("privacy.store_failed", path=path.name, reason=error.strerror or "I/O") from None
 
 
 def preview(at: Workplace, wish: ExtractWish, language: str) -> PreviewView:
@@ -226,10 +215,11 @@ def extract_routes(at: Workplace) -> APIRouter:
         responses=_HANDED,
     )
     async def file(_who: Opener, extract: ExtractPath) -> Response:
-        """As it came. `medveil extract open` opens it, with the keys of this organisation's home. Refused where it may
-        not be opened here either: after its day of deletion, when it is recalled, when the grant is revoked."""
+        """As it came. `medveil extract open` opens it, with the keys of this organisation's home. Noted in the audit
+        trail like an opening; refused where it may not be opened here either: after its day of deletion, when it is
+        recalled, when the grant is revoked."""
         await organisation.account.present()
-        whole = await asyncio.to_thread(_sealed, at, bytes.fromhex(extract))
+        whole = await asyncio.to_thread(held_extracts.hand_out, organisation, bytes.fromhex(extract), at.clock)
         return _Handed(whole, f"{extract}.extract")
 
     @router.post(

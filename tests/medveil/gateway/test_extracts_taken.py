@@ -25,6 +25,7 @@ from medveil.gateway.extract_wanted import MOST_WAITING, ExtractDeclined, Extrac
 from medveil.gateway.held_extracts import Tidied
 from medveil.gateway.made_extracts import keep_made, made, made_of, made_path
 from medveil.gateway.organisation import Refusal
+from medveil.gateway.recalled_extracts import ExtractsHere
 from medveil.gateway.steps import Passing
 from medveil.gateway.use_state import opt_out, withdraw
 from privacy.copies.extract_file import read_end
@@ -311,6 +312,26 @@ def test_the_trail_of_the_recipient_names_no_extract(play: Play) -> None:
         (intent, _) = world.entries(RECIPIENT)
         assert (intent.use.recipient, intent.use.rule) == (RECIPIENT, "opening")
         assert facts.cover.extract not in intent.use.query and len(intent.use.query) == 32
+
+    play(story)
+
+
+def test_to_hand_one_out_sealed_is_noted_as_an_opening(play: Play) -> None:
+    """Whoever has the file can read it: the trail says so, and the holder whose recall comes later is told so."""
+
+    async def story(world: Any) -> None:
+        facts = await made_one(world)
+        await deliver(world, facts)
+        recipient, extract = world[RECIPIENT], facts.cover.extract
+        path = held_extracts.held_path(recipient, extract)
+        assert not ExtractsHere(recipient, world.now).opened(extract)
+        with held_extracts.hand_out(recipient, extract, world.now) as whole:
+            assert whole.read() == path.read_bytes()
+        assert world.ended(RECIPIENT) == ["done"] and world.entries(RECIPIENT)[0].use.rule == "opening"
+        assert ExtractsHere(recipient, world.now).opened(extract)
+        recipient.audit.hold(lambda: Unavailable("ledger.storage", path="-"))
+        with pytest.raises(Unavailable):
+            held_extracts.hand_out(recipient, extract, world.now)
 
     play(story)
 
