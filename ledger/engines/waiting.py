@@ -20,16 +20,18 @@ BLOCK_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class GroupCommit:
-    """When what waits becomes a block: `delay` after the first of it came, or at once when a block is full.
+    """When what waits becomes a block: `delay` after the first of it came, or `quiet` after the last, or at once when a
+    block is full.
 
     delay: seconds, 0 for none beyond the turn of the event loop: while one block is written, the next one
-    gathers anyway, so that a delay pays only where a flush costs far more than here. envelopes (1..10,000),
-    size (bytes): what fills a block; a single larger envelope still gets its block. A full block is the
-    longest time for which the engine answers nobody. size is at most 16 MiB. not_final: blocks that may wait for
-    cosignatures, their states in memory; with so many, nothing new is accepted.
+    gathers anyway, so that a delay pays only where a flush costs far more than here. quiet: seconds, 0 for a delay that
+    is always waited for. envelopes (1..10,000), size (bytes): what fills a block; a single larger envelope still gets
+    its block. A full block is the longest time for which the engine answers nobody. size is at most 16 MiB. not_final:
+    blocks that may wait for cosignatures, their states in memory; with so many, nothing new is accepted.
     """
 
     delay: float = 0.0
+    quiet: float = 0.0
     envelopes: int = 1000
     size: int = BLOCK_BYTES
     not_final: int = 1000
@@ -37,8 +39,10 @@ class GroupCommit:
     def __post_init__(self) -> None:
         """Raises ValueError for values that make no sense."""
         sizes = 1 <= self.envelopes <= MOST_ENVELOPES and 1 <= self.size <= BLOCK_BYTES and self.not_final >= 1
-        if not 0 <= self.delay <= 10 or not sizes:
-            raise ValueError("group commit: delay 0..10 s, 1..10,000 envelopes, 1 byte to 16 MiB, not_final >= 1")
+        if not (0 <= self.quiet <= self.delay <= 10 and sizes):
+            raise ValueError(
+                "group commit: delay 0..10 s, quiet 0..delay, 1..10,000 envelopes, 1 byte to 16 MiB, not_final >= 1"
+            )
 
 
 GROUP_COMMIT = GroupCommit()
@@ -112,7 +116,16 @@ class Waiting:
         if self._group.delay and not self._full.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._group.delay):
-                    await self._full.wait()
+                    while not await self._is_quiet():
+                        pass
+
+    async def _is_quiet(self) -> bool:
+        """Whether nothing more came for so long, or a block is full."""
+        before = len(self._envelopes)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._group.quiet or self._group.delay):
+                await self._full.wait()
+        return self._full.is_set() or len(self._envelopes) == before
 
     def batch(self) -> list[bytes]:
         """What goes into the next block."""

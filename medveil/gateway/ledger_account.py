@@ -423,6 +423,16 @@ class LedgerAccount:
         height = (await self._answered(self._engine.head)).final_height
         return await self.until(lambda state: state if state.height >= height else None, f"block {height}")
 
+    async def with_own(self) -> FinalState:
+        """The state with all in it that this organisation has written; of others' writes, what has come by now.
+
+        The sequencer is asked only where one of its own may be missing: in a process that has just begun, after a
+        refusal, while nobody knows what became of one. Raises as `caught_up`.
+        """
+        if self._writes_known and self._unsettled is None:
+            return self.state
+        return await self.caught_up()
+
     async def present(self) -> FinalState:
         """The state, once it has caught up since this process began: it replays all history, revocations last.
 

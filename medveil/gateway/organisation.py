@@ -306,12 +306,12 @@ class Organisation:
 
         stands: whether final state shows their effect. Raises as `submit`.
         """
-        if stands(await self.account.caught_up()):
+        if stands(await self.account.with_own()):
             return
         try:
             await self.submit(*ops)
-        except Refused:
-            if not stands(await self.account.caught_up()):  # else an envelope of before it was cut short got there
+        except Refused:  # where it stands it was another's, or an envelope of before it was cut short got there
+            if not stands(await self.account.caught_up()):
                 raise
 
     async def send(self, recipient: str, session: bytes, message: Wire) -> None:

@@ -44,9 +44,10 @@ REFRESH_SECONDS = 600.0
 _LOOK_SECONDS = 1.0
 HOLD_SECONDS = 5.0
 """How often it is looked whether the database is still this process's alone."""
-_GATHERED = 0.02
-"""Seconds that the sequencer lets envelopes gather before it makes a block of them: those of one step of a flow come
-within that, and every member pays for a block with requests, a signature and a flush of its own."""
+_GATHERED, _QUIET = 0.02, 0.008
+"""Seconds that the sequencer lets envelopes gather before it makes a block of them, all in all and since the last of
+them: those of one step of a flow come within that, and every member pays for a block with requests, a signature and a
+flush of its own; a step that one organisation takes alone does not wait for others."""
 _LONGEST_WITHOUT = 60.0
 """Seconds for which another process may hold it: the server takes 25 to notice that our own old connection is gone."""
 
@@ -113,7 +114,7 @@ class Gateway:
             if returning is not None:
                 await returning.recover_ledger(path, founding, lines.to)
             signer = self.organisation.cosigner
-            group = GroupCommit(delay=_GATHERED)
+            group = GroupCommit(delay=_GATHERED, quiet=_QUIET)
             self.engine = await EmbeddedEngine.open(
                 path, founding, signer, self.clock, group=group, steady=self._steady
             )

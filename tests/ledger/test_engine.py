@@ -272,7 +272,43 @@ def test_a_block_gathers_for_its_delay_and_no_longer_than_it_needs(world: Any, t
     run(test)
 
 
-@pytest.mark.parametrize("change", [{"delay": -1}, {"delay": 11}, {"envelopes": 0}, {"envelopes": 10_001}, {"size": 0}])
+def test_a_block_gathers_until_nothing_more_comes(world: Any, tmp_path: Path) -> None:
+    """The delay is far longer than the test may take, the quiet is short: what comes within it shares the block."""
+
+    async def test() -> None:
+        async with running(world, tmp_path, group=GroupCommit(delay=10, quiet=0.5)) as engine:
+            sent = [world.envelope("hospital-1", grant(world, f"g{nonce}"), nonce=nonce) for nonce in range(4)]
+            for envelope in sent[:3]:
+                await engine.submit(envelope)
+                await asyncio.sleep(0.01)
+            assert (await engine.wait(envelope_id(sent[0]), 5)).block.count == 3
+            await engine.submit(sent[3])  # alone: nobody keeps it waiting
+            assert (await engine.wait(envelope_id(sent[3]), 5)).block.count == 1
+
+    run(test)
+
+
+def test_whoever_goes_on_sending_keeps_no_block_open(world: Any, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running(world, tmp_path, group=GroupCommit(delay=0.3, quiet=0.25)) as engine:
+            nonce = 0
+            async with asyncio.timeout(20):
+                while (await engine.head()).height == 0:
+                    await engine.submit(world.envelope("hospital-1", grant(world, f"g{nonce}"), nonce=nonce))
+                    nonce += 1
+                    await asyncio.sleep(0.02)
+            assert nonce > 1
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"delay": -1}, {"delay": 11}, {"quiet": 0.1}, {"delay": 1, "quiet": 1.1}, {"delay": 1, "quiet": -1},
+        {"delay": float("nan")}, {"envelopes": 0}, {"envelopes": 10_001}, {"size": 0},
+    ],
+)  # fmt: skip
 def test_group_commit_refuses_nonsense(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="group commit"):
         GroupCommit(**change)

@@ -54,6 +54,59 @@ def test_the_nonce_is_asked_for_once_and_after_a_refusal(play: Play) -> None:
     play(story)
 
 
+def test_what_it_wrote_itself_is_known_without_asking(play: Play) -> None:
+    """Nobody asks for the head before a write but whoever has just begun, or was refused."""
+
+    async def story(world: Any) -> None:
+        site, engine = world.insurer, world.insurer.account._engine
+        asked: list[str] = []
+
+        class Counting:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(engine, name)
+
+            async def head(self) -> Any:
+                asked.append("head")
+                return await engine.head()
+
+        async def ensured(name: str) -> None:
+            await site.ensure(lambda state: bool(anchored(state, name)), anchoring(world, name))
+
+        await site.submit(anchoring(world, "first"))
+        site.account._engine = Counting()
+        await ensured("second")
+        await ensured("second")
+        assert not asked
+        site.account._writes_known = False  # as in a process that has just begun
+        await ensured("second")
+        assert asked == ["head"]
+        site.account._unsettled = b"an envelope of which nobody knows what became of it"
+        await ensured("second")
+        assert asked == ["head", "head"]
+        site.account._unsettled = None
+
+    play(story)
+
+
+def test_what_another_wrote_meanwhile_stands_all_the_same(play: Play) -> None:
+    """Of others' writes the organisation may know less than the sequencer: then the refusal has it look again."""
+
+    async def story(world: Any) -> None:
+        site, seen = world.insurer, list[int]()
+        await site.submit(anchoring(world, "first"))
+
+        def stands(state: Any) -> bool:
+            seen.append(state.height)
+            return len(seen) > 1 and bool(anchored(state, "first"))
+
+        await site.ensure(stands, anchoring(world, "first"))
+        assert len(seen) == 2
+        with pytest.raises(Refused):
+            await site.ensure(lambda state: False, anchoring(world, "first"))
+
+    play(story)
+
+
 def test_who_cosigns_last_learns_with_it_what_is_final(play: Play) -> None:
     """Nobody asks for the checkpoint of a block whose cosignature was answered with it."""
 
