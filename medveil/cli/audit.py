@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,13 @@ from medveil.cli.calling import Json, Key, calling, following
 
 First = Annotated[int, typer.Option(min=1, help="Number of the first entry.")]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many.")]
+
+
+def _purpose(row: Any) -> str | None:
+    """What a use was for; None for what was done at home, which is for nothing but itself."""
+    from privacy.audit import OWN_KINDS
+
+    return None if row.use.kind in OWN_KINDS else row.use.purpose
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +47,7 @@ def register(app: typer.Typer) -> None:
             ("used by", "use.recipient"),
             ("dataset", "use.dataset"),
             ("use", "use.kind"),
-            ("purpose", "use.purpose"),
+            ("purpose", _purpose),
             ("grant", "use.grant"),
             ("allowed", "use.allowed"),
             ("outcome", lambda flow: flow.outcome or "under way"),
@@ -63,7 +70,7 @@ def register(app: typer.Typer) -> None:
             ("who", "use.recipient"),
             ("dataset", "use.dataset"),
             ("use", "use.kind"),
-            ("purpose", "use.purpose"),
+            ("purpose", _purpose),
             ("rule", "use.rule"),
             ("ends", lambda entry: entry.intent or None),
             ("outcome", lambda entry: entry.outcome or None),

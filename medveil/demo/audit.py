@@ -92,7 +92,7 @@ def _tell(play: Play, facts: AuditFacts) -> None:
     play.narrator.table(
         ["data of", "used by", "dataset", "use", "purpose", "grant", "outcome"],
         [
-            [flow.owner, flow.who, flow.dataset, flow.kind, flow.purpose, flow.grant or "none", flow.outcome]
+            [flow.owner, flow.who, flow.dataset, flow.kind, flow.purpose or "none", flow.grant or "none", flow.outcome]
             for flow in facts.flows
         ],
         keys=2,

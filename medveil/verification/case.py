@@ -12,7 +12,7 @@ from ledger.contracts import ApproveQuery, access, grants, queries
 from ledger.envelope import open_envelope
 from ledger.machine import Block, BlockOutcome, Machine
 from medveil.verification.report import Check, Finding, Flow
-from privacy.audit import Entry
+from privacy.audit import OWN_KINDS, Entry
 from wire import messages
 from wire.checkpoint import TrustFile
 from wire.errors import VerificationError
@@ -156,7 +156,7 @@ class Case:
                     said.recipient,
                     said.dataset,
                     said.kind,
-                    said.purpose,
+                    "" if said.kind in OWN_KINDS else said.purpose,
                     said.grant,
                     ended,
                 )

@@ -25,7 +25,10 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Flow(msgspec.Struct, frozen=True):
-    """One use of data, as the owner's access chain has it. time: instant; grant: "" where none covered it."""
+    """One use of data, as the owner's access chain has it.
+
+    time: instant. purpose: "" for what was done at home. grant: "" where none covered it.
+    """
 
     time: int
     owner: str

@@ -47,7 +47,7 @@ def show_report(report: Report, as_json: bool, language: str = "en") -> None:
                         flow.who,
                         flow.dataset,
                         flow.kind,
-                        flow.purpose,
+                        flow.purpose or "none",
                         flow.grant or "none",
                         flow.outcome,
                     )

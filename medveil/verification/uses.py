@@ -19,6 +19,7 @@ from mpc.vector_commitment import check_sum
 from privacy.audit import (
     OWN_KINDS,
     START,
+    UNKNOWN,
     AccessBatch,
     Entry,
     EntryProof,
@@ -66,15 +67,19 @@ def _check_intent(case: Case, use: Use, members: Sequence[str]) -> None:
     said = use.intent.use
     if said.recipient not in members:
         raise use.wrong("recipient")
+    if len(said.query) not in (0, 32):
+        raise use.wrong("query")
     if said.kind in OWN_KINDS:  # done at home: no grant, nobody else
         if (said.recipient, said.rule, said.grant, said.allowed) != (use.owner, said.kind, "", True):
             raise use.wrong("rule")
+        if said.purpose != UNKNOWN:
+            raise use.wrong("purpose")
         if use.intent.time > use.anchored.time + SKEW:
             raise use.wrong("time")
         return
     if (said.rule == "granted") != said.allowed or (not said.allowed and said.rule not in _DENYING):
         raise use.wrong("rule")
-    if said.purpose not in PURPOSES and (said.allowed or said.purpose != "UNKNOWN"):
+    if said.purpose not in PURPOSES and (said.allowed or said.purpose != UNKNOWN):
         raise use.wrong("purpose")
     if said.grant or said.allowed:
         try:

@@ -23,7 +23,7 @@ from medveil.verification import Report
 from medveil.verification.kinds import MODEL, ModelEvidence
 from mpc.query import SUMS
 from mpc.scoring import Feature, build_model, generate_key, model_digest
-from privacy.audit import Use
+from privacy.audit import Use, own_use
 from privacy.decide import Decision
 from privacy.grants.terms import grant_commitment, sign_grant
 from privacy.predicate import Compare
@@ -454,6 +454,7 @@ def test_a_model_under_two_names_is_one_model(play: Play, gathered: Any, tmp_pat
         {"grant": "\x1b[31m"},
         {"recipient": "stranger"},
         {"purpose": "ZZZ"},
+        {"query": b"Ann"},
     ],
     ids=repr,
 )
@@ -472,6 +473,29 @@ def test_an_entry_cannot_write_what_it_likes(
     assert error.code == "verify.wrong_entry"
     assert error.facts["field"] == next(iter(changes))
     assert error.text().isprintable()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"recipient": "insurer"}, {"rule": "granted"}, {"grant": "study"}, {"purpose": "HMB"}, {"query": b"Ann"}],
+    ids=repr,
+)
+def test_what_is_done_at_home_has_no_purpose_and_nobody_else(
+    play: Play, gathered: Any, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    async def story(world: Any) -> Any:
+        trail = world["hospital-1"].audit
+        use = own_use("hospital-1", "bills", "erasure", bytes(32))
+        trail.outcome(trail.intent(use), "done")
+        honest = await gathered(world)
+        trail.outcome(trail.intent(replace(use, **changes)), "done")
+        return honest, await gathered(world)
+
+    honest, lying = play(story)
+    assert ("erasure", "", "done") in [(one.kind, one.purpose, one.outcome) for one in report(honest, tmp_path).flows]
+    error = found(lying, tmp_path / "evidence")
+    assert error.code == "verify.wrong_entry"
+    assert error.facts["field"] in (*changes, "rule")
 
 
 def test_an_entry_from_the_future(play: Play, gathered: Any, tmp_path: Path) -> None:
