@@ -19,6 +19,10 @@ each other, down to one person. So an exact query is refused next to any other o
 this superseded or that superseded this. And since groups were found large enough with the sites of phase 1, phase 2
 opens over the same.
 
+**Forgotten.** A site whose home came back from a backup finds queries on the ledger that it approved, and does not know
+what they asked. The ledger has their rosters: a query over a near one is refused, and so is any exact query of their
+population.
+
 Everything here reads queries, rosters and the ledger; nothing depends on data, so a refusal says nothing about them.
 What three and more releases say together, of rosters that differ by more, only their noise covers.
 """
@@ -74,6 +78,13 @@ class Earlier(NamedTuple):
 
     handle: bytes
     query: Query
+
+
+class Forgotten(NamedTuple):
+    """A query that a site approved, as the ledger has it, of which the site does not know any more what it asked."""
+
+    handle: bytes
+    roster: tuple[str, ...]
 
 
 def question_of(query: Query) -> Query:
@@ -147,6 +158,29 @@ def check_exact(query: Query, earlier: Iterable[Earlier], first_version: Callabl
     """
     for one in exact_before(query, earlier, first_version):
         raise Refused("mpc.exact_before", query=one.handle.hex(), population=query.population)
+
+
+def forgotten_beside(query: Query, forgotten: Iterable[Forgotten]) -> tuple[Forgotten, ...]:
+    """Those of `forgotten`, all of the query's population, next to which `query` could disclose a site or a person."""
+    return tuple(one for one in forgotten if query.exact or apart(query.roster, one.roster))
+
+
+def check_forgotten(query: Query, forgotten: Iterable[Forgotten], rosters: bool = True) -> None:
+    """Check that `query` discloses nothing next to one of `forgotten`, whatever that asked.
+
+    rosters: whether near rosters are refused; an exact query is, next to any. Raises Refused naming the first.
+    """
+    for one in forgotten_beside(query, forgotten):
+        if query.exact:
+            raise Refused("mpc.exact_forgotten", query=one.handle.hex(), population=query.population)
+        if rosters:
+            raise Refused(
+                "mpc.near_forgotten",
+                query=one.handle.hex(),
+                sites=", ".join(apart(query.roster, one.roster)),
+                roster=", ".join(one.roster),
+                fewest=FEWEST_APART,
+            )
 
 
 def check_exact_sites(query: Query, decided: Sequence[str], summed: Sequence[str]) -> None:

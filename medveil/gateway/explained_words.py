@@ -195,6 +195,13 @@ _SAYS: dict[str, Words] = {
             "请询问该查询的机构名单（{roster}），或与其相差至少 {fewest} 个机构的名单。"
         ),
     ),
+    "forgotten": (
+        (
+            "This organisation approved query {query} over {roster} and does not know what it asked: its home came "
+            "back from a backup. It refuses this one."
+        ),
+        "本机构批准过名单为 {roster} 的查询 {query}，但已不知道其内容：数据由较早的备份恢复而来。因此会拒绝本查询。",
+    ),
     "near": (
         (
             "Sums of query {query} were over other sites, by {sites} (phase {phase}; {sums} in all): the release will "
@@ -388,10 +395,12 @@ class _Words:
             )
         for one in beside.exact:
             yield self._say("exact before", query=one.handle.hex())
+        for lost in beside.forgotten:
+            yield self._say("forgotten", query=lost.handle.hex(), roster=self._list(lost.roster))
         for near in beside.near:
             sites = self._list(near.sites)
             yield self._say("near", query=near.query.hex(), sites=sites, phase=near.phase, sums=near.sums)
-        if not beside.refused and not beside.near and not beside.exact:
+        if not (beside.refused or beside.near or beside.exact or beside.forgotten):
             yield self._say("alone")
         yield self._say("others")
 

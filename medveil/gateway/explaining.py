@@ -19,6 +19,7 @@ from medveil.gateway.query_history import (
     earlier_queries,
     exact_releases,
     first_version,
+    forgotten_queries,
     known_release,
     near_releases,
     served_query,
@@ -27,7 +28,7 @@ from medveil.gateway.question import declaration, make_query
 from medveil.gateway.serving import use_request
 from mpc.budget import Epsilon, epsilons
 from mpc.cells import most_cells
-from mpc.history import Earlier, NearSums, exact_before, near_rosters, question_of
+from mpc.history import Earlier, Forgotten, NearSums, exact_before, forgotten_beside, near_rosters, question_of
 from mpc.query import GATE, SUMS, Kind, Query, columns, kinds, local_plans
 from mpc.query_document import QueryDocument
 from mpc.release import NoiseStatement, noise_statements
@@ -69,13 +70,15 @@ class Beside:
     answered: handle of the release that answers it already, or b"". refused: earlier queries next to which it would
     disclose a site or two, so that sites refuse it. exact: earlier exact queries of its tables, because of which sites
     refuse an exact one. near: earlier sums over sets of sites near its whole roster, next
-    to which its release will be labelled.
+    to which its release will be labelled. forgotten: queries because of which this site refuses it, since it approved
+    them and does not know what they asked.
     """
 
     answered: bytes = b""
     refused: tuple[Earlier, ...] = ()
     near: tuple[NearSums, ...] = ()
     exact: tuple[Earlier, ...] = ()
+    forgotten: tuple[Forgotten, ...] = ()
 
 
 NOTHING_BESIDE = Beside()
@@ -133,7 +136,8 @@ def explain(organisation: Organisation, document: QueryDocument, at: int | None)
         earlier = earlier_queries(organisation, query.population)
         others = [one for one in earlier if question_of(one.query) != question_of(query)]
         exact = exact_before(query, others, lambda name: first_version(state, name))
-        beside = Beside(b"", near_rosters(query, earlier), near_sums(query, state), exact)
+        forgotten = forgotten_beside(query, forgotten_queries(organisation, query.population))
+        beside = Beside(b"", near_rosters(query, earlier), near_sums(query, state), exact, forgotten)
         own = None if at is None else _own(organisation, query, declaration(document), at)
         return replace(explain_query(query, state, beside), own=own)
     known = known_release(organisation, query)

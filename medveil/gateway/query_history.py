@@ -3,7 +3,8 @@
 A site keeps each query that it takes part in before it approves it, with the rows that its decision let it use. From
 these, from the ledger and from nothing else it tells whether the same question was answered before, and next to which
 earlier query a new one would disclose a site (`mpc.history`): what no other query was released or is being answered
-says nothing about data, and neither does a refusal.
+says nothing about data, and neither does a refusal. What the ledger shows as approved by this site and it does not
+know, since its home came back from a backup, is taken for what would disclose most.
 
     site         vault document "query-served", by handle
     researcher   vault documents "release", by handle, and "question", by the question's digest
@@ -14,12 +15,22 @@ from __future__ import annotations
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from ledger.contracts import datasets
+from ledger.contracts import datasets, queries
 from medveil.gateway.ledger_account import LedgerState
 from medveil.gateway.organisation import Organisation
 from medveil.gateway.query_board import read_query
 from medveil.gateway.query_run import AnsweredBefore, QueryRequest
-from mpc.history import Earlier, check_exact, check_rosters, exact_before, near_rosters, question_digest, question_of
+from mpc.history import (
+    Earlier,
+    Forgotten,
+    check_exact,
+    check_forgotten,
+    check_rosters,
+    exact_before,
+    near_rosters,
+    question_digest,
+    question_of,
+)
 from mpc.query import Query, Salt
 from mpc.release import Release
 from privacy.decide import Decision
@@ -87,6 +98,19 @@ def earlier_queries(site: Organisation, population: str, but: bytes = b"") -> tu
     )
 
 
+def forgotten_queries(site: Organisation, population: str, but: bytes = b"") -> tuple[Forgotten, ...]:
+    """The queries of a population that this site approved, by the ledger, and does not know. but: all except that."""
+    known = _history(site)
+    return tuple(
+        Forgotten(state.query, state.roster)
+        for _, state in site.account.state.items(b"queries/query/", queries.QueryState)
+        if state.population == population
+        and site.name in state.approvals
+        and state.status != "closed"
+        and state.query not in (but, *known)
+    )
+
+
 def first_version(state: LedgerState, dataset: str) -> str:
     """The name under which a table was registered at first, before it was superseded."""
     while (found := state.get(datasets.dataset_key(dataset), datasets.DatasetState)) and found.supersedes:
@@ -105,7 +129,9 @@ def check_near(site: Organisation, query: Query, handle: bytes, again: bool = Fa
         earlier = earlier_queries(site, query.population, handle)
         others = [one for one in earlier if not again or question_of(one.query) != question_of(query)]
         check_exact(query, others, lambda name: first_version(state, name))
-    if site.near.rosters == "refuse":
+    refuses = site.near.rosters == "refuse"
+    check_forgotten(query, forgotten_queries(site, query.population, handle), refuses)
+    if refuses:
         check_rosters(query, earlier_queries(site, query.population, handle))
 
 

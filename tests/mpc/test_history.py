@@ -8,7 +8,17 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from mpc.history import Earlier, NearSums, check_rosters, near_rosters, question_digest, same_numbers
+from mpc.history import (
+    Earlier,
+    Forgotten,
+    NearSums,
+    check_forgotten,
+    check_rosters,
+    forgotten_beside,
+    near_rosters,
+    question_digest,
+    same_numbers,
+)
 from mpc.query import Measure, Query
 from privacy.local import GroupColumn
 from privacy.predicate import And, Compare, Not
@@ -84,6 +94,27 @@ def test_a_roster_with_a_site_more_or_less_or_another_is_refused(make_query: Mak
             assert "hospital-1, hospital-2, hospital-3, hospital-4" in caught.value.text(language)
     for roster in ("1234", "1234567", "1256", "567"):
         check_rosters(_of(query, roster), [_asked(query)])
+
+
+def test_of_what_a_site_forgot_the_roster_alone_decides_and_nothing_exact_is_answered(make_query: Make) -> None:
+    query = _of(make_query(), "1234")
+    for roster in ("123", "12345", "1235", "12"):
+        near = (Forgotten(HANDLE, _of(query, roster).roster),)
+        assert forgotten_beside(query, near) == near
+        with pytest.raises(Refused) as caught:
+            check_forgotten(query, near)
+        assert (caught.value.code, caught.value.facts["query"]) == ("mpc.near_forgotten", HANDLE.hex())
+        check_forgotten(query, near, rosters=False)
+    exact = msgspec.structs.replace(query, exact=True)
+    for roster in ("1234", "1234567", "1256", "567"):
+        far = (Forgotten(HANDLE, _of(query, roster).roster),)
+        assert forgotten_beside(query, far) == ()
+        check_forgotten(query, far)
+        assert forgotten_beside(exact, far) == far
+        for rosters in (True, False):
+            with pytest.raises(Refused) as caught:
+                check_forgotten(exact, far, rosters)
+            assert caught.value.code == "mpc.exact_forgotten"
 
 
 def test_filter_groups_and_price_do_not_matter_the_measured_column_does(make_query: Make) -> None:

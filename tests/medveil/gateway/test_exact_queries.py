@@ -27,6 +27,8 @@ from privacy.local import GroupColumn
 from privacy.predicate import Compare
 from wire.errors import MedveilError
 
+from .restored_site import forget_served
+
 HANDLE = bytes(range(16))
 Play = Callable[[Callable[[Any], Any]], Any]
 RHO = 400_000_000
@@ -115,6 +117,22 @@ def test_the_larger_groups_are_exact_and_the_next_exact_question_is_refused(play
 
         noised = await world.released(question(world, exact=False, filter=Compare("cost", "lt", 90)))
         assert noised.results[0].groups[0].count.low != noised.results[0].groups[0].count.high
+
+    play(story)
+
+
+def test_a_site_that_has_forgotten_what_was_asked_answers_nothing_exact(play: Play) -> None:
+    """Its home came back from a backup of before: of what it approved since nobody tells it that it was not exact."""
+
+    async def story(world: Any) -> None:
+        await open_population(world)
+        first = await world.released(question(world))
+        forget_served(world.sites[0])
+        answer, parts = await world.run(question(world, filter=Compare("cost", "lt", 90)), secrets.token_bytes(16))
+        assert isinstance(answer, MedveilError) and first.handle.hex() in answer.text()
+        assert world.codes(parts) == ["mpc.exact_forgotten", "mpc.exact_before", "mpc.exact_before"]
+        assert await spent(world) == RHO
+        await world.released(question(world, exact=False, filter=Compare("cost", "lt", 90)))
 
     play(story)
 

@@ -15,7 +15,7 @@ from medveil.gateway.explained_words import words
 from medveil.gateway.explaining import Beside, Explanation, explain_query, near_sums
 from medveil.gateway.question import make_query
 from mpc.cells import gate_layout, most_cells, sums_layout
-from mpc.history import Earlier, NearSums, near_rosters
+from mpc.history import Earlier, Forgotten, NearSums, near_rosters
 from mpc.query_document import Measured
 from wire.errors import Refused
 
@@ -133,10 +133,12 @@ def test_earlier_queries_that_matter_are_named() -> None:
         (Beside(), ("No earlier query known here",)),
         (Beside(answered=handle), (f"answered already, in release {handle.hex()}", "No earlier query known here")),
         (Beside(refused=refused), ("disclose what site-d add", "site-a, site-b, site-c, site-d", "at least 3 sites")),
+        (Beside(forgotten=(Forgotten(handle, SITES),)), ("does not know what it asked", handle.hex(), "refuses this")),
         (Beside(near=near), ("by site-d (phase 2; 5 in all)", "will say that both together")),
     ):
         found = explain_query(query, state, beside)
         english = "\n".join(words(found)[-1].lines)
+        assert ("No earlier query known here" in english) == (beside in (Beside(), Beside(answered=handle)))
         assert all(phrase in english for phrase in phrases) and "refuse one that is too near" in english
         assert len(words(found, "zh")[-1].lines) == len(words(found)[-1].lines)
 

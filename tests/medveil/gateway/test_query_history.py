@@ -16,7 +16,7 @@ from medveil.gateway.asking import ask
 from medveil.gateway.near_sites import NearSites
 from medveil.gateway.organisation import Refusal
 from medveil.gateway.query_board import read_board
-from medveil.gateway.query_history import answers, earlier_queries, near_releases
+from medveil.gateway.query_history import answers, earlier_queries, forgotten_queries, near_releases
 from medveil.gateway.query_run import AnsweredBefore, QueryAnswer
 from medveil.gateway.steps import Passing
 from mpc.query import GATE, SUMS
@@ -25,6 +25,8 @@ from mpc.sum_messages import Masked, RoundKeys, Unmasking
 from privacy.local import GroupColumn
 from privacy.predicate import And, Compare, In, Not
 from wire.errors import ConsentDenied, ProtocolAbort, Refused, VerificationError
+
+from .restored_site import forget_served
 
 HANDLE = bytes(range(16))
 Play = Callable[[Callable[[Any], Any]], Any]
@@ -200,6 +202,34 @@ def test_a_roster_without_one_site_is_refused_whatever_the_filter(four: Play) ->
     four(story)
 
 
+def test_what_a_site_has_forgotten_is_taken_for_the_worst(four: Play) -> None:
+    """Its home came back from a backup of before: the ledger has which queries it approved, and over which roster."""
+
+    async def story(world: Any) -> None:
+        site = world.sites[0]
+        first = await world.released()
+        assert forgotten_queries(site, "stays") == ()
+        for one in world.sites:
+            forget_served(one)
+        assert forgotten_queries(site, "stays") == ((first.handle, world.hospitals),)
+        assert forgotten_queries(site, "stays", but=first.handle) == forgotten_queries(site, "others") == ()
+        near = over(world, *world.hospitals[:3], filter=Compare("cost", "lt", 20))
+        whole = world.query(filter=Compare("cost", "lt", 50))
+        world.sites, every = world.sites[:3], world.sites
+        answer, parts = await world.run(near, secrets.token_bytes(16))
+        assert isinstance(answer, ConsentDenied) and answer.facts["reason"] == "mpc.near_forgotten"
+        assert first.handle.hex() in answer.text() and "hospital-4" in answer.text()
+        assert [part.code for part in parts[:3]] == ["mpc.near_forgotten"] * 3
+        world.sites = every
+        await world.released(whole)  # the roster is the same, whatever was asked
+        for one in every:
+            one.near = NearSites(rosters="label")
+        world.sites = world.sites[:3]
+        assert (await world.released(near)).phases[0].near
+
+    four(story)
+
+
 def test_a_site_may_let_a_near_roster_be_labelled(four: Play) -> None:
     async def story(world: Any) -> None:
         first = await world.released()
@@ -237,6 +267,7 @@ def test_what_was_closed_gives_nobody_away(four: Play) -> None:
         assert world.state_of(HANDLE).status == "closed"
         await asyncio.gather(*(one.account.caught_up() for one in world.sites))
         assert all(earlier_queries(one, "stays") == () for one in world.sites)
+        assert all(forgotten_queries(one, "stays") == () for one in world.sites)
         if heal is not None:
             heal()
 
