@@ -270,7 +270,7 @@ class Database:
             found = set(sa.inspect(connection).get_table_names())
             if not found and (self.path is None or sqlite_file.is_unmarked(connection)):
                 fault("create:begun")
-                schema.tables.create_all(connection)
+                self._create(connection, schema.tables)
                 if mark.name not in schema.tables.tables:
                     mark.create(connection)
                 row = {"one": 1, "application": schema.application.name, "version": schema.version, "owner": owner}
@@ -290,6 +290,13 @@ class Database:
             missing = set(schema.tables.tables) - set(sa.inspect(connection).get_table_names())
         if missing:
             raise DecodeError("database.damaged", place=self.place)
+
+    def _create(self, connection: sa.Connection, tables: sa.MetaData) -> None:
+        if self.path is None:
+            tables.create_all(connection)
+            return
+        for statement, values in engines.sqlite_tables(tables, frozenset(tables.tables)):
+            connection.exec_driver_sql(statement, values)
 
     def _version(self, connection: sa.Connection, found: set[str], owner: str, schema: Schema) -> int:
         signed = self.path is None or sqlite_file.is_signed(connection, schema.application.file)

@@ -6,11 +6,11 @@ No message holds a statement, a parameter or a password: a URL is shown as host,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, NoReturn
 
 import sqlalchemy as sa
-from sqlalchemy import event, exc
+from sqlalchemy import event, exc, util
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from privacy.store import sqlite_file
@@ -22,6 +22,8 @@ READS = "medveil_reads"
 
 _POOL = 9
 """Connections at most: eight at work, and one that holds the database."""
+_COMPILED: Any = util.LRUCache(1000)
+"""SQLite's statements in its own words, for all files of the process."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ def make(url: sa.URL, application: Application) -> sa.Engine:
     pool: dict[str, Any] = {"pool_size": _POOL, "max_overflow": 0, "pool_timeout": BUSY_SECONDS}
     if url.get_backend_name() == "sqlite":
         arguments: dict[str, Any] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
-        engine = sa.create_engine(url, hide_parameters=True, connect_args=arguments, **pool)
+        own = {"compiled_cache": _COMPILED}
+        engine = sa.create_engine(url, hide_parameters=True, connect_args=arguments, execution_options=own, **pool)
+        engine.dialect = _sqlite()
         event.listen(engine, "connect", partial(_connected, application.pragmas))
         event.listen(engine, "begin", _begun)
         return engine
@@ -75,6 +79,35 @@ def make(url: sa.URL, application: Application) -> sa.Engine:
         return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=arguments, **pool)
     except ModuleNotFoundError:
         raise Refused("database.no_driver") from None
+
+
+@cache
+def _sqlite() -> sa.Dialect:
+    """SQLite's dialect, one for all files of the process: what was compiled for one holds for all."""
+    memory = sa.create_engine("sqlite://")
+    try:
+        with memory.connect():  # the dialect learns what it speaks to
+            return memory.dialect
+    finally:
+        memory.dispose()
+
+
+@cache
+def sqlite_tables(tables: sa.MetaData, _names: frozenset[str]) -> tuple[tuple[str, Any], ...]:
+    """Statements, with their values, that make `tables`, of those names, in an empty SQLite file: as in memory."""
+    made: list[tuple[str, Any]] = []
+
+    def heard(_connection: object, _cursor: object, statement: str, values: Any, *_: object) -> None:
+        made.append((statement, values))
+
+    memory = sa.create_engine("sqlite://")
+    event.listen(memory, "before_cursor_execute", heard)
+    try:
+        with memory.connect() as connection:
+            tables.create_all(connection, checkfirst=False)
+    finally:
+        memory.dispose()
+    return tuple(made)
 
 
 def _trust(url: sa.URL) -> dict[str, str]:

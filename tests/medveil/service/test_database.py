@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import CacheStats
 
 from medveil.service import database as module
 from medveil.service.database import SERVICE, Database, Schema, mark, restore
@@ -416,3 +418,30 @@ def test_a_reading_transaction_of_postgresql_cannot_write(postgres_url: str) -> 
     with pytest.raises(ValueError), store.reading() as connection:
         connection.execute(mark.update().values(owner="no"))
     store.close()
+
+
+def test_every_file_is_as_its_tables_make_it(tmp_path: Path) -> None:
+    made = sa.create_engine(f"sqlite:///{tmp_path}/made.sqlite")
+    with made.begin() as connection:
+        module.metadata.create_all(connection)
+        mark.create(connection)
+    made.dispose()
+    for name in ("one", "two"):
+        Database.open(f"sqlite:///{tmp_path}/{name}.sqlite").close()
+
+    def whole(name: str) -> list[str]:
+        with contextlib.closing(sqlite3.connect(tmp_path / f"{name}.sqlite")) as db:
+            return [line for line in db.iterdump() if "medveil_data" not in line]
+
+    assert whole("one") == whole("two") == whole("made")
+    assert any("TRIGGER" in line for line in whole("two")) and any("INSERT" in line for line in whole("two"))
+
+
+def test_a_statement_is_compiled_once_for_all_files(tmp_path: Path) -> None:
+    stores = [Database.open(f"sqlite:///{tmp_path}/{name}.sqlite", owner=name) for name in ("one", "two", "three")]
+    for number, store in enumerate(stores):
+        with store.reading() as connection:
+            said = connection.execute(sa.select(mark.c.owner, sa.literal(number).label("asked")))
+            assert said.one() == (("one", "two", "three")[number], number)
+            assert (said.context.cache_hit is CacheStats.CACHE_HIT) == (number > 0)
+        store.close()
