@@ -6,6 +6,7 @@ skip into a failure, so that CI cannot pass by skipping.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
@@ -62,10 +63,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+gc.disable()  # nothing is thrown away while modules are imported and tests are found
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays for good: no collection looks at it again, and some tests ask for many."""
-    import gc
-
+    gc.enable()
     gc.collect()
     gc.freeze()
 
