@@ -11,17 +11,27 @@ from collections import Counter
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from medveil.gateway import problems
 from medveil.service.api.callers import GuardedRoute
 
 
 class PathRouter(APIRouter):
-    """An `APIRouter` of routes with whole paths, included without a prefix, that know their caller first."""
+    """An `APIRouter` of routes with whole paths, included without a prefix, that know their caller first.
+
+    Its routes are whole as they are made, with the problems that any of them may answer.
+    """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**{"route_class": GuardedRoute, **settings})
+        own = {
+            "route_class": GuardedRoute,
+            "responses": problems.documented(*problems.GENERAL),
+            "redirect_slashes": False,
+        }
+        super().__init__(**{**own, **settings})
 
 
 class Paths:
@@ -30,16 +40,25 @@ class Paths:
     def __init__(self, app: FastAPI) -> None:
         self._app = app
         self._search: ASGIApp = app.router.middleware_stack
-        self._owners: dict[str, BaseRoute] = {}
+        self._owners: dict[str, ASGIApp] = {}
         self._shared: Counter[str] = Counter(beginning(_path(route)) for route in app.router.routes)
         self._open = False
         """Whether some path may begin in any way, so that no beginning is one router's alone."""
         app.router.middleware_stack = self
 
     def include(self, router: APIRouter) -> None:
-        """Include a router that has no prefix of its own."""
-        self._app.include_router(router)
-        included = self._app.router.routes[-1]
+        """Include a router that has no prefix of its own.
+
+        The framework would make each of its routes a second time, with what the application adds: a `PathRouter`'s
+        have that.
+        """
+        routes = self._app.router.routes
+        if isinstance(router, PathRouter) and all(isinstance(route, APIRoute) for route in router.routes):
+            routes.extend(router.routes)
+            included = router.app
+        else:
+            self._app.include_router(router)
+            included = routes[-1].handle
         for start in {beginning(_path(route)) for route in router.routes}:
             self._shared[start] += 1
             if self._shared[start] == 1:
@@ -57,7 +76,7 @@ class Paths:
             await self._search(scope, receive, send)
             return
         scope.setdefault("router", self._app.router)
-        await owner.handle(scope, receive, send)
+        await owner(scope, receive, send)
 
 
 def beginning(path: str) -> str:

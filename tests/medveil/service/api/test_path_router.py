@@ -8,12 +8,13 @@ import inspect
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
 
-from medveil.service.api.path_router import Paths, beginning
+from medveil.service.api.path_router import PathRouter, Paths, beginning
 
 
-def _router(*paths: str, methods: tuple[str, ...] = ("GET",)) -> APIRouter:
-    router = APIRouter()
+def _router(kind: type[APIRouter], *paths: str, methods: tuple[str, ...] = ("GET",)) -> APIRouter:
+    router = kind()
     for path in paths:
         for method in methods:
 
@@ -44,7 +45,7 @@ def _ask(app: FastAPI, method: str, paths: list[str]) -> list[httpx.Response]:
     return asyncio.run(ask())
 
 
-def _app(quick: bool, *more: tuple[tuple[str, ...], tuple[str, ...]]) -> FastAPI:
+def _app(quick: bool, *more: tuple[tuple[str, ...], tuple[str, ...]], kind: type[APIRouter] = APIRouter) -> FastAPI:
     app = FastAPI(openapi_url=None, redirect_slashes=False, docs_url=None, redoc_url=None)
 
     @app.get("/v1/openapi.json")
@@ -53,28 +54,30 @@ def _app(quick: bool, *more: tuple[tuple[str, ...], tuple[str, ...]]) -> FastAPI
 
     paths = Paths(app) if quick else None
     for given, methods in (*ROUTERS, *more):
-        router = _router(*given, methods=methods)
+        router = _router(kind, *given, methods=methods)
         paths.include(router) if paths else app.include_router(router)
     return app
 
 
+@pytest.mark.parametrize("kind", [APIRouter, PathRouter])
 @pytest.mark.parametrize("more", [(), (ANYTHING,)])
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"])
 def test_every_answer_is_the_frameworks_own(
-    method: str, more: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    method: str, more: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...], kind: type[APIRouter]
 ) -> None:
     asked = ["/", "/v1", "/v1/", "/v1/jobs/", "/v1//jobs", "/v1/jobs/a/events/b", "/v1/jobs/a/else", "/v1/other/else"]
     asked += ["/v1/people/else", "/v1/jobsx", "/v1/job", "/V1/jobs", "/v1/openapi.json", "/console/x", "/health", "//"]
     asked += [path.replace("{job}", "7").replace("{name}", "ada") for given, _ in ROUTERS for path in given]
     for path, mine, framework in zip(
-        asked, _ask(_app(True, *more), method, asked), _ask(_app(False, *more), method, asked), strict=True
+        asked, _ask(_app(True, *more, kind=kind), method, asked), _ask(_app(False, *more), method, asked), strict=True
     ):
         assert (mine.status_code, mine.content) == (framework.status_code, framework.content), path
         assert mine.headers.get("allow") == framework.headers.get("allow"), path
 
 
-def test_a_router_alone_with_its_paths_is_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = _app(True)
+@pytest.mark.parametrize("kind", [APIRouter, PathRouter])
+def test_a_router_alone_with_its_paths_is_asked_at_once(monkeypatch: pytest.MonkeyPatch, kind: type[APIRouter]) -> None:
+    app = _app(True, kind=kind)
     searched: list[str] = []
     paths = app.router.middleware_stack
     assert isinstance(paths, Paths)
@@ -89,6 +92,20 @@ def test_a_router_alone_with_its_paths_is_asked_at_once(monkeypatch: pytest.Monk
     assert {answer.status_code for answer in _ask(app, "GET", alone)} == {200} and not searched
     shared = ["/v1/shared/one", "/v1/openapi.json"]
     assert {answer.status_code for answer in _ask(app, "GET", shared)} == {200} and searched == shared
+
+
+def test_a_route_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    plain = APIRoute.get_route_handler
+
+    def handler(route: APIRoute) -> object:
+        made.append(route.path)
+        return plain(route)
+
+    monkeypatch.setattr(APIRoute, "get_route_handler", handler)
+    app = _app(True, kind=PathRouter)
+    shown = [context.path_format for context in iter_route_contexts(app.routes) for _ in context.methods or ()]
+    assert sorted(made) == sorted(shown) and len(made) > 10
 
 
 @pytest.mark.parametrize(
