@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import copy
 import io
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -109,6 +111,17 @@ def _shows_chinese() -> bool:
     return True
 
 
+def called(words: Sequence[str]) -> typer.Typer:
+    """The tree, or of it the one branch that `words` call: to make all of them takes longer than many a verb."""
+    groups = [group for group in app.registered_groups if group.name in words[:1]]
+    commands = [command for command in app.registered_commands if command.name in words[:1]]
+    if len(groups) + len(commands) != 1:
+        return app  # a root option, help, a word that nobody knows
+    branch = copy.copy(app)
+    branch.registered_groups, branch.registered_commands = groups, commands
+    return branch
+
+
 def main() -> None:
     """Entry point of the console script: runs a verb, turns every error into a sentence and an exit code.
 
@@ -122,11 +135,11 @@ def main() -> None:
     ):  # a terminal that cannot show a character shows the nearest, the run goes on
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="medveil")
-    as_json = "--json" in sys.argv[1:]
+    as_json, tree = "--json" in sys.argv[1:], called(sys.argv[1:])
     try:
         if not as_json:
-            app()
-        code = app(standalone_mode=False)  # else it would say in words of its own what a program is to read
+            tree()
+        code = tree(standalone_mode=False)  # else it would say in words of its own what a program is to read
         sys.exit(code if isinstance(code, int) else 0)
     except typer.TyperException as error:
         _print_error("medveil.usage", error.format_message())

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from medveil.cli import app
+from medveil.cli import app, called
 
 from .conftest import COMMAND
 
@@ -136,6 +136,24 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     heavy |= {"pandas", "pyarrow", "opendp", "cryptography", "nacl", "phe", "py_ecc", "py_arkworks_bls12381", "ledger"}
     heavy |= {"mpc", "zkp", "privacy", "wire", "connectors", "matplotlib", "medveil.client", "medveil.service"}
     assert "medveil.cli" in found and not found & heavy, sorted(found & heavy)
+
+
+@pytest.mark.parametrize("name", sorted({words[0] for words in VERBS}))
+def test_only_the_branch_that_is_called_is_made(name: str) -> None:
+    branch = dict(verbs(get_command(called([name, "--json"]))))
+    assert branch.keys() == {words for words in VERBS if words[0] == name}
+    assert [one.name for one in get_command(called([name])).params] == [one.name for one in get_command(app).params]
+
+    def help_of(command: Any) -> tuple[str, list[tuple[Any, ...]]]:
+        shown = [(one.name, one.opts, one.required, one.default, getattr(one, "help", "")) for one in command.params]
+        return command.help, shown
+
+    assert all(help_of(command) == help_of(VERBS[words]) for words, command in branch.items())
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["--gateway", "jobs"], ["nothing"], ["--json", "jobs"]])
+def test_the_whole_tree_where_no_branch_is_called(words: list[str]) -> None:
+    assert called(words) is app
 
 
 def test_help_fits_a_narrow_terminal_without_other_characters() -> None:
