@@ -204,7 +204,13 @@ def register(app: typer.Typer) -> None:
         json: Annotated[bool, typer.Option("--json", help="Say on standard output, as JSON, that it listens.")] = False,
     ) -> None:
         """Run the organisation's gateway until it is told to stop (SIGTERM, Ctrl-C)."""
-        from medveil.service.process import serve as run
+        import gc
+
+        gc.disable()  # while modules are loaded nothing is thrown away, and there are 1,500 of them to look through
+        try:
+            from medveil.service.process import serve as run
+        finally:
+            gc.enable()
 
         run(home, as_json=json)
 

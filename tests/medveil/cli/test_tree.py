@@ -156,6 +156,23 @@ def test_the_whole_tree_where_no_branch_is_called(words: list[str]) -> None:
     assert called(words) is app
 
 
+def test_no_garbage_is_looked_for_while_a_gateway_is_loaded(tmp_path: Path) -> None:
+    program = (
+        "import contextlib, gc, io, sys, medveil.cli as c\n"
+        "seen = []\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in ('fastapi', 'medveil.service.process'): seen.append(gc.isenabled())\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        f"sys.argv = ['medveil', 'serve', {str(tmp_path / 'nothing')!r}]\n"
+        "with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "    c.main()\n"
+        "print(seen, gc.isenabled())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[False, False] True"
+
+
 def test_help_fits_a_narrow_terminal_without_other_characters() -> None:
     for width in ("40", "80"):
         environment = {**os.environ, "COLUMNS": width, "PYTHONIOENCODING": "ascii", "MEDVEIL_LANGUAGE": "zh"}
