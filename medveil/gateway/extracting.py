@@ -14,7 +14,7 @@ recipient and cannot be read here any more. What nobody goes on with is closed b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -60,6 +60,8 @@ from wire.errors import ConsentDenied, Refused, Unavailable
 from wire.identifiers import Handle
 
 _EXTRACT = "extract"
+_PIECE = 500
+"""Intents of the trail read at a time."""
 _LOOK = 1.0
 
 
@@ -220,9 +222,9 @@ class _Making:
             for extract, claim in making.items():
                 if extract != self._extract and claim.grant == grant and claim.cut != cut:
                     raise Refused("gateway.extract_other_cut", grant=grant, extract=extract.hex())
-            before = made_with_other_cut(holder, grant, cut, self._extract)
-            if before is not None:
-                raise Refused("gateway.extract_other_cut", grant=grant, extract=before.extract.hex())
+            before = other_cut(holder, grant, cut, self._extract)
+            if before:
+                raise Refused("gateway.extract_other_cut", grant=grant, extract=before.hex())
             making[self._extract] = _Claim(self._wish.ask, grant, cut)
 
     def _decide(self) -> Decision:
@@ -328,12 +330,29 @@ def cut_of(holder: Organisation, request: UseRequest) -> bytes:
     return keyed(holder.salt_key, QUERY, b"cut", rows, *sorted(name.encode() for name in request.fields))
 
 
-def made_with_other_cut(holder: Organisation, grant: str, cut: bytes, besides: bytes = b"") -> MadeExtract | None:
-    """An extract of another cut, not `besides`, that has left under the grant or is to leave; None: there is none."""
-    for one in made(holder):
+def other_cut(holder: Organisation, grant: str, cut: bytes, besides: bytes = b"") -> bytes:
+    """The id of an extract of another cut, not `besides`, that has left under the grant or is to leave; b"" for none.
+
+    Also of one whose cut nobody knows: where the home came back from a backup, the trail has it alone.
+    """
+    known = {one.extract: one for one in made(holder)}
+    for one in known.values():
         if one.extract != besides and one.facts.grant == grant and one.cut not in (b"", cut) and _out(holder, one):
-            return one
-    return None
+            return one.extract
+    here = {besides, *known, *_making.get(holder, {})}
+    return next((extract for extract in _released(holder, grant) if extract not in here), b"")
+
+
+def _released(holder: Organisation, grant: str) -> Iterator[bytes]:
+    """The ids of the extracts that were released under a grant, by the trail."""
+    trail, first = holder.audit, 1
+    while some := trail.intents("grant_id", grant, first, _PIECE):
+        for intent in some:
+            if intent.use.kind == _EXTRACT and intent.use.allowed:
+                end = trail.end(intent.sequence)
+                if end is not None and end.outcome == "released":
+                    yield intent.nonce
+        first = some[-1].sequence + 1
 
 
 def _out(holder: Organisation, one: MadeExtract | None) -> bool:

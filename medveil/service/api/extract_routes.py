@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from medveil.extracts.opening import FORMATS
 from medveil.gateway import extract_drafts, extract_leaving, extract_wanted, held_extracts, made_extracts, problems
 from medveil.gateway.extract_drafts import Draft
-from medveil.gateway.extracting import ExtractWish, cut_of, made_with_other_cut
+from medveil.gateway.extracting import ExtractWish, cut_of, other_cut
 from medveil.service.accounts.rights import Principal
 from medveil.service.api.bodies import Sent
 from medveil.service.api.callers import May
@@ -97,7 +97,7 @@ def preview(at: Workplace, wish: ExtractWish, language: str) -> PreviewView:
     if not found.measured.report.within and not choice.withhold:  # what withholding would cost
         found = found.withholding()
     organisation, grant = at.organisation, found.decision.grant
-    other = made_with_other_cut(organisation, grant, cut_of(organisation, wish.request))
+    other = other_cut(organisation, grant, cut_of(organisation, wish.request))
     return draft_view(found, choice, made_extracts.made(organisation), other, language)
 
 

@@ -319,9 +319,9 @@ def denied_view(decision: Decision, language: str) -> PreviewView:
 
 
 def draft_view(
-    found: Draft, choice: RiskChoice, earlier: Iterable[MadeExtract], other: MadeExtract | None, language: str
+    found: Draft, choice: RiskChoice, earlier: Iterable[MadeExtract], other: bytes, language: str
 ) -> PreviewView:
-    """What would leave. earlier: extracts that were made before; other: one of another cut, under the same grant."""
+    """What would leave. earlier: extracts that were made before; other: id of one of another cut of the grant, or b""."""
     decision, report = found.decision, found.measured.report
     left = found.withheld
     return PreviewView(
@@ -340,8 +340,8 @@ def draft_view(
         risk=_risk(report),
         offends=_groups(found),
         withheld=None if left is None else WithheldView(rows=left.rows, lost=found.rows.num_rows - left.rows),
-        leaves=other is None and (report.within or (choice.withhold and left is not None and left.rows > 0)),
-        other_cut="" if other is None else other.extract.hex(),
+        leaves=not other and (report.within or (choice.withhold and left is not None and left.rows > 0)),
+        other_cut=other.hex(),
         earlier=[one.extract.hex() for one in earlier if one.brings(decision.dataset, decision.recipient)],
     )
 

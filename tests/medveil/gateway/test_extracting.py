@@ -11,8 +11,9 @@ from ledger.contracts import access
 from medveil.gateway import extract_wanted, held_extracts
 from medveil.gateway.extract_drafts import Draft, RiskChoice, draft
 from medveil.gateway.extract_wanted import ExtractDeclined, ExtractRequest
+from medveil.gateway.extracting import cut_of, other_cut
 from medveil.gateway.granting import revoke
-from medveil.gateway.made_extracts import made, made_path
+from medveil.gateway.made_extracts import forget_made, made, made_path
 from medveil.gateway.organisation import Refusal
 from medveil.gateway.steps import Passing
 from privacy.copies.extracts import report_hash
@@ -177,6 +178,29 @@ def test_nothing_is_delivered_before_the_trail_says_released(play: Play, monkeyp
         await deliver(world, one.facts)
         assert holder.audit.ending(one.facts.audit) == "released"
         assert [one.state for one in made(holder)] == ["delivered"]
+
+    play(story)
+
+
+def test_an_extract_that_a_restored_home_does_not_know_has_another_cut(play: Play) -> None:
+    """The trail has it alone: the vault came back from a backup of before, and the trail must be whole."""
+
+    async def story(world: Any) -> None:
+        load(world)
+        await grant(world)
+        await grant(world, "another")
+        holder = world[HOLDER]
+        facts = await make(world, wish(grant="copies"))
+        extract = facts.cover.extract
+        assert other_cut(holder, "copies", cut_of(holder, request())) == b""
+        forget_made(holder, extract)
+        assert other_cut(holder, "copies", cut_of(holder, request())) == extract
+        assert other_cut(holder, "copies", cut_of(holder, request()), extract) == b""
+        for changes in ({}, {"fields": ("cost",)}):
+            with pytest.raises(Refused) as refused:
+                await make(world, wish(grant="copies", **changes))
+            assert (refused.value.code, refused.value.facts["extract"]) == ("gateway.extract_other_cut", extract.hex())
+        await make(world, wish(grant="another"))
 
     play(story)
 
