@@ -321,7 +321,7 @@ def denied_view(decision: Decision, language: str) -> PreviewView:
 def draft_view(
     found: Draft, choice: RiskChoice, earlier: Iterable[MadeExtract], other: bytes, language: str
 ) -> PreviewView:
-    """What would leave. earlier: extracts that were made before; other: id of one of another cut of the grant, or b""."""
+    """What would leave. earlier: extracts that were made before; other: id of one of another cut there, or b""."""
     decision, report = found.decision, found.measured.report
     left = found.withheld
     return PreviewView(
