@@ -15,12 +15,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import typer.testing
 from hypothesis import HealthCheck, settings
 
 # Compiled modules are kept whatever the machine's habit: a test run starts hundreds of processes, and each of them,
@@ -59,9 +57,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("medveil")
-
-# The tree of commands is built once in a process, as `medveil` does it, and not anew at each of a thousand calls.
-typer.testing._get_command = cache(typer.testing._get_command)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background: what tests start and interrupt would inherit that Ctrl-C is nobody's matter.
