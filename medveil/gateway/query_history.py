@@ -107,7 +107,8 @@ def forgotten_queries(site: Organisation, population: str, but: bytes = b"") -> 
         if state.population == population
         and site.name in state.approvals
         and state.status != "closed"
-        and state.query not in (but, *known)
+        and state.query != but
+        and state.query not in known
     )
 
 

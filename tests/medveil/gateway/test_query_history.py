@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from ledger.contracts import CloseQuery, RevokeGrant, queries
+from medveil.gateway import query_history
 from medveil.gateway.asking import ask
 from medveil.gateway.near_sites import NearSites
 from medveil.gateway.organisation import Refusal
@@ -226,6 +227,22 @@ def test_what_a_site_has_forgotten_is_taken_for_the_worst(four: Play) -> None:
             one.near = NearSites(rosters="label")
         world.sites = world.sites[:3]
         assert (await world.released(near)).phases[0].near
+
+    four(story)
+
+
+def test_what_a_site_knows_is_looked_up_and_not_gone_through(four: Play) -> None:
+    """Or a site of many queries would compare every one of the ledger with every one of its own."""
+
+    class Looked(dict[bytes, Any]):
+        def __iter__(self) -> Any:
+            raise AssertionError("gone through")
+
+    async def story(world: Any) -> None:
+        site = world.sites[0]
+        await world.released()
+        query_history._served[site] = Looked(query_history._history(site))
+        assert forgotten_queries(site, "stays") == ()
 
     four(story)
 
