@@ -356,10 +356,12 @@ def _released(holder: Organisation, grant: str) -> Iterator[bytes]:
 
 
 def _out(holder: Organisation, one: MadeExtract | None) -> bool:
-    """Whether an extract has its recipient, or is to have it: a file that stands counts before that is noted."""
+    """Whether an extract has its recipient, or is to have it: a file that stands counts before that is noted, and so
+    does what the trail says of one that a restored home knows as it was before its release."""
     if one is None or one.state != "staged":
         return one is not None and one.out
-    return stands(holder, one.extract)
+    end = holder.audit.end(one.facts.audit)
+    return stands(holder, one.extract) or (end is not None and end.outcome == "released")
 
 
 # --- what was cut short -------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from ledger.contracts import access
 from medveil.gateway import extract_wanted, held_extracts
@@ -13,7 +14,7 @@ from medveil.gateway.extract_drafts import Draft, RiskChoice, draft
 from medveil.gateway.extract_wanted import ExtractDeclined, ExtractRequest
 from medveil.gateway.extracting import cut_of, other_cut
 from medveil.gateway.granting import revoke
-from medveil.gateway.made_extracts import forget_made, made, made_path
+from medveil.gateway.made_extracts import forget_made, keep_made, made, made_of, made_path
 from medveil.gateway.organisation import Refusal
 from medveil.gateway.steps import Passing
 from privacy.copies.extracts import report_hash
@@ -201,6 +202,24 @@ def test_an_extract_that_a_restored_home_does_not_know_has_another_cut(play: Pla
                 await make(world, wish(grant="copies", **changes))
             assert (refused.value.code, refused.value.facts["extract"]) == ("gateway.extract_other_cut", extract.hex())
         await make(world, wish(grant="another"))
+
+    play(story)
+
+
+def test_an_extract_that_a_restored_home_knows_as_begun_was_released_by_the_trail(play: Play) -> None:
+    """The vault came back from a backup of just before its release: no file stands here, and the trail is ahead."""
+
+    async def story(world: Any) -> None:
+        load(world)
+        await grant(world)
+        holder = world[HOLDER]
+        facts = await make(world, wish(grant="copies"))
+        extract, other = facts.cover.extract, cut_of(holder, request(fields=("cost",)))
+        one = made_of(holder, extract)
+        keep_made(holder, structs.replace(one, state="staged"))
+        made_path(holder, extract).unlink()
+        assert other_cut(holder, "copies", other) == extract
+        assert other_cut(holder, "copies", one.cut) == b""
 
     play(story)
 
