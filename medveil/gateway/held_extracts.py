@@ -8,7 +8,7 @@ done at home. Not in backups: what was deleted does not come back, and its holde
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO, NamedTuple
 
@@ -308,11 +308,14 @@ def hand_out(organisation: Organisation, extract: bytes, clock: Clock) -> Binary
     """
     one = openable(organisation, extract, clock)
     path = held_path(organisation, extract)
-    with _noted(organisation, one):
-        try:
-            return path.open("rb")
-        except OSError as error:
-            raise failed(path, error) from None
+    with ExitStack() as opened:
+        with _noted(organisation, one):
+            try:
+                whole = opened.enter_context(path.open("rb"))
+            except OSError as error:
+                raise failed(path, error) from None
+        opened.pop_all()
+        return whole
 
 
 @contextmanager
@@ -322,7 +325,7 @@ def _noted(organisation: Organisation, one: HeldExtract) -> Iterator[None]:
     intent = trail.intent(own_use(organisation.name, one.facts.dataset, "opening", about))
     try:
         yield
-    except MedveilError:
+    except BaseException:  # an intent that nothing ends would hold the pruning of the trail for good
         trail.outcome(intent, "failed")
         raise
     trail.outcome(intent, "done")

@@ -336,6 +336,39 @@ def test_to_hand_one_out_sealed_is_noted_as_an_opening(play: Play) -> None:
     play(story)
 
 
+def test_whatever_ends_an_opening_no_intent_and_no_file_stays_open(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An intent without an outcome holds the pruning of the trail."""
+    opened: list[Any] = []
+    plain = Path.open
+
+    def kept(path: Path, *how: Any) -> Any:
+        opened.append(plain(path, *how))
+        return opened[-1]
+
+    async def story(world: Any) -> None:
+        facts = await made_one(world)
+        await deliver(world, facts)
+        recipient, extract = world[RECIPIENT], facts.cover.extract
+
+        def interrupted(_step: str) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            held_extracts.open_held(recipient, extract, world.now, interrupted)
+        assert (world.ended(RECIPIENT), recipient.audit.unfinished()) == (["failed"], ())
+
+        def full(*_: Any) -> None:
+            raise Unavailable("ledger.storage", path="-")
+
+        monkeypatch.setattr(Path, "open", kept)
+        monkeypatch.setattr(recipient.audit, "outcome", full)
+        with pytest.raises(Unavailable):
+            held_extracts.hand_out(recipient, extract, world.now)
+        assert [whole.closed for whole in opened] == [True]
+
+    play(story)
+
+
 def test_one_request_too_many_is_declined_at_once(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(world: Any) -> None:
         load(world)
