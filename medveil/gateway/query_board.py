@@ -6,6 +6,7 @@ Read from final state only: what k cosigners stand behind, replayed at home.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from decimal import Decimal
 
 from ledger.contracts import datasets, queries
 from medveil.gateway.ledger_account import LedgerState
@@ -133,10 +134,10 @@ def read_board(state: LedgerState, handle: bytes) -> Board:
 def check_declared(query: Query, state: LedgerState, person: str) -> None:
     """Check a query against what the ledger declares of its population and datasets. Raises Refused.
 
-    Bounds may be narrower than declared, never wider; groups are declared values; unit, rows per
-    person, spread and colluders promise no less than the population's, which is public if the query is exact;
-    max_rows covers every dataset's row class. person: the column that names the person at the checking site, ""
-    where there is none; an outsider, who cannot know it, gives the query's own.
+    Bounds may be narrower than declared, never wider, and in an exact query not narrower either; groups are
+    declared values; unit, rows per person, spread and colluders promise no less than the population's, which is
+    public if the query is exact; max_rows covers every dataset's row class. person: the column that names the
+    person at the checking site, "" where there is none; an outsider, who cannot know it, gives the query's own.
     """
     population = datasets.population(state.view(), query.population)
     check_terms(
@@ -155,6 +156,29 @@ def check_declared(query: Query, state: LedgerState, person: str) -> None:
         if query.max_rows < dataset.row_class:
             raise Refused("gateway.too_few_rows", dataset=name, rows=query.max_rows)
         _check_columns(query, name, dataset.columns)
+    check_exact_bounds(query, state)
+
+
+def check_exact_bounds(query: Query, state: LedgerState) -> None:
+    """Check that an exact query clamps to the bounds that its tables have in common. Raises Refused naming the column.
+
+    Values clamped to a step between two of them add up to how many lie beyond it: a histogram bin, exact and
+    however small.
+    """
+    if not query.exact:
+        return
+    found = (state.get(datasets.dataset_key(name), datasets.DatasetState) for name in query.datasets)
+    tables = [table for table in found if table is not None]
+    for measure in query.measures:
+        columns = [column for table in tables for column in table.columns if column.name == measure.column]
+        low, high = max(column.low for column in columns), min(column.high for column in columns)
+        if (measure.low, measure.high) != (low, high):
+            raise Refused(
+                "mpc.exact_bounds",
+                column=measure.column,
+                low=f"{Decimal(low) / measure.scale:f}",
+                high=f"{Decimal(high) / measure.scale:f}",
+            )
 
 
 def _check_columns(query: Query, dataset: str, columns: Sequence[datasets.Column]) -> None:

@@ -14,6 +14,7 @@ from math import gcd
 from ledger.contracts import datasets
 from ledger.contracts.datasets import Column, DatasetState, PopulationState
 from medveil.gateway.ledger_account import LedgerState
+from medveil.gateway.query_board import check_exact_bounds
 from mpc.budget import split
 from mpc.cells import prove_no_wrap
 from mpc.query import VERSION, Measure, Query, check_query
@@ -80,6 +81,7 @@ def make_query(document: QueryDocument, state: LedgerState, chain: str) -> Query
     if query.exact and not population.public:
         raise Refused("mpc.not_public", population=query.population)
     check_query(query)
+    check_exact_bounds(query, state)
     prove_no_wrap(query)
     return query
 

@@ -137,6 +137,22 @@ def test_a_site_that_has_forgotten_what_was_asked_answers_nothing_exact(play: Pl
     play(story)
 
 
+def test_bounds_that_would_count_the_rows_beyond_a_value_are_refused(play: Play) -> None:
+    """Clamped to 99 and 100, the exact sum of a large group is how many of its rows have 100: perhaps one."""
+
+    async def story(world: Any) -> None:
+        await open_population(world)
+        for narrow in (Measure("cost", 99, 100, 1), Measure("cost", 0, 1, 1), Measure("cost", 0, 99, 1, (0, 50, 99))):
+            answer, parts = await world.run(question(world, measures=(narrow,)), secrets.token_bytes(16))
+            assert isinstance(answer, MedveilError) and answer.facts["reason"] == "mpc.exact_bounds"
+            assert world.codes(parts) == ["mpc.exact_bounds"] * 3
+        assert await spent(world) == 0
+        asked = await world.released(question(world, measures=(Measure("cost", 0, 100, 1, (0, 50, 100)),)))
+        assert asked.results[0].groups[0].count.value == "300", "what was refused was no exact question"
+
+    play(story)
+
+
 def test_a_new_version_of_a_table_was_asked_already(play: Play) -> None:
     async def story(world: Any) -> None:
         await open_population(world)

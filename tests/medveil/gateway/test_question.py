@@ -138,6 +138,26 @@ def test_bounds_and_values_are_those_that_every_table_declares() -> None:
     check_declared(query, state, "")
 
 
+def test_an_exact_question_has_the_bounds_that_every_table_declares() -> None:
+    narrow = (msgspec.structs.replace(COST, low=500), AGE, WARD)
+    tables = (table("a", "site-a", narrow), table("b", "site-b"), table("c", "site-c"))
+    state = ledger(*tables, public=True)
+    for one in (Measured("cost"), Measured("cost", "5", "100"), Measured("cost", edges=("5", "6", "100"))):
+        query = make_query(asked(one, exact=True), state, "c")
+        assert (query.measures[0].low, query.measures[0].high) == (500, 10_000)
+        check_declared(query, state, "")
+    for low, high in (("99.99", "100"), ("5", "5.01"), ("5.01", "100")):
+        for one in (Measured("cost", low, high), Measured("cost", edges=(low, high))):
+            with pytest.raises(Refused) as caught:
+                make_query(asked(one, exact=True), state, "c")
+            assert caught.value.code == "mpc.exact_bounds" and caught.value.facts["low"] == "5"
+            noisy = make_query(asked(one), state, "c")
+            with pytest.raises(Refused) as caught:
+                check_declared(msgspec.structs.replace(noisy, exact=True), state, "")
+            assert caught.value.code == "mpc.exact_bounds"
+            check_declared(noisy, state, "")
+
+
 def test_a_site_with_several_tables_is_asked_the_one_that_is_named() -> None:
     state = ledger(*(table(f"stays-{site}", site) for site in SITES), table("more", "site-a"))
     with pytest.raises(Refused) as caught:
