@@ -37,6 +37,8 @@ _PASSING = {
     sqlite3.SQLITE_NOLFS,
 }
 
+_STATISTICS = {"sqlite_stat1", "sqlite_stat4"}
+
 
 class Store:
     """An open, locked SQLite file.
@@ -203,9 +205,14 @@ class Store:
 
 
 def _made(database: sqlite3.Connection) -> set[tuple[str, str]]:
-    """Kind and text of all that was made in a file, but for what SQLite keeps for itself."""
+    """Kind and text of all that was made in a file, but for what SQLite keeps for itself: indexes of keys, which have
+    no text, and the tables of ANALYZE. A name says nothing: whoever writes the schema by hand may begin it so, too."""
     found = database.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
-    return {(kind, "".join((text or "").split())) for kind, name, text in found if not name.startswith("sqlite_")}
+    return {
+        (kind, "".join((text or "").split()))
+        for kind, name, text in found
+        if not (kind == "index" and text is None) and not (kind == "table" and name in _STATISTICS)
+    }
 
 
 def _reason(error: BaseException) -> str:

@@ -151,6 +151,32 @@ def test_tables_of_anybodys_making(statement: str, version: int, path: Path, clo
         assert database.execute("PRAGMA user_version").fetchone() == (version,), "it stays as it is"
 
 
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("trigger", "TRIGGER {} AFTER INSERT ON entries BEGIN DELETE FROM entries WHERE sequence = NEW.sequence; END"),
+        ("trigger", "TRIGGER {} AFTER INSERT ON touched BEGIN DELETE FROM touched WHERE sequence = NEW.sequence; END"),
+        ("view", "VIEW {} AS SELECT * FROM entries"),
+    ],
+)
+@pytest.mark.parametrize("name", ["sqlite_t", "sqlite_stat1", "sqlite_autoindex_touched_1", "SQLITE_T"])
+def test_a_name_as_of_sqlites_own(name: str, kind: str, text: str, version: int, path: Path, clock: Clock) -> None:
+    """Nobody can make such a trigger by a statement; who writes the schema by hand can, and SQLite runs it."""
+    if version == 2:
+        older(path, 2)
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        (before,) = database.execute("PRAGMA schema_version").fetchone()
+        database.execute("PRAGMA writable_schema = ON")
+        on = text.split(" ON ")[1].split()[0] if kind == "trigger" else name
+        row = (kind, name, on, 0, f"CREATE {text.format(name)}")
+        database.execute("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", row)
+        database.execute(f"PRAGMA schema_version = {before + 1}")
+    with pytest.raises(DecodeError) as raised:
+        used(path, clock)
+    assert raised.value.code == "privacy.store_damaged"
+
+
 def test_what_an_operator_lets_sqlite_note_for_itself_is_no_damage(path: Path, clock: Clock) -> None:
     assert altered(path, "ANALYZE")
     used(path, clock)
