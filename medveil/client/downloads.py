@@ -35,7 +35,10 @@ def download(line: Line, call: Call, out: Path, largest: int = LARGEST) -> Excha
                 if taken > largest:
                     raise DecodeError("client.too_large", limit=largest)
                 yield Work(partial(_append, file, chunk))
-        beside.rename(out)
+            yield Work(partial(_settle, file))
+        _appear(beside, out)
+    except FileExistsError:  # somebody put one there meanwhile
+        raise Refused("client.file_exists", file=str(out)) from None
     except Broken as broken:
         raise out_of_reach(line, call, broken) from None
     except OSError:
@@ -51,3 +54,21 @@ def _private(path: str, flags: int) -> int:
 
 def _append(file: BinaryIO, chunk: bytes) -> None:
     file.write(chunk)
+
+
+def _settle(file: BinaryIO) -> None:
+    """All of it is on disk before it has its name."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _appear(beside: Path, out: Path) -> None:
+    """Give the file its name, in the place of nothing else. Raises OSError."""
+    try:
+        os.link(beside, out)
+    except FileExistsError:
+        raise
+    except OSError:  # a disk without hard links, such as FAT
+        if os.path.lexists(out):
+            raise FileExistsError from None
+        beside.rename(out)
