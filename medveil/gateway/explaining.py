@@ -136,8 +136,11 @@ def explain(organisation: Organisation, document: QueryDocument, at: int | None)
         earlier = earlier_queries(organisation, query.population)
         others = [one for one in earlier if question_of(one.query) != question_of(query)]
         exact = exact_before(query, others, lambda name: first_version(state, name))
-        forgotten = forgotten_beside(query, forgotten_queries(organisation, query.population))
-        beside = Beside(b"", near_rosters(query, earlier), near_sums(query, state), exact, forgotten)
+        refuses = query.exact or organisation.near.rosters == "refuse"
+        forgotten = forgotten_queries(organisation, query.population) if refuses else ()
+        beside = Beside(
+            b"", near_rosters(query, earlier), near_sums(query, state), exact, forgotten_beside(query, forgotten)
+        )
         own = None if at is None else _own(organisation, query, declaration(document), at)
         return replace(explain_query(query, state, beside), own=own)
     known = known_release(organisation, query)

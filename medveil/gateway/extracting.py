@@ -219,7 +219,7 @@ class _Making:
         holder, cut = self._holder, cut_of(self._holder, self._wish.request)
         with settling:
             making = _making[holder]
-            for extract, claim in making.items():
+            for extract, claim in making.copy().items():  # another may end meanwhile
                 if extract != self._extract and claim.grant == grant and claim.cut != cut:
                     raise Refused("gateway.extract_other_cut", grant=grant, extract=extract.hex())
             before = other_cut(holder, grant, cut, self._extract)

@@ -7,10 +7,12 @@ done at home. Not in backups: what was deleted does not come back, and its holde
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO, NamedTuple
+from weakref import WeakKeyDictionary
 
 import msgspec
 import pyarrow as pa
@@ -43,6 +45,10 @@ PART_MS = 8 * 86_400_000
 after that, since the post has thrown its messages away."""
 
 _HELD = "extract-held"
+
+_beginning = threading.Lock()
+_under_way: WeakKeyDictionary[Organisation, set[int]] = WeakKeyDictionary()
+"""Intents of openings that this process will end."""
 
 
 class HeldExtract(Wire, frozen=True, tag="medveil.held_extract"):
@@ -322,13 +328,31 @@ def hand_out(organisation: Organisation, extract: bytes, clock: Clock) -> Binary
 def _noted(organisation: Organisation, one: HeldExtract) -> Iterator[None]:
     """Note in the trail that an extract is about to be opened, and how that went."""
     trail, about = organisation.audit, keyed(organisation.salt_key, EXTRACT_OPENING, one.extract)
-    intent = trail.intent(own_use(organisation.name, one.facts.dataset, "opening", about))
+    with _beginning:
+        intent = trail.intent(own_use(organisation.name, one.facts.dataset, "opening", about))
+        under_way = _under_way.setdefault(organisation, set())
+        under_way.add(intent)
     try:
         yield
     except BaseException:  # an intent that nothing ends would hold the pruning of the trail for good
         trail.outcome(intent, "failed")
         raise
-    trail.outcome(intent, "done")
+    else:
+        trail.outcome(intent, "done")
+    finally:
+        under_way.discard(intent)
+
+
+def close_openings(organisation: Organisation) -> int:
+    """End the intents of openings that a process was killed in: as failed, though rows may have left it. How many."""
+    trail, ended = organisation.audit, 0
+    with _beginning:
+        for intent in trail.unfinished():
+            (entry,) = trail.entries(intent, intent)
+            if entry.use.kind == "opening" and intent not in _under_way.get(organisation, ()):
+                trail.outcome(intent, "failed")
+                ended += 1
+    return ended
 
 
 def _recipient(organisation: Organisation) -> Recipient:

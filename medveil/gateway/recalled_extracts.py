@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from medveil.gateway import extract_leaving
 from medveil.gateway.extracting import close_unfinished
-from medveil.gateway.held_extracts import DUE, HeldExtract, ever_held, forget, known
+from medveil.gateway.held_extracts import DUE, HeldExtract, close_openings, ever_held, forget, known
 from medveil.gateway.made_extracts import find_made
 from medveil.gateway.organisation import Clock, Organisation
 from medveil.gateway.recalling import Arrived
 from privacy.erasure.deletion import Why
 from wire.domains import EXTRACT_OPENING, keyed
+from wire.errors import MedveilError
 
 _WHY: dict[str, Why] = {
     DUE: "due",
@@ -66,6 +68,8 @@ class ExtractsHere:
     def taken_back(self) -> Iterator[int]:
         """See `Extracts.taken_back`."""
         close_unfinished(self._organisation, self._clock, self._going_on)
+        with suppress(MedveilError):  # what cannot be written now the next round writes, and no recall waits for it
+            close_openings(self._organisation)
         for one in extract_leaving.take_back_changed(self._organisation, self._clock):
             yield one.facts.audit
 

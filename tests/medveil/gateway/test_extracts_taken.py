@@ -28,13 +28,27 @@ from medveil.gateway.organisation import Refusal
 from medveil.gateway.recalled_extracts import ExtractsHere
 from medveil.gateway.steps import Passing
 from medveil.gateway.use_state import opt_out, withdraw
+from privacy.audit import own_use
 from privacy.copies.extract_file import read_end
 from privacy.grants.opt_outs import OptOut
 from privacy.masking.masks import Mask
 from wire.errors import ConsentDenied, DecodeError, MedveilError, ProtocolAbort, Refused, Unavailable, VerificationError
 from wire.sealing import OpenKey
 
-from .extracts_world import HOLDER, RECIPIENT, ROWS, deliver, grant, load, make, offered, request, watch_lists, wish
+from .extracts_world import (
+    HOLDER,
+    RECIPIENT,
+    ROWS,
+    TABLE,
+    deliver,
+    grant,
+    load,
+    make,
+    offered,
+    request,
+    watch_lists,
+    wish,
+)
 
 Play = Callable[[Callable[[Any], Any]], Any]
 
@@ -365,6 +379,27 @@ def test_whatever_ends_an_opening_no_intent_and_no_file_stays_open(play: Play, m
         with pytest.raises(Unavailable):
             held_extracts.hand_out(recipient, extract, world.now)
         assert [whole.closed for whole in opened] == [True]
+
+    play(story)
+
+
+def test_an_opening_that_was_killed_is_ended_by_the_rounds(play: Play) -> None:
+    """Its intent would hold the pruning of the trail for good. One that is under way is left alone."""
+
+    async def story(world: Any) -> None:
+        facts = await made_one(world)
+        await deliver(world, facts)
+        recipient, extract = world[RECIPIENT], facts.cover.extract
+        recipient.audit.intent(own_use(RECIPIENT, TABLE, "opening", bytes(32)))  # all that a killed process left
+        seen: list[int] = []
+        held_extracts.open_held(
+            recipient, extract, world.now, lambda step: seen.append(held_extracts.close_openings(recipient))
+        )
+        assert seen == [1] and world.ended(RECIPIENT) == ["failed", "done"] and not recipient.audit.unfinished()
+        assert held_extracts.close_openings(recipient) == 0
+        recipient.audit.intent(own_use(RECIPIENT, TABLE, "opening", bytes(32)))
+        assert list(ExtractsHere(recipient, world.now).taken_back()) == []
+        assert world.ended(RECIPIENT) == ["failed", "done", "failed"]
 
     play(story)
 
