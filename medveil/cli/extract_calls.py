@@ -9,6 +9,7 @@ import typer
 
 from medveil.cli import screen
 from medveil.cli.calling import Commercial, Json, Jurisdiction, Key, calling, following, hex_digits
+from medveil.cli.ending import ending_tidily
 from medveil.cli.terms import parse_json
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ def _holding(extract: typer.Typer) -> None:
     ) -> None:
         """Fetch a held extract, sealed as it came; medveil extract open opens it with your organisation's keys. The
         gateway notes it in its audit trail."""
-        with calling() as client:
+        with calling() as client, ending_tidily():
             client.extracts.fetch(extract_id, out)
         if json:
             screen.print_json({"file": str(out), "extract": extract_id})
@@ -265,7 +266,7 @@ def _holding(extract: typer.Typer) -> None:
 
         if out.suffix not in (".parquet", ".arrow", ".csv"):
             raise typer.BadParameter("--out ends in one of .parquet, .arrow, .csv")
-        with calling() as client:
+        with calling() as client, ending_tidily():
             days = [one.delete_by for one in client.extracts.list().held if one.extract == extract_id]
             client.extracts.open(extract_id, out)
         until = f"by {format_instant(days[0])}" if days else "in time"

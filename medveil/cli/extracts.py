@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medveil.cli import extract_calls, screen
+from medveil.cli.ending import ending_tidily
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +136,8 @@ def _opening(extract: typer.Typer) -> None:
         with _recipient(trust, home, keys) as recipient:
             facts, rows = recipient.open(path, time.time_ns() // 1_000_000)
         if out is not None:
-            write_plain(rows, out)
+            with ending_tidily():
+                write_plain(rows, out)
         _show(_said(facts) | ({"written": str(out)} if out is not None else {}), json)
         if out is not None and not json:
             screen.say(f"{out} is not encrypted. Guard it, and delete it by {format_instant(facts.delete_by)}.")
