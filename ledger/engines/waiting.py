@@ -20,8 +20,8 @@ BLOCK_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class GroupCommit:
-    """When what waits becomes a block: `delay` after the first of it came, or `quiet` after the last, or at once when a
-    block is full.
+    """When what waits becomes a block: `delay` after the first of it came, or `quiet` to twice that after the last, or
+    at once when a block is full.
 
     delay: seconds, 0 for none beyond the turn of the event loop: while one block is written, the next one
     gathers anyway, so that a delay pays only where a flush costs far more than here. quiet: seconds, 0 for a delay that

@@ -15,15 +15,14 @@ def ending_tidily() -> Iterator[None]:
     """Let SIGTERM and a closed terminal end what runs in it as Ctrl-C does: what stands beside a file that is not whole
     yet is removed. The exit code is 128 and the signal's number. What is ignored (`nohup`) stays ignored.
     """
-    before = {number: signal.getsignal(number) for number in _ENDS}
-    for number, handler in before.items():
-        if handler is signal.SIG_DFL:
-            signal.signal(number, _ended)
+    taken = [number for number in _ENDS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, _ended)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _ended(number: int, _frame: FrameType | None) -> None:

@@ -45,9 +45,9 @@ _LOOK_SECONDS = 1.0
 HOLD_SECONDS = 5.0
 """How often it is looked whether the database is still this process's alone."""
 _GATHERED, _QUIET = 0.02, 0.008
-"""Seconds that the sequencer lets envelopes gather before it makes a block of them, all in all and since the last of
-them: those of one step of a flow come within that, and every member pays for a block with requests, a signature and a
-flush of its own; a step that one organisation takes alone does not wait for others."""
+"""Seconds that the sequencer lets envelopes gather before it makes a block of them, at most and without another: those
+of one step of a flow come within that, and every member pays for a block with requests, a signature and a flush of its
+own. A step that one organisation takes alone waits for the shorter time."""
 _LONGEST_WITHOUT = 60.0
 """Seconds for which another process may hold it: the server takes 25 to notice that our own old connection is gone."""
 
