@@ -139,7 +139,7 @@ def run(quick: bool) -> Iterator[Figure]:
 def _bulk(quick: bool) -> Iterator[Figure]:
     """One client of five with 10^6 cells of 64 bits: all of its steps, beside Flower's masking of as many cells.
 
-    By the clock, where the second thread that hashes counts for nothing, and by the processor's time of all threads.
+    By the clock, and by the processor's time of all threads.
     The limit beside them: its five streams made and added, with no key agreed, nothing hashed, signed or kept.
     """
     cells = 10**5 if quick else 10**6

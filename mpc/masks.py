@@ -17,7 +17,6 @@ memory once, whatever the number of masks. Secret: seeds, streams, vectors. Runn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +38,7 @@ Seen = Callable[[memoryview], object]
 _PIECE = 2**14
 """Cells of one piece: with its stream it stays in a core's own cache."""
 _STAGE = 2**16
-"""Cells that are shown at a time: seldom enough that neither thread waits for the other."""
+"""Cells that are shown at a time: enough for a hash that takes many blocks at once."""
 
 _BLOCK = 16
 _BEFORE = 2 * _BLOCK
@@ -75,7 +74,7 @@ class MaskedLanes(NamedTuple):
 def masked(cells: Lanes, plus: Iterable[bytes], minus: Iterable[bytes] = (), seen: Seen | None = None) -> MaskedLanes:
     """`cells` with the masks of the seeds `plus` added and those of `minus` taken away; cells itself stays.
 
-    seen: told of what is masked, in order, in a thread of its own beside the masking: a hash of all of it.
+    seen: told of what is masked, in order, while the processor's cache still has it: a hash of all of it.
     """
     added, taken = [_Stream(seed) for seed in plus], [_Stream(seed) for seed in minus]
     blinding = sum(one.wide for one in added) - sum(one.wide for one in taken)
@@ -83,16 +82,9 @@ def masked(cells: Lanes, plus: Iterable[bytes], minus: Iterable[bytes] = (), see
         len(cells), dtype="<u8"
     )  # an array's memory comes in large pages, found much sooner than small ones
     out = lanes.view(np.uint8).data
-    stages = _masked_stages(out, cells, added, taken)
-    if seen is None or len(cells) <= _STAGE:
-        for stage in stages:
-            if seen is not None:
-                seen(stage)
-    else:
-        with ThreadPoolExecutor(1) as beside:
-            shown = [beside.submit(seen, stage) for stage in stages]
-            for one in shown:
-                one.result()
+    for stage in _masked_stages(out, cells, added, taken):
+        if seen is not None:
+            seen(stage)
     return MaskedLanes(out.toreadonly(), blinding)
 
 

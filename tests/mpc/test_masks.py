@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
@@ -13,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpc import masks
+from mpc.sum_messages import masked_digest
+from wire.domains import MASKED_CELLS, framed
 
 SEED = bytes(range(32))
 
@@ -100,3 +103,31 @@ def test_what_goes_wrong_beside_is_said():
 def test_nobody_writes_to_what_travels():
     for length in (0, 3, 2**17):
         assert masks.masked(np.zeros(length, dtype=np.uint64), [SEED]).data.readonly
+
+
+@pytest.mark.parametrize("length", [0, 5, 2**14 + 1, 2**16, 9 * 2**14 + 5])
+def test_what_is_masked_is_shown_once_and_in_order(length):
+    seen = bytearray()
+    data = masks.masked(np.arange(length, dtype=np.uint64), [SEED], [], seen.extend).data
+    assert seen == data
+
+
+@pytest.mark.parametrize(
+    ("length", "digest"),
+    [
+        (0, "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"),
+        (1, "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213"),
+        (1024, "42214739f095a406f3fc83deb889744ac00df831c10daa55189b5d121c855af7"),
+        (1025, "d00278ae47eb27b34faecf67b4fe263f82d5412916c1ffd97c8cb7fb814b8444"),
+    ],
+)
+def test_the_digest_of_masked_cells_is_blake3(length, digest):
+    """The vectors of BLAKE3's authors, and what is signed: one hash of domain, session and cells, however they come."""
+    assert blake3(bytes(i % 251 for i in range(length))).hexdigest() == digest
+    cells = bytes(i % 251 for i in range(length))
+    whole, parts = masked_digest(SEED), masked_digest(SEED)
+    whole.update(cells)
+    for start in range(0, length, 100):
+        parts.update(memoryview(cells)[start : start + 100])
+    assert whole.digest() == parts.digest() == blake3(framed(MASKED_CELLS, SEED) + cells).digest()
+    assert masked_digest(bytes(32)).digest() != masked_digest(SEED).digest()
