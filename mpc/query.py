@@ -51,6 +51,9 @@ EXACT: tuple[Kind, ...] = ("counts", "sums", "squares")
 """The kinds without noise in an exact query. Which groups pass is decided by noisy counts there, too, and the bins of a
 histogram are small groups of their own: both are noised in every query."""
 
+EXACT_DELTA_EXPONENT = 6
+"""delta of an exact query is 10^-6 at most: so likely its noise lifts any group that is too small to be shown."""
+
 NANO = 10**9
 
 Spread = Literal["one-site", "every-site"]
@@ -223,6 +226,8 @@ def check_query(query: Query) -> None:
         raise Refused("mpc.privacy_unit", unit=query.unit, rows=query.rows_per_person, spread=query.spread)
     if query.exact and not fits(shape):
         raise Refused("mpc.exact_too_large", groups=groups, most=MOST_GROUPS, columns=MOST_COLUMNS)
+    if query.exact and query.delta_exponent < EXACT_DELTA_EXPONENT:
+        raise Refused("mpc.exact_delta", exponent=EXACT_DELTA_EXPONENT)
     # Two exact counts, one of them without the rows of a chosen value, are subtracted: that many have the value.
     if query.exact and len(query.measures) > 1 and any(measure.missing for measure in query.measures):
         raise Refused("mpc.exact_missing")

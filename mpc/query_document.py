@@ -125,7 +125,7 @@ MEANINGS: Mapping[str, str] = {
     "roster": "the sites to ask, at least three; empty for every site with a table.",
     "datasets": "which table, where a site has several.",
     "person": "the column that names the person, where the population's unit is the person.",
-    "delta": 'a power of ten from "1e-3" to "1e-15".',
+    "delta": 'a power of ten from "1e-3" to "1e-15"; of an exact query from "1e-6".',
     "minimum_group": "groups whose noisy count is below it are hidden.",
     "exact": "true for counts, means and deviations without noise; of populations that are declared public.",
     "commercial": "true if it serves somebody's sales.",

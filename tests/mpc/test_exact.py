@@ -228,6 +228,7 @@ def test_hiding_depends_on_the_published_counts_alone(query, board):
     ("code", "change"),
     [
         ("mpc.budget_split", {"split": split(RHO, True)}),
+        ("mpc.exact_delta", {"delta_exponent": 5}),
         ("mpc.exact_too_large", {"groups": (GroupColumn("a", tuple(f"v{one}" for one in range(4097)), other=False),)}),
         (
             "mpc.exact_too_large",
