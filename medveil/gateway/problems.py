@@ -169,6 +169,7 @@ RULES: Mapping[str, tuple[str, str]] = {
     "int_type": ("a whole number is meant", "应为整数"),
     "int_parsing": ("a whole number is meant", "应为整数"),
     "int_from_float": ("a whole number is meant", "应为整数"),
+    "finite_number": ("a number is meant that is not infinite", "应为有限的数"),
     "bool_type": ("true or false is meant", "应为 true 或 false"),
     "bool_parsing": ("true or false is meant", "应为 true 或 false"),
     "string_type": ("a text is meant", "应为文本"),

@@ -16,7 +16,17 @@ from medveil.gateway.tables import Tables
 from medveil.service.accounts.rights import Principal
 from medveil.service.api.bodies import Sent
 from medveil.service.api.callers import May
-from medveil.service.api.fields import NAME, WHOLE, DatasetPath, Name, Nano, PopulationPath, Written, decimal_text
+from medveil.service.api.fields import (
+    NAME,
+    WHOLE,
+    DatasetPath,
+    Flag,
+    Name,
+    Nano,
+    PopulationPath,
+    Written,
+    decimal_text,
+)
 from medveil.service.api.flow_requests import LoadRequest
 from medveil.service.api.job_routes import JobView
 from medveil.service.api.member_routes import Nothing
@@ -91,7 +101,7 @@ class NewPopulation(Sent):
     rows_per_person: Annotated[int, Field(ge=1, le=1_000_000), WHOLE]
     colluders: Annotated[int, Field(ge=0, le=1000), WHOLE] = 1
     spread: Literal["one-site", "every-site"] = "every-site"
-    public: bool = False
+    public: Flag = False
     owners: Annotated[list[Name], Field(min_length=1, max_length=1000)]
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.requests import Request
 
 from medveil.service.accounts.rights import RIGHTS
 from medveil.service.accounts.signatures import PlainRequest, sign_request
-from medveil.service.api.callers import OPEN_BODY
+from medveil.service.api.callers import OPEN_BODY, JsonRequest
 from medveil.service.api.doorway import Limits
 
 from ..api.test_access import OPEN, Asked, path_of, routes
@@ -42,13 +41,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Staffed]:
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths whose body the framework parsed."""
     seen: list[str] = []
-    whole = Request.json
+    whole = JsonRequest.json
 
-    async def json_of(request: Request) -> object:
+    async def json_of(request: JsonRequest) -> object:
         seen.append(request.scope["path"])
         return await whole(request)
 
-    monkeypatch.setattr(Request, "json", json_of)
+    monkeypatch.setattr(JsonRequest, "json", json_of)
     return seen
 
 
@@ -98,6 +97,28 @@ def test_whoever_may_call_gets_as_far_as_the_parser(service: Staffed, parsed: li
     check_problem(service.send("POST", "/v1/people", session, body=BOMB), 400, "http.bad_request")
     check_problem(service.send("POST", "/v1/people", session, body=b"{"), 400, "http.not_json")
     assert parsed == ["/v1/people"] * 2
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"name": "dora", "roles": ["clerk"], "roles": ["admin"]}', "http.twice"),
+        (b'{"name": "dora", "roles": {"inner": 1, "inner": 2}}', "http.twice"),
+        (b'{"name": "dora", "\\u0072oles": ["clerk"], "roles": ["admin"]}', "http.twice"),
+        (b'{"name": "dora", "roles": NaN}', "http.not_json"),
+        (b'{"name": "dora", "roles": -Infinity}', "http.not_json"),
+        ('{"name": "dora", "roles": ["clerk"]}'.encode("utf-16"), "http.bad_request"),
+        ('{"name": "dora", "roles": ["clerk"]}'.encode("utf-32-le"), "http.not_json"),
+    ],
+)
+def test_a_body_that_may_mean_two_things_is_refused(service: Staffed, body: bytes, code: str) -> None:
+    session = service.session("root")
+    document = check_problem(service.send("POST", "/v1/people", session, body=body), 400, code)
+    if code == "http.twice":
+        assert document["detail"].startswith(("roles", "inner")) and document["kind"] == "DecodeError"
+    shown = service.send("POST", "/v1/people", session, body=b'{"<b>": 1, "<b>": 2}').json()
+    assert shown["code"] == "http.twice" and "<b>" not in str(shown)
+    assert "dora" not in service.send("GET", "/v1/people", session).text
 
 
 def test_a_stranger_s_body_is_not_even_waited_for(service: Staffed) -> None:

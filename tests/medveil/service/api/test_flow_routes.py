@@ -99,6 +99,14 @@ def test_what_a_contract_refuses_is_said_with_its_code(hospital: Staffed) -> Non
     assert (status, problem["code"]) == (409, "datasets.population_exists")
 
 
+@pytest.mark.parametrize("public", ["yes", "false", 1, 0])
+def test_whether_a_population_is_public_is_said_by_true_and_false_alone(hospital: Staffed, public: object) -> None:
+    """Of a public one exact numbers are published: no text or number counts as its owners' yes."""
+    asked = POPULATION | {"population": "perhaps", "public": public}
+    status, problem = refused(hospital, "officer", "POST", "/v1/populations", asked)
+    assert (status, problem["errors"]) == (422, [{"place": "body.public", "rule": "bool_type"}])
+
+
 def test_history_and_receipts(consorted: Consorted, hospital: Staffed) -> None:
     head = ask(hospital, "researcher", "GET", "/v1/ledger/head")
     assert head["height"] >= 4 and head["chain"] == "test-chain"
