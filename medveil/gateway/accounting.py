@@ -7,12 +7,15 @@ import asyncio
 from ledger.contracts import access as board
 from medveil.gateway.ledger_account import LedgerState
 from medveil.gateway.organisation import Organisation
+from medveil.gateway.steps import Steps
 from privacy.audit import LARGEST_BATCH, AccessBatch
 from wire.errors import Unavailable
 
 EVERY = 10.0
 """Seconds within which an entry is on its way to the ledger."""
 _LOOK = 0.5
+_LOOK_AGAIN = 1.0
+"""Seconds after which a flow that waits for the ledger asks it again."""
 
 
 async def anchor_audit(organisation: Organisation) -> tuple[AccessBatch, ...]:
@@ -36,6 +39,24 @@ async def anchor_audit(organisation: Organisation) -> tuple[AccessBatch, ...]:
             organisation.audit.anchored(batch)
             done.append(batch)
     return tuple(done)
+
+
+async def anchor_within_patience(organisation: Organisation, steps: Steps) -> None:
+    """Anchor every entry before a flow goes on, however long that takes, up to the last patience.
+
+    Raises Unavailable after that, FlowCancelled where the flow is cancelled meanwhile, Refused as `anchor_audit`.
+    """
+    clock = asyncio.get_running_loop().time
+    end = clock() + organisation.last_patience
+    while True:
+        await steps.boundary()
+        try:
+            await anchor_audit(organisation)
+            return
+        except Unavailable:
+            if clock() >= end:
+                raise
+        await asyncio.sleep(_LOOK_AGAIN)
 
 
 async def keep_anchoring(organisation: Organisation, every_seconds: float = EVERY, most: int = LARGEST_BATCH) -> None:

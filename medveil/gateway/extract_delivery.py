@@ -8,8 +8,8 @@
 
 The key of an extract is in its end, the last bytes of the file: until they have come, the recipient has noise. Before
 the offer and each window it is judged whether they may still leave (`medveil.gateway.extract_leaving`); before the last
-one it is noted, on disk, that the extract may have left. Either side may be cut short and taken up again: a window that
-has come does not come again.
+one the outcome "released" is anchored on the ledger, and it is noted, on disk, that the extract may have left. Either
+side may be cut short and taken up again: a window that has come does not come again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from medveil.gateway.accounting import anchor_within_patience
 from medveil.gateway.extract_bytes import hashed, read_bytes
 from medveil.gateway.extract_leaving import CHANGED, goes_on, gone, let_leave, note_delivered, note_released, withdraw
 from medveil.gateway.extracting import Fault, no_fault
@@ -103,7 +104,7 @@ async def deliver(
     """Holder: bring a released extract to its recipient; returns how it stands then. Delivered already: nothing more.
 
     Raises ConsentDenied or Refused (the grant is gone, or somebody was erased, restricted or objects: it is taken
-    back), Refused (the recipient's no), Unavailable (the recipient does not answer: deliver it again later).
+    back), Refused (the recipient's no), Unavailable (recipient or ledger do not answer: deliver it again later).
     """
     one = await asyncio.to_thread(made_of, holder, extract)
     path = made_path(holder, extract)
@@ -201,7 +202,13 @@ class _Sending:
         return ProtocolAbort("gateway.extract_out_of_turn", round="delivery", parties=(self._recipient,))
 
     async def _check(self, last: bool = False) -> None:
-        """Raises what `let_leave` does, Unavailable while the ledger of today is not known."""
+        """Raises what `let_leave` does, Unavailable while the ledger of today is not known.
+
+        last: the ledger has the outcome of the extract then. Whoever restores home and trail of before finds that
+        entries are missing, and begins no use; else the extract would count as one that never left.
+        """
+        if last:
+            await anchor_within_patience(self._holder, self._steps)
         await self._holder.account.present()  # a process that has just begun knows neither grants nor revocations
         await asyncio.to_thread(partial(let_leave, self._holder, self._one.extract, self._clock, last=last))
 

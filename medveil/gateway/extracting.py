@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from medveil.gateway.accounting import anchor_audit
+from medveil.gateway.accounting import anchor_within_patience
 from medveil.gateway.extract_drafts import Draft, RiskChoice, draft, mask_key
 from medveil.gateway.extract_leaving import (
     CHANGED,
@@ -56,13 +56,12 @@ from privacy.decide import Decision, UseRequest
 from privacy.grants.opt_outs import ScopeId
 from wire.canonical import Wire, encode
 from wire.domains import QUERY, keyed
-from wire.errors import ConsentDenied, Refused, Unavailable
+from wire.errors import ConsentDenied, Refused
 from wire.identifiers import Handle
 
 _EXTRACT = "extract"
 _PIECE = 500
 """Intents of the trail read at a time."""
-_LOOK = 1.0
 
 
 class _Claim(NamedTuple):
@@ -181,7 +180,7 @@ class _Making:
             staged = await asyncio.to_thread(self._stage)
             self._fault("staged")
             try:
-                await self._anchor()
+                await anchor_within_patience(self._holder, self._steps)
                 self._fault("anchored")
                 return await asyncio.to_thread(self._release, staged)
             except (Exception, FlowCancelled):
@@ -291,20 +290,6 @@ class _Making:
     def _still(self) -> Decision:
         """The decision of now, as long as it is one by which these very rows may leave."""
         return decided(self._holder, self._basis, self._clock)
-
-    async def _anchor(self) -> None:
-        """Have the batch with the intent on the ledger, however long that takes, up to the last patience."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self._holder.last_patience
-        while True:
-            await self._steps.boundary()
-            try:
-                await anchor_audit(self._holder)
-                return
-            except Unavailable:
-                if loop.time() >= end:
-                    raise
-            await asyncio.sleep(_LOOK)
 
     def _release(self, staged: StagedExtract) -> ExtractFacts:
         """Whoever erases somebody in this moment finds it released, or has it found changed."""

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 from medveil.gateway import erasing, extract_delivery, extract_leaving, extract_taking, extract_wanted, granting
-from medveil.gateway.extract_delivery import ExtractNext, ExtractOffer, ExtractTaken
-from medveil.gateway.held_extracts import ever_held, held_path
+from medveil.gateway.extract_delivery import ExtractNext, ExtractOffer, ExtractPiece, ExtractTaken
+from medveil.gateway.held_extracts import ever_held, held, held_path
 from medveil.gateway.made_extracts import made_of, made_path
 from medveil.gateway.organisation import Refusal
 from medveil.gateway.recalled_extracts import ExtractsHere
@@ -24,7 +24,7 @@ from medveil.gateway.use_state import opt_out, review, withdraw
 from privacy.erasure import recalls
 from privacy.erasure.deletion import DELETION_HEADER, UNSIGNED, Deletion, sign_deletion
 from privacy.grants.opt_outs import OptOut
-from wire.errors import ConsentDenied, MedveilError, Refused
+from wire.errors import ConsentDenied, MedveilError, Refused, Unavailable
 
 from .extracts_world import HOLDER, RECIPIENT, ROWS, TABLE, deliver, grant, load, make, offered, visits, wish
 
@@ -405,5 +405,44 @@ def test_an_offer_of_what_was_called_back_is_not_taken(play: Play) -> None:
         with pytest.raises(Refused) as late:
             await extract_taking.take_extract(recipient, HOLDER, session, Passing(), world.now)
         assert late.value.code == "gateway.extract_recalled"
+
+    play(story)
+
+
+def test_nothing_has_left_that_the_ledger_does_not_know(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else home and trail of just before would close it as aborted, and another cut might follow."""
+
+    async def story(world: Any) -> None:
+        load(world)
+        await grant(world)
+        holder = world[HOLDER]
+        facts = await make(world, wish())
+        extract, trail = facts.cover.extract, holder.audit
+        outcome = trail.end(facts.audit)
+        assert outcome is not None and outcome.outcome == "released" and trail.waiting(), "noted, and not anchored yet"
+
+        async def away(*_given: Any) -> None:
+            raise Unavailable("ledger.not_final", retry_after=1)
+
+        with monkeypatch.context() as ledger:
+            ledger.setattr(holder, "ensure", away)
+            holder.last_patience = 0.1
+            sent, taken = await deliver(world, facts)
+            assert isinstance(sent, Unavailable) and isinstance(taken, MedveilError)
+        assert made_of(holder, extract).state == "released" and not held(world[RECIPIENT])
+        holder.last_patience = 20
+
+        waiting: list[int] = []
+        sends = holder.send
+
+        async def watching(recipient: str, session: bytes, message: Any) -> None:
+            if isinstance(message, ExtractPiece):
+                waiting.append(trail.waiting())
+            await sends(recipient, session, message)
+
+        monkeypatch.setattr(holder, "send", watching)
+        sent, taken = await deliver(world, facts)
+        assert sent.state == "delivered" and taken.extract == extract
+        assert waiting and not any(waiting)
 
     play(story)
