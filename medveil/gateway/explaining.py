@@ -68,10 +68,10 @@ class Beside:
     """What a query has to do with those before it: as far as this organisation knows them, and as the ledger has them.
 
     answered: handle of the release that answers it already, or b"". refused: earlier queries next to which it would
-    disclose a site or two, so that sites refuse it. exact: earlier exact queries of its tables, because of which sites
-    refuse an exact one. near: earlier sums over sets of sites near its whole roster, next
-    to which its release will be labelled. forgotten: queries because of which this site refuses it, since it approved
-    them and does not know what they asked.
+    disclose a site or two, so that sites refuse it that are not set to label it. exact: earlier exact queries of its
+    tables, because of which sites refuse an exact one. near: earlier sums over sets of sites near its whole roster,
+    next to which its release will be labelled. forgotten: queries because of which this site refuses it, since it
+    approved them and does not know what they asked.
     """
 
     answered: bytes = b""

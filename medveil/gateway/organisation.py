@@ -372,12 +372,12 @@ class Organisation:
 
     async def _heard_of_keys(self, sender: str, news: float) -> bool:
         """Whether the ledger was asked whose a key is: not again soon for a sender for whom that was in vain, so that
-        nobody makes the others' messages wait for it."""
+        nobody makes the others' messages wait for it. What is wrong with the ledger is not the message's fault."""
         now = asyncio.get_running_loop().time()
         if now < self._asked_whose.get(sender, now - _NEWS) + _NEWS:
             return False
         self._asked_whose[sender] = now
-        with contextlib.suppress(Unavailable, TimeoutError):
+        with contextlib.suppress(MedveilError, TimeoutError):
             async with asyncio.timeout(news):
                 await self.account.caught_up()
         return True

@@ -150,6 +150,43 @@ def test_an_opening_under_new_keys_is_heard_by_who_hears_of_them_late(play: Play
     play(story)
 
 
+def test_a_ledger_that_does_not_check_costs_no_opening(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose a key is, it does not say then: the opening comes once the ledger is whole again."""
+
+    async def story(world: Any) -> None:
+        monkeypatch.setattr("medveil.gateway.organisation._NEWS", 0.2)
+        hospital, insurer = world["hospital-1"], world.insurer
+        late = Late(insurer)
+        await blocks_until(hospital, await rotate(hospital, Passing(), notice=2))
+        await hospital.account.caught_up()
+        asked: list[int] = []
+
+        async def broken() -> None:
+            asked.append(1)
+            raise VerificationError("ledger.block_differs", height=3)
+
+        heard: asyncio.Queue[str] = asyncio.Queue()
+
+        async def hear() -> None:
+            async for opening in insurer.openings(Refusal):
+                heard.put_nowait(opening.message.code)
+
+        with monkeypatch.context() as ledger:
+            ledger.setattr(insurer.account, "caught_up", broken)
+            await hospital.send("insurer", SESSION, Refusal("sent.early", "Early."))
+            hearing = asyncio.create_task(hear())
+            while not asked:
+                await asyncio.sleep(0.05)
+            await world["hospital-2"].send("insurer", b"session-of-another", Refusal("sent.other", "Other."))
+            assert await asyncio.wait_for(heard.get(), 10) == "sent.other"
+        late.over = True
+        await insurer.account.caught_up()
+        assert await asyncio.wait_for(heard.get(), 10) == "sent.early"
+        hearing.cancel()
+
+    play(story)
+
+
 def test_openings_under_unknown_keys_of_one_sender_are_put_off_up_to_a_number(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
