@@ -188,10 +188,12 @@ _SAYS: dict[str, Words] = {
     "refused": (
         (
             "Sites that know query {query} refuse this one, but for those that are set to answer and label it: next to "
-            "it, it would disclose what {sites} add, up to the noise. Ask its roster ({roster}), or one that differs from it by at least {fewest} sites."
+            "it, it would disclose what {sites} add, up to the noise. "
+            "Ask its roster ({roster}), or one that differs from it by at least {fewest} sites."
         ),
         (
-            "知道查询 {query} 的机构会拒绝本查询（设为作答并加注的机构除外）：两者相减会泄露 {sites} 的数值（仅有噪声掩盖）。"
+            "知道查询 {query} 的机构会拒绝本查询（设为作答并加注的机构除外）："
+            "两者相减会泄露 {sites} 的数值（仅有噪声掩盖）。"
             "请询问该查询的机构名单（{roster}），或与其相差至少 {fewest} 个机构的名单。"
         ),
     ),
