@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from itertools import pairwise
@@ -35,6 +34,7 @@ import msgspec
 from wire.errors import DecodeError
 from wire.identifiers import NAME_PATTERN
 from wire.secure_sum import FEWEST_SITES
+from wire.strict_json import names_differ, shown_name
 
 COMPONENT = "QueryDocument"
 """Name of the schema in the OpenAPI components."""
@@ -144,7 +144,7 @@ def read_document(data: bytes) -> QueryDocument:
         raise DecodeError("query_document.too_large", most=LARGEST)
     try:
         text = data.decode("utf-8-sig")
-        value = json.loads(text, object_pairs_hook=_once, parse_int=_whole_number, parse_constant=_no_number)
+        value = json.loads(text, object_pairs_hook=names_differ, parse_int=_whole_number, parse_constant=_no_number)
     except UnicodeDecodeError:
         raise DecodeError("query_document.not_utf8") from None
     except json.JSONDecodeError as error:
@@ -195,15 +195,6 @@ def _fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
     return tuple(MEANINGS) if kind is QueryDocument else kind.__struct_fields__
 
 
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose names differ: of two values under one name, nobody knows which was meant."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        often = Counter(name for name, _ in pairs)
-        raise DecodeError("query_document.twice", field=_word(next(name for name in often if often[name] > 1)))
-    return found
-
-
 def _whole_number(text: str) -> int:
     if len(text) > _LONGEST_WHOLE:
         raise DecodeError("query_document.digits", most=_LONGEST_WHOLE)
@@ -214,17 +205,12 @@ def _no_number(_text: str) -> NoReturn:
     raise DecodeError("query_document.no_number")
 
 
-def _word(name: str) -> str:
-    """A name as an error may show it: another text may be anything."""
-    return name if re.fullmatch(r"[A-Za-z][A-Za-z_-]{0,39}", name) else "?"
-
-
 def _object(value: object, place: str, known: Sequence[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DecodeError("query_document.object", field=place or "{}")
     for name in value:
         if name not in known:
-            field = f"{place}.{_word(str(name))}" if place else _word(str(name))
+            field = f"{place}.{shown_name(str(name))}" if place else shown_name(str(name))
             raise DecodeError("query_document.unknown", field=field, known=", ".join(known))
     return value
 
@@ -354,7 +340,7 @@ def _filter(value: object, place: str) -> dict[str, Any] | None:
     try:
         return show_filter(parse_filter(value))
     except NoFilter as fault:
-        inside = (f"[{part}]" if isinstance(part, int) else f".{_word(part)}" for part in fault.misfit.place)
+        inside = (f"[{part}]" if isinstance(part, int) else f".{shown_name(part)}" for part in fault.misfit.place)
         rule = fault.misfit.rule if fault.misfit.rule.startswith("filter") else f"filter_{fault.misfit.rule}"
         raise DecodeError(f"query_document.{rule}", field=place + "".join(inside)) from None
 

@@ -177,12 +177,21 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(name: str, text: str) -> dict[str, Any]:
-    """A JSON object. Raises typer.BadParameter."""
+    """A JSON object, in which no name stands twice. Raises typer.BadParameter."""
+    import json
+
     import msgspec
 
+    from medveil.cli import language
+    from wire.errors import DecodeError
+    from wire.strict_json import names_differ
+
     try:
-        said = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+        msgspec.json.decode(text)  # strict about all but names that stand twice
+        said = json.loads(text, object_pairs_hook=names_differ)
+    except DecodeError as error:
+        raise typer.BadParameter(f"{name}: {error.text(language())}") from None
+    except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):
         raise typer.BadParameter(f"{name} is no JSON object")

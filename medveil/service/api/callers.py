@@ -6,11 +6,8 @@ the application says how callers are known (`make_identify`), so that no route c
 """
 
 import asyncio
-import json
-import re
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
@@ -23,15 +20,13 @@ from medveil.service.accounts.sign_in import SignIn
 from medveil.service.accounts.signatures import PlainRequest, needs_signature, verify_request
 from medveil.service.accounts.standing import Standing
 from medveil.service.accounts.tokens import PREFIX, Token, Tokens
+from medveil.service.api.json_bodies import JsonRequest
 from medveil.service.database import Database
 from medveil.service.site import SESSION, Site
 from wire.errors import DecodeError, MedveilError
 
 OPEN_BODY = 16 * 1024
 """Bytes that a body may have where anybody may call: a sign-in, an invitation."""
-
-_SHOWN = re.compile(r"[A-Za-z][A-Za-z_-]{0,39}")
-"""A name that an error may repeat: another text may be anything."""
 
 Identify = Callable[[Request], Awaitable[Principal]]
 """Who sends this request. Raises ``MedveilError("http.not_signed_in")`` for nobody, or another refusal."""
@@ -66,28 +61,6 @@ class May:
             check(principal, self.right)
         request.state.principal, request.state.admitted_by = principal, self
         return principal
-
-
-class JsonRequest(Request):
-    """A request whose JSON means one thing to whoever reads it: UTF-8, no name twice in an object, no NaN."""
-
-    async def json(self) -> Any:
-        """The body's value. Raises JSONDecodeError, DecodeError (a name that stands twice), ValueError."""
-        text = (await self.body()).decode("utf-8-sig")
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        often = Counter(name for name, _ in pairs)
-        name = next(name for name in often if often[name] > 1)
-        raise DecodeError("http.twice", field=name if _SHOWN.fullmatch(name) else "?")
-    return found
-
-
-def _no_number(_text: str) -> NoReturn:
-    raise json.JSONDecodeError("no JSON", "", 0)
 
 
 class GuardedRoute(APIRoute):

@@ -155,9 +155,19 @@ def test_grants(at: Any, tmp_path: Path) -> None:
     assert officer.json("grants", "revoke", "trial")["height"]
     statuses = {one["terms"]["grant"]: one["status"] for one in officer.json("grants", "list")["grants"]}
     assert statuses["trial"] == "revoked"
-    for wrong in ("{", "[]", json.dumps(said | {"surprise": 1}), json.dumps(said | {"expires": "soon"}), "{}"):
+    for wrong in (
+        "{",
+        "[]",
+        '{"grant": "\\ud800"}',
+        '{"review": NaN}',
+        json.dumps(said | {"surprise": 1}),
+        json.dumps(said | {"expires": "soon"}),
+        "{}",
+    ):
         file.write_text(wrong)
         officer.run("grants", "issue", file, code=2)
+    file.write_text('{"purposes": ["HMB"], "purposes": ["FRAUD"]}')
+    assert "purposes stands twice" in " ".join(officer.run("grants", "issue", file, code=2).output.split())
 
 
 def test_terms_from_a_template(at: Any, tmp_path: Path) -> None:

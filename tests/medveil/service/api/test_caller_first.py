@@ -13,8 +13,9 @@ import pytest
 
 from medveil.service.accounts.rights import RIGHTS
 from medveil.service.accounts.signatures import PlainRequest, sign_request
-from medveil.service.api.callers import OPEN_BODY, JsonRequest
+from medveil.service.api.callers import OPEN_BODY
 from medveil.service.api.doorway import Limits
+from medveil.service.api.json_bodies import JsonRequest
 
 from ..api.test_access import OPEN, Asked, path_of, routes
 from ..api.test_app import check_problem
@@ -102,9 +103,9 @@ def test_whoever_may_call_gets_as_far_as_the_parser(service: Staffed, parsed: li
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        (b'{"name": "dora", "roles": ["clerk"], "roles": ["admin"]}', "http.twice"),
-        (b'{"name": "dora", "roles": {"inner": 1, "inner": 2}}', "http.twice"),
-        (b'{"name": "dora", "\\u0072oles": ["clerk"], "roles": ["admin"]}', "http.twice"),
+        (b'{"name": "dora", "roles": ["clerk"], "roles": ["admin"]}', "wire.name_twice"),
+        (b'{"name": "dora", "roles": {"inner": 1, "inner": 2}}', "wire.name_twice"),
+        (b'{"name": "dora", "\\u0072oles": ["clerk"], "roles": ["admin"]}', "wire.name_twice"),
         (b'{"name": "dora", "roles": NaN}', "http.not_json"),
         (b'{"name": "dora", "roles": -Infinity}', "http.not_json"),
         ('{"name": "dora", "roles": ["clerk"]}'.encode("utf-16"), "http.bad_request"),
@@ -114,10 +115,10 @@ def test_whoever_may_call_gets_as_far_as_the_parser(service: Staffed, parsed: li
 def test_a_body_that_may_mean_two_things_is_refused(service: Staffed, body: bytes, code: str) -> None:
     session = service.session("root")
     document = check_problem(service.send("POST", "/v1/people", session, body=body), 400, code)
-    if code == "http.twice":
+    if code == "wire.name_twice":
         assert document["detail"].startswith(("roles", "inner")) and document["kind"] == "DecodeError"
     shown = service.send("POST", "/v1/people", session, body=b'{"<b>": 1, "<b>": 2}').json()
-    assert shown["code"] == "http.twice" and "<b>" not in str(shown)
+    assert shown["code"] == "wire.name_twice" and "<b>" not in str(shown)
     assert "dora" not in service.send("GET", "/v1/people", session).text
 
 
