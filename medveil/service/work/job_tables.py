@@ -165,6 +165,9 @@ def _tell(connection: sa.Connection, job: str, name: str, at: int, **changes: An
     return event
 
 
+_RECORDED = sa.select(job_steps.c.step).where(job_steps.c.job == sa.bindparam("of"))
+
+
 def _stored(key: str) -> str:
     """How a key stands in the table."""
     return key if len(key) <= _LONGEST_KEY else f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
@@ -285,6 +288,11 @@ class JobStore:
     def _end(self, connection: sa.Connection, job: str, at: int, state: State, asked: bytes, **changes: Any) -> Event:
         connection.execute(job_steps.delete().where(job_steps.c.job == job))
         return _tell(connection, job, "state", at, state=state, request=asked, seed=b"", **changes)
+
+    def recorded(self, job: str) -> set[str]:
+        """The names of a job's recorded steps."""
+        with self._database.reading() as connection:
+            return set(connection.execute(_RECORDED, {"of": job}).scalars())
 
     def record_of(self, job: str, step: str) -> bytes | None:
         """What a step gave, sealed, or None if it has not been recorded."""

@@ -97,6 +97,7 @@ class Journal:
         self._told = told
         self._guard = guard
         self._active: set[str] = set()
+        self._recorded: set[str] | None = None  # names of the steps that are kept; None until they are looked at
         self._writing = asyncio.Lock()  # events are told in the order they were written
 
     def __repr__(self) -> str:
@@ -113,7 +114,11 @@ class Journal:
 
     async def kept(self, step: str) -> bool:
         """Whether that step was recorded, in this life of the job or an earlier one."""
-        return await asyncio.to_thread(self._store.record_of, self.job, step) is not None
+        if self._recorded is None:
+            found = await asyncio.to_thread(self._store.recorded, self.job)
+            if self._recorded is None:  # else another step has looked, and may have recorded since
+                self._recorded = found
+        return step in self._recorded
 
     async def once(self, step: str, kind: type[W], work: Callable[[], Awaitable[W]]) -> W:
         """What `work` gives, or gave when this step was recorded: then it does not run again.
@@ -128,8 +133,10 @@ class Journal:
             raise ValueError(f"step {step!r} is running already")
         self._active.add(step)
         try:
-            record = await asyncio.to_thread(self._store.record_of, self.job, step)
-            if record is not None:
+            if await self.kept(step):
+                record = await asyncio.to_thread(self._store.record_of, self.job, step)
+                if record is None:
+                    raise VerificationError("jobs.bad_record", job=self.job, step=step)
                 return self._opened(step, kind, record)
             await self.boundary()
             value = await work()
@@ -146,7 +153,10 @@ class Journal:
             self._active.discard(step)
 
     async def _keep(self, step: str, sealed: bytes) -> None:
-        self._told(await asyncio.to_thread(self._store.record, self.job, step, sealed, self._clock()))
+        event = await asyncio.to_thread(self._store.record, self.job, step, sealed, self._clock())
+        if self._recorded is not None:
+            self._recorded.add(step)
+        self._told(event)
 
     def _opened(self, step: str, kind: type[W], record: bytes) -> W:
         try:

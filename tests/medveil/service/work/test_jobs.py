@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -399,6 +400,43 @@ def test_a_step_cannot_run_twice_at_once(make_set: Make) -> None:
         own.jobs.register("sum", work)
         job = await own.jobs.start("sum", "anna", b"")
         assert (await until(own, job.id, "done", "failed")).state == "done"
+
+    asyncio.run(main())
+
+
+def test_what_was_recorded_is_looked_up_once(make_set: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by two steps side by side: a look that ends late forgets nothing that the other one recorded since."""
+    own, looks = make_set(), list[str]()
+    real, first_looked = own.store.recorded, threading.Event()
+
+    def look(job: str) -> set[str]:
+        found = real(job)
+        looks.append(job)
+        if len(looks) == 1:  # this one ends when the other has recorded
+            first_looked.wait(5)
+        return found
+
+    async def work(journal: Journal) -> None:
+        slow = asyncio.create_task(journal.once("slow", Number, lambda: give(1)))
+        while not looks:
+            await asyncio.sleep(0.001)
+        assert await journal.once("quick", Number, lambda: give(2)) == Number(2)
+        first_looked.set()
+        assert await slow == Number(1)
+        for step, value in (("quick", 2), ("slow", 1)):
+            assert await journal.once(step, Number, lambda: give(9)) == Number(value)
+        assert await journal.kept("slow") and not await journal.kept("other")
+        await journal.once("other", Number, lambda: give(3))
+
+    async def give(value: int) -> Number:
+        return Number(value)
+
+    async def main() -> None:
+        monkeypatch.setattr(own.store, "recorded", look)
+        own.jobs.register("sum", work)
+        job = await own.jobs.start("sum", "anna", b"")
+        assert (await until(own, job.id, "done", "failed")).state == "done"
+        assert len(looks) == 2
 
     asyncio.run(main())
 
