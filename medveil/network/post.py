@@ -13,7 +13,6 @@ it cannot read. Who sent a message is the organisation of the client certificate
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from functools import partial
@@ -29,12 +28,13 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    bindparam,
     delete,
+    exists,
     func,
-    insert,
     select,
 )
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.dialects import postgresql, sqlite
 from starlette.requests import Request
 from starlette.routing import Route
 
@@ -51,6 +51,9 @@ MOST_WAITING = 10_000
 """Messages of one sender that are kept for sessions which nobody has finished: its quota."""
 WAITING_BYTES = 512 * 1024 * 1024
 """Bytes of them. As many messages and bytes are kept for one recipient that has not acknowledged them."""
+_FRESH_BYTES, _MOST_FRESH = 65_536, 32
+"""Longest payload, and most messages for one recipient, that are held in memory until they are carried for the first
+time: these are on their way without another look at the disk."""
 PATIENCE = 60.0
 """Seconds for which a message waits for room while its recipient acknowledges no other: as long as one may take."""
 KEPT_MS = 7 * 86_400_000
@@ -100,6 +103,37 @@ incoming = Table(
 )
 
 
+_OUT, _INTO = outgoing.c, incoming.c
+# Made once: to put a statement together costs more than to run it.
+_NEXT = (
+    select(_OUT.place, _OUT.session, _OUT.sequence, _OUT.payload)
+    .where(_OUT.recipient == bindparam("of"), _OUT.acknowledged == 0)
+    .order_by(_OUT.place)
+    .limit(1)
+)
+_ACKNOWLEDGE = (
+    outgoing.update().where(_OUT.place == bindparam("at"), _OUT.acknowledged == 0).values(acknowledged=1, payload=b"")
+)
+_OF_SESSION = select(_INTO.place, _INTO.sender, _INTO.sequence).where(_INTO.session == bindparam("of"))
+_OF_SESSION = _OF_SESSION.order_by(_INTO.place)
+_FROM_SENDERS = _OF_SESSION.where(_INTO.sender.in_(bindparam("senders", expanding=True)))
+_PAYLOAD = select(_INTO.payload).where(_INTO.place == bindparam("at"))
+_over = incoming.alias()
+_HELD = select(
+    func.count(),
+    func.coalesce(func.sum(func.length(_INTO.payload)), 0),
+    exists().where(
+        _over.c.sender == bindparam("by"), _over.c.session == bindparam("of"), _over.c.sequence == _OVER
+    ),
+).where(_INTO.sender == bindparam("by"), _INTO.sequence >= 0)  # fmt: skip
+"""Messages and bytes of a sender, and whether that session is over with it."""
+_PUT = {
+    kind.__name__.rpartition(".")[2]: {
+        table: kind.insert(table).on_conflict_do_nothing().returning(table.c.place) for table in (outgoing, incoming)
+    }
+    for kind in (sqlite, postgresql)
+}
+"""By engine: a new row's place, none if what it stands for is there already."""
 _SUMS = select(outgoing.c.recipient, func.count(), func.coalesce(func.sum(func.length(outgoing.c.payload)), 0))
 
 
@@ -147,6 +181,7 @@ class NetworkPost:
         self._to_carry: dict[str, asyncio.Event] = {}
         self._carriers: dict[str, asyncio.Task[None]] = {}
         self._loads: dict[str, _Load] = defaultdict(_Load)  # by recipient
+        self._fresh: dict[str, dict[int, PeerMessage]] = defaultdict(dict)  # by recipient and place: never tried
         self._away: set[str] = set()  # recipients that did not answer when they were last tried
         self._lighter: dict[str, asyncio.Event] = {}  # by recipient: since somebody waited for room
         self._closing = False
@@ -185,6 +220,7 @@ class NetworkPost:
             db.execute(delete(outgoing).where(out.sent_at < oldest))
             return found
 
+        self._fresh.clear()
         for recipient, messages, size in await self._run(old):
             self._lighten(recipient, size, messages)
 
@@ -214,17 +250,41 @@ class NetworkPost:
             "acknowledged": 0,
         }
         if not await self._has_room(organisation, len(payload)):
-            if await self._run(lambda db: self._holds(db, organisation, session, sequence)):
+            if await self._look(lambda db: self._holds(db, organisation, session, sequence)):
                 return
             raise Unavailable("network.undelivered", organisation=organisation, retry_after=60)
         self._loads[organisation].add(len(payload))  # before it is written: others may be on their way
-        kept = False
+        keeping = asyncio.ensure_future(self._kept(row, PeerMessage(session, sequence, payload)))
         try:
-            kept = await self._run(lambda db: self._insert(db, outgoing, row))
-        finally:
-            if not kept:
-                self._lighten(organisation, len(payload))
-        self._carry(organisation)
+            await asyncio.shield(keeping)
+        except asyncio.CancelledError:  # what is being written is counted and carried all the same
+            keeping.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise
+
+    async def _kept(self, row: dict[str, object], message: PeerMessage) -> None:
+        """Write a message that is counted already, and have it carried."""
+        recipient, size = str(row["recipient"]), len(message.payload)
+        try:
+            place = await self._run(lambda db: self._insert(db, outgoing, row))
+        except Exception:
+            if await self._is_not_kept(recipient, message):
+                self._lighten(recipient, size)
+            self._carry(recipient)
+            raise
+        fresh = self._fresh[recipient]
+        if place is None:
+            self._lighten(recipient, size)
+        elif size <= _FRESH_BYTES and len(fresh) < _MOST_FRESH:
+            fresh[place] = message
+        self._carry(recipient)
+
+    async def _is_not_kept(self, recipient: str, message: PeerMessage) -> bool:
+        """Whether a message is surely not on the disk, after an error. What may be there stays counted: then it is
+        looked for, and carried."""
+        try:
+            return not await self._look(lambda db: self._holds(db, recipient, message.session, message.sequence))
+        except Exception:
+            return False
 
     async def _has_room(self, recipient: str, size: int) -> bool:
         """Whether a message may be kept, after waiting for it while the recipient takes others."""
@@ -255,11 +315,10 @@ class NetworkPost:
         place = (out.recipient == recipient) & (out.session == session) & (out.sequence == sequence)
         return db.execute(select(out.place).where(place)).first() is not None
 
-    def _insert(self, db: Connection, table: Table, row: dict[str, object]) -> bool:
-        with contextlib.suppress(IntegrityError), db.begin_nested():  # there already
-            db.execute(insert(table).values(row))
-            return True
-        return False
+    def _insert(self, db: Connection, table: Table, row: dict[str, object]) -> int | None:
+        """The place of a new row, None where what it stands for is there already."""
+        place: int | None = db.execute(_PUT[db.dialect.name][table], row).scalar()
+        return place
 
     def _carry(self, recipient: str) -> None:
         event = self._to_carry.setdefault(recipient, asyncio.Event())
@@ -272,38 +331,52 @@ class NetworkPost:
         while True:
             await event.wait()
             event.clear()
-            while (found := await self._run(lambda db: self._next(db, recipient))) is not None:
-                place, message = found
-                try:
-                    line = self._line_to(recipient)
-                    await line.ask("POST", "/peer/v1/messages", Done, encode(message), 60.0)
-                    self._sent += len(message.payload)
-                except Unavailable:
-                    self._away.add(recipient)
-                    self._look_again(recipient)
+            try:
+                while (found := await self._due(recipient)) is not None:
+                    if await self._carried(recipient, *found):
+                        pause = FIRST_PAUSE
+                        continue
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, LONGEST_PAUSE)
-                    continue
-                except MedveilError:
-                    pass  # it will never take this one: the session finds out by its own time limit
-                pause = FIRST_PAUSE
-                self._away.discard(recipient)
-                if await self._run(partial(self._acknowledge, place=place)):
-                    self._lighten(recipient, len(message.payload))
+            except Unavailable:  # the disk: it is looked at again
+                event.set()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
 
-    def _next(self, db: Connection, recipient: str) -> tuple[int, PeerMessage] | None:
-        out = outgoing.c
-        waiting = select(out.place, out.session, out.sequence, out.payload).where(
-            out.recipient == recipient, out.acknowledged == 0
-        )
-        row = db.execute(waiting.order_by(out.place).limit(1)).first()
-        return None if row is None else (row.place, PeerMessage(row.session, row.sequence, row.payload))
+    async def _carried(self, recipient: str, place: int, message: PeerMessage) -> bool:
+        """Whether the recipient has the message, or will never take it. Raises Unavailable for the own disk."""
+        try:
+            line = self._line_to(recipient)
+            await line.ask("POST", "/peer/v1/messages", Done, encode(message), 60.0)
+            self._sent += len(message.payload)
+        except Unavailable:
+            self._away.add(recipient)
+            self._look_again(recipient)
+            return False
+        except MedveilError:
+            pass  # it will never take this one: the session finds out by its own time limit
+        self._away.discard(recipient)
+        if await self._run(partial(self._acknowledge, place=place)):
+            self._lighten(recipient, len(message.payload))
+        return True
+
+    async def _due(self, recipient: str) -> tuple[int, PeerMessage] | None:
+        """What is to be carried next, with its place: of what waits, the first."""
+        counted, fresh = self._loads[recipient].messages, self._fresh[recipient]
+        if counted == 0:
+            return None
+        if len(fresh) == counted:  # nothing else waits
+            place = min(fresh)
+            return place, fresh.pop(place)
+        row = await self._look(lambda db: db.execute(_NEXT, {"of": recipient}).first())
+        if row is None:
+            return None
+        fresh.pop(row.place, None)
+        return row.place, PeerMessage(row.session, row.sequence, row.payload)
 
     def _acknowledge(self, db: Connection, place: int) -> bool:
         """Whether it was still to be carried: what is too old is thrown away at any time."""
-        out = outgoing
-        still = (out.c.place == place) & (out.c.acknowledged == 0)
-        return db.execute(out.update().where(still).values(acknowledged=1, payload=b"")).rowcount > 0
+        return db.execute(_ACKNOWLEDGE, {"at": place}).rowcount > 0
 
     # --- receiving ---------------------------------------------------------------------------------
 
@@ -322,14 +395,9 @@ class NetworkPost:
         return [Route("/peer/v1/messages", answering(identify, take), methods=["POST"])]
 
     def _keep(self, db: Connection, sender: str, message: PeerMessage) -> bool:
-        into = incoming.c
-        over = (into.sender == sender) & (into.session == message.session) & (into.sequence == _OVER)
-        if db.execute(select(into.place).where(over)).first() is not None:
+        count, size, over = db.execute(_HELD, {"by": sender, "of": message.session}).one()
+        if over:
             return False
-        held = select(func.count(), func.coalesce(func.sum(func.length(into.payload)), 0)).where(
-            into.sender == sender, into.sequence >= 0
-        )
-        count, size = db.execute(held).one()
         if count >= MOST_WAITING or size + len(message.payload) > WAITING_BYTES:
             raise Unavailable("network.full", retry_after=60, organisation=self.organisation)
         row = {
@@ -339,18 +407,18 @@ class NetworkPost:
             "payload": message.payload,
             "arrived_at": self._clock(),
         }
-        return self._insert(db, incoming, row)
+        return self._insert(db, incoming, row) is not None
 
     async def openings(self) -> AsyncIterator[tuple[bytes, Delivery]]:
         """See `Channel.openings`."""
         into = incoming.c
         began = select(into.session, into.sender).where(into.sequence == 0).order_by(into.place)
-        for row in await self._run(lambda db: db.execute(began).all()):
+        for row in await self._look(lambda db: db.execute(began).all()):
             self._openings.put_nowait((row.session, row.sender))
         while True:
             session, sender = await self._openings.get()  # contents one by one: together they may be gigabytes
             first = select(into.payload).where(into.session == session, into.sender == sender, into.sequence == 0)
-            payload = await self._run(lambda db, first=first: db.scalars(first).first())  # type: ignore[misc]
+            payload = await self._look(lambda db, first=first: db.scalars(first).first())  # type: ignore[misc]
             if payload is not None:
                 yield session, Delivery(sender, 0, payload)
 
@@ -364,7 +432,7 @@ class NetworkPost:
             async with asyncio.timeout(timeout):
                 while True:
                     arrived = self._arrived.setdefault(session, asyncio.Event())
-                    found = await self._run(lambda db: self._following(db, session, senders))
+                    found = await self._look(lambda db: self._following(db, session, senders))
                     if found is not None:
                         self._read[session, found.sender] += 1
                         return found
@@ -379,12 +447,13 @@ class NetworkPost:
             listening.set()
 
     def _following(self, db: Connection, session: bytes, senders: Collection[str]) -> Delivery | None:
-        into = incoming.c
-        found = select(into.place, into.sender, into.sequence).where(into.session == session).order_by(into.place)
-        rows = db.execute(found.where(into.sender.in_(senders)) if senders else found).all()
+        if senders:
+            rows = db.execute(_FROM_SENDERS, {"of": session, "senders": list(senders)}).all()
+        else:
+            rows = db.execute(_OF_SESSION, {"of": session}).all()
         for row in rows:
             if row.sequence == self._read.get((session, row.sender), 0):
-                payload = db.scalars(select(into.payload).where(into.place == row.place)).one()
+                payload = db.execute(_PAYLOAD, {"at": row.place}).scalar_one()
                 return Delivery(row.sender, row.sequence, payload)
         return None
 
@@ -417,7 +486,7 @@ class NetworkPost:
     def _note_over(self, db: Connection, session: bytes, sender: str) -> None:
         """The oldest such notes give way: there are no more of them than messages of one sender may wait."""
         row = {"sender": sender, "session": session, "sequence": _OVER, "payload": b"", "arrived_at": self._clock()}
-        if self._insert(db, incoming, row):
+        if self._insert(db, incoming, row) is not None:
             into = incoming.c
             of_sender = (into.sender == sender) & (into.sequence == _OVER)
             newest = select(into.place).where(of_sender).order_by(into.place.desc())
@@ -429,7 +498,7 @@ class NetworkPost:
         """Messages that were not acknowledged yet, by recipient: for the metrics."""
         out = outgoing.c
         counted = select(out.recipient, func.count()).where(out.acknowledged == 0).group_by(out.recipient)
-        return await self._run(lambda db: {row[0]: row[1] for row in db.execute(counted)})
+        return await self._look(lambda db: {row[0]: row[1] for row in db.execute(counted)})
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
         def transact() -> T:
@@ -437,3 +506,12 @@ class NetworkPost:
                 return work(db)
 
         return await asyncio.to_thread(transact)
+
+    async def _look(self, look: Callable[[Connection], T]) -> T:
+        """What is read, which waits for nobody who writes."""
+
+        def read() -> T:
+            with self._database.reading() as db:
+                return look(db)
+
+        return await asyncio.to_thread(read)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from medveil.network import post as module
 from medveil.network.ledger_door import Done
@@ -251,7 +255,7 @@ def test_what_waits_is_counted_by_a_server_too(tmp_path: Path, postgres_url: str
 
 
 def test_who_takes_its_messages_is_sent_any_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAITING_BYTES", 3000)
+    monkeypatch.setattr(module._Load, "has_room", lambda load, size: load.size + size <= 3000)  # the sender's limit
 
     async def test(town: Town) -> None:
         a, b = await town.open("a"), await town.open("b")
@@ -302,7 +306,7 @@ def test_what_nobody_asks_for_is_thrown_away_in_the_end(tmp_path: Path) -> None:
         assert (await b.receive(b"another", 10)).payload == b"y"
         town.now += module.KEPT_MS + 1
         await b.prune()  # without a restart
-        assert await b._run(lambda db: db.execute(module.select(module.incoming)).all()) == []
+        assert await b._run(lambda db: db.execute(select(module.incoming)).all()) == []
 
     run(tmp_path, test)
 
@@ -372,7 +376,7 @@ async def carried(post: NetworkPost) -> None:
 
 async def kept(post: NetworkPost) -> list[tuple[str, bytes, int]]:
     into = module.incoming.c
-    rows = await post._run(lambda db: db.execute(module.select(module.incoming).order_by(into.place)).all())
+    rows = await post._run(lambda db: db.execute(select(module.incoming).order_by(into.place)).all())
     return [(row.sender, row.session, row.sequence) for row in rows]
 
 
@@ -426,5 +430,137 @@ def test_sessions_that_are_over_take_no_room(tmp_path: Path, monkeypatch: pytest
         for number in range(3):
             await a.send("b", SESSION, number, b"x")
         assert len(await take(b, 3)) == 3
+
+    run(tmp_path, test)
+
+
+# --- what the disk is asked for
+
+
+def test_a_message_on_its_way_is_written_and_acknowledged_and_not_looked_for(tmp_path: Path) -> None:
+    """One transaction each, and no look at the disk, as long as the recipient takes what comes."""
+
+    async def test(town: Town) -> None:
+        a, b = await town.open("a"), await town.open("b")
+        await a.send("b", SESSION, 0, b"first")
+        await take(b, 1)
+        await all_carried(a)
+        done = counted(a)
+        for number in (1, 2):
+            await a.send("b", SESSION, number, b"x")
+            assert await take(b, 1) == [("a", number, b"x")]
+            await all_carried(a)
+        assert done == {"transaction": 4}
+        town.away.add("b")
+        await a.send("b", SESSION, 3, b"late")
+        await asyncio.sleep(0.1)
+        town.away.clear()
+        assert await take(b, 1) == [("a", 3, b"late")], "one that was not taken is found again on the disk"
+        await all_carried(a)
+        looks = done["reading"]
+        assert looks > 0
+        await a.send("b", SESSION, 4, bytes(module._FRESH_BYTES + 1))
+        await take(b, 1)
+        await all_carried(a)
+        assert done["reading"] > looks, "a long one is not held in memory"
+        assert not any(a._fresh.values())
+
+    run(tmp_path, test)
+
+
+def counted(post: NetworkPost) -> Counter[str]:
+    """How often the post begins to write and to read, from now on."""
+    found: Counter[str] = Counter()
+    database: Any = post._database
+    for name in ("transaction", "reading"):
+        setattr(database, name, partial(_begin, found, name, getattr(database, name)))
+    return found
+
+
+def _begin(found: Counter[str], name: str, real: Callable[[], Any]) -> Any:
+    found[name] += 1
+    return real()
+
+
+async def all_carried(post: NetworkPost) -> None:
+    async with asyncio.timeout(5):
+        while post._loads["b"].messages:
+            await asyncio.sleep(0.005)
+    assert post._loads["b"].size == 0
+
+
+def test_who_is_cancelled_while_sending_has_sent_all_the_same(tmp_path: Path) -> None:
+    """Nothing is counted that does not wait, and nothing waits that is not counted."""
+
+    async def test(town: Town) -> None:
+        a, b = await town.open("a"), await town.open("b")
+        held, insert = threading.Event(), a._insert
+
+        def slow(*row: Any) -> int | None:
+            held.wait(5)
+            return insert(*row)
+
+        a._insert = slow  # type: ignore[method-assign, assignment]
+        sending = asyncio.create_task(a.send("b", SESSION, 0, b"given up"))
+        await asyncio.sleep(0.05)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        held.set()
+        assert await take(b, 1, 5) == [("a", 0, b"given up")]
+        await all_carried(a)
+
+    run(tmp_path, test)
+
+
+def test_a_message_of_which_nobody_knows_whether_it_was_written_is_carried_if_it_was(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        a, b = await town.open("a"), await town.open("b")
+        real = a._run
+
+        async def lost(work: Callable[[Any], Any]) -> Any:
+            a._run = real  # type: ignore[method-assign]
+            await real(work)
+            raise Unavailable("database.unreachable", place="here")
+
+        a._run = lost  # type: ignore[method-assign]
+        with pytest.raises(Unavailable):
+            await a.send("b", SESSION, 0, b"perhaps")
+        assert await take(b, 1) == [("a", 0, b"perhaps")]
+        await a.send("b", SESSION, 1, b"surely")
+        assert await take(b, 1) == [("a", 1, b"surely")]
+
+    run(tmp_path, test)
+
+
+def test_a_disk_that_is_busy_for_a_moment_ends_no_carrying(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        a, b = await town.open("a"), await town.open("b")
+        real, failed = a._acknowledge, list[int]()
+
+        def busy(db: Any, place: int) -> bool:
+            if len(failed) < 2:
+                failed.append(place)
+                raise Unavailable("database.busy", place="here", retry_after=1)
+            return real(db, place)
+
+        a._acknowledge = busy  # type: ignore[method-assign]
+        for number in range(3):
+            await a.send("b", SESSION, number, b"x")
+        assert len(await take(b, 3)) == 3
+        await all_carried(a)
+        assert len(failed) == 2
+
+    run(tmp_path, test)
+
+
+def test_who_reads_waits_for_nobody_who_writes(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        a, b = await town.open("a"), await town.open("b")
+        await a.send("b", SESSION, 0, b"there")
+        await all_carried(a)
+        with town.databases["b"].transaction():
+            assert await take(b, 1, 2) == [("a", 0, b"there")]
+            assert await b.waiting() == {}
 
     run(tmp_path, test)
