@@ -148,11 +148,13 @@ def _revived(kept: str | None) -> MedveilError | None:
 def _tell(connection: sa.Connection, job: str, name: str, at: int, **changes: Any) -> Event:
     """Change a job's row and write the event that says so."""
     row = connection.execute(
-        jobs.update()
-        .where(jobs.c.id == job)
-        .values(events=jobs.c.events + 1, changed=at, **changes)
-        .returning(*_VISIBLE)
+        jobs.update().where(jobs.c.id == job).values(events=jobs.c.events + 1, changed=at, **changes).returning(*_TOLD)
     ).one()
+    return _told(connection, job, name, at, row)
+
+
+def _told(connection: sa.Connection, job: str, name: str, at: int, row: Any) -> Event:
+    """Write the event that says what a job's row is now."""
     told: dict[str, Any] = {"job": job, "state": row.state, "steps": row.steps, "total": row.total, "at": at}
     if row.step is not None:
         told["step"] = row.step
@@ -161,10 +163,19 @@ def _tell(connection: sa.Connection, job: str, name: str, at: int, **changes: An
     if row.state == "failed":
         told["code"] = json.loads(row.problem)["code"]
     event = Event(row.events, name, json.dumps(told))
-    connection.execute(job_events.insert().values(job=job, **event._asdict()))
+    connection.execute(_SAY, {"job": job, **event._asdict()})
     return event
 
 
+_TOLD = [jobs.c[name] for name in ("events", "state", "steps", "total", "step", "result", "problem")]
+# Made once: to put a statement together costs more than to run it.
+_RECORD, _SAY = job_steps.insert(), job_events.insert()
+_ANOTHER_STEP = (
+    jobs.update()
+    .where(jobs.c.id == sa.bindparam("of"))
+    .values(events=jobs.c.events + 1, changed=sa.bindparam("at"), steps=jobs.c.steps + 1, step=sa.bindparam("last"))
+    .returning(*_TOLD)
+)
 _RECORDED = sa.select(job_steps.c.step).where(job_steps.c.job == sa.bindparam("of"))
 
 
@@ -303,8 +314,9 @@ class JobStore:
     def record(self, job: str, step: str, record: bytes, at: int) -> Event:
         """Keep what a step gave. Raises ValueError, or the engine's error, if it was recorded before."""
         with self._database.transaction() as connection:
-            connection.execute(job_steps.insert().values(job=job, step=step, record=record, at=at))
-            return _tell(connection, job, "step", at, steps=jobs.c.steps + 1, step=step)
+            connection.execute(_RECORD, {"job": job, "step": step, "record": record, "at": at})
+            row = connection.execute(_ANOTHER_STEP, {"of": job, "at": at, "last": step}).one()
+            return _told(connection, job, "step", at, row)
 
     def events_after(self, job: str, number: int, limit: int = 500) -> list[Event]:
         """A job's events from `number` + 1 on, in order."""
