@@ -158,6 +158,12 @@ class _Load(msgspec.Struct):
         self.messages, self.size = self.messages + messages, self.size + size
 
 
+class _Arrival(asyncio.Event):
+    """That something has arrived in a session since those who listen looked at the disk; what came, if it is new."""
+
+    came: Delivery | None = None
+
+
 class NetworkPost:
     """One organisation's end. Implements `medveil.channel.Channel`; use it from one event loop, after `start`.
 
@@ -176,7 +182,7 @@ class NetworkPost:
         self._line_to = line_to
         self._clock = clock
         self._read: dict[tuple[bytes, str], int] = defaultdict(int)  # next sequence to hand out in this process
-        self._arrived: dict[bytes, asyncio.Event] = {}  # of sessions that somebody listens to: since he looked last
+        self._arrived: dict[bytes, _Arrival] = {}  # of sessions that somebody listens to: since he looked last
         self._openings: asyncio.Queue[tuple[bytes, str]] = asyncio.Queue()  # in which session, by whom
         self._to_carry: dict[str, asyncio.Event] = {}
         self._carriers: dict[str, asyncio.Task[None]] = {}
@@ -385,14 +391,18 @@ class NetworkPost:
 
         async def take(request: Request, sender: str) -> Wire:
             message = decode(PeerMessage, await read_body(request, LARGEST_PAYLOAD + 1024))
-            new = await self._run(lambda db: self._keep(db, sender, message))
-            if new and message.sequence == 0:
-                self._openings.put_nowait((message.session, sender))
-            self._received += len(message.payload)
-            self._wake(message.session)
+            await self.take(sender, message)
             return Done()
 
         return [Route("/peer/v1/messages", answering(identify, take), methods=["POST"])]
+
+    async def take(self, sender: str, message: PeerMessage) -> None:
+        """Keep a message durably, for whoever listens. Raises Unavailable where too much of the sender's waits."""
+        new = await self._run(lambda db: self._keep(db, sender, message))
+        if new and message.sequence == 0:
+            self._openings.put_nowait((message.session, sender))
+        self._received += len(message.payload)
+        self._wake(message.session, Delivery(sender, message.sequence, message.payload) if new else None)
 
     def _keep(self, db: Connection, sender: str, message: PeerMessage) -> bool:
         count, size, over = db.execute(_HELD, {"by": sender, "of": message.session}).one()
@@ -431,19 +441,27 @@ class NetworkPost:
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    arrived = self._arrived.setdefault(session, asyncio.Event())
+                    arrived = self._arrived.setdefault(session, _Arrival())
                     found = await self._look(lambda db: self._following(db, session, senders))
                     if found is not None:
                         self._read[session, found.sender] += 1
                         return found
                     await arrived.wait()
+                    came = arrived.came
+                    if came is None or (senders and came.sender not in senders):
+                        continue
+                    if came.sequence == self._read.get((session, came.sender), 0):  # nobody else took it meanwhile
+                        self._read[session, came.sender] += 1
+                        return came
         except TimeoutError:
             raise Unavailable("channel.timeout", organisation=self.organisation, seconds=int(timeout)) from None
 
-    def _wake(self, session: bytes) -> None:
-        """Something has arrived in a session: whoever listens looks again. Each wakes, however many there are."""
+    def _wake(self, session: bytes, came: Delivery | None = None) -> None:
+        """Something has arrived in a session: whoever listens takes it, or looks again. Each wakes, however many there
+        are. came: what it is, the first since they looked."""
         listening = self._arrived.pop(session, None)
         if listening is not None:
+            listening.came = came
             listening.set()
 
     def _following(self, db: Connection, session: bytes, senders: Collection[str]) -> Delivery | None:

@@ -35,11 +35,7 @@ class Wire:
         self.town.asked += 1
         if self.organisation in self.town.away:
             raise Unavailable("network.unreachable", organisation=self.organisation)
-        other = self.town.posts[self.organisation]
-        message = decode(PeerMessage, body)
-        if await other._run(lambda db: other._keep(db, self.sender, message)) and message.sequence == 0:
-            other._openings.put_nowait((message.session, self.sender))
-        other._wake(message.session)
+        await self.town.posts[self.organisation].take(self.sender, decode(PeerMessage, body))
         if self.town.losing.random() < self.town.loss:
             raise Unavailable("network.unreachable", organisation=self.organisation)
         return Done()
@@ -562,5 +558,36 @@ def test_who_reads_waits_for_nobody_who_writes(tmp_path: Path) -> None:
         with town.databases["b"].transaction():
             assert await take(b, 1, 2) == [("a", 0, b"there")]
             assert await b.waiting() == {}
+
+    run(tmp_path, test)
+
+
+def test_what_comes_while_somebody_listens_is_not_looked_for(tmp_path: Path) -> None:
+    """It is on the disk before he has it, and his who is meant: once, in order, of the senders that he named."""
+
+    async def test(town: Town) -> None:
+        a, c, b = await town.open("a"), await town.open("c"), await town.open("b")
+        listening = asyncio.create_task(b.receive(SESSION, 10, ("a",)))
+        await asyncio.sleep(0.1)
+        done = counted(b)
+        await a.send("b", SESSION, 0, b"first")
+        assert tuple(await listening) == ("a", 0, b"first")
+        assert done == {"transaction": 1}
+        assert len(await kept(b)) == 1
+
+        others = [asyncio.create_task(b.receive(SESSION, 10, ("a",))) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        await c.send("b", SESSION, 0, b"of another")
+        await a.send("b", SESSION, 2, b"third")
+        await asyncio.sleep(0.1)
+        assert not any(one.done() for one in others)
+        await a.send("b", SESSION, 1, b"second")
+        assert sorted([tuple(one) for one in await asyncio.gather(*others)]) == [
+            ("a", 1, b"second"), ("a", 2, b"third")
+        ]  # fmt: skip
+        assert tuple(await b.receive(SESSION, 10)) == ("c", 0, b"of another")
+        await b.take("a", PeerMessage(SESSION, 1, b"again"))
+        with pytest.raises(Unavailable):
+            await b.receive(SESSION, 0.2)
 
     run(tmp_path, test)
