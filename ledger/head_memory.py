@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ledger.faults import Fault, no_fault
 from wire.checkpoint import Note, parse_note
+from wire.durable import flush
 from wire.errors import DecodeError, Unavailable
 
 SLOT = 4096
@@ -78,7 +79,7 @@ class HeadMemory:
                     self._fault("memory:emptied")
                     _write(file, bytes(2 * SLOT), 0)
                     os.fsync(file)
-                    self._flush_folder()
+                    flush(self._path.parent)
                 self._fault("memory:made")
                 _write(file, record.ljust(SLOT, b"\0"), self._next * SLOT)
                 self._fault("memory:written")
@@ -103,13 +104,6 @@ class HeadMemory:
         if not all(data in self._own for data in held):
             raise Unavailable("ledger.other_replica", path=str(self._path))
         return held
-
-    def _flush_folder(self) -> None:
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def _unavailable(self) -> Unavailable:
         return Unavailable("ledger.storage", path=str(self._path))

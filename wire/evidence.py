@@ -22,6 +22,7 @@ import msgspec
 from wire import canonical
 from wire.canonical import Wire
 from wire.domains import MANIFEST
+from wire.durable import put_in_place
 from wire.errors import DecodeError, Refused, Unavailable, VerificationError
 from wire.identifiers import NAME_PATTERN, Name
 from wire.signing import Signature, Signer, VerifyKey, verify
@@ -99,13 +100,7 @@ def write_file(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
-        if hasattr(os, "O_DIRECTORY"):  # the name, too, outlives a power cut
-            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        put_in_place(part, path)
     except OSError:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)

@@ -15,7 +15,6 @@ the new one, and a second attempt makes the copy anew, of the same data.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from ledger.faults import Fault
 from ledger.machine import Block
 from ledger.reading import kinds_of
 from wire.canonical import decode
+from wire.durable import flush, put_in_place
 
 DATA_VERSION = 3
 
@@ -99,19 +99,10 @@ def _back_up(db: sqlite3.Connection, path: Path, backup: Path, fault: Fault) -> 
         copy.execute("PRAGMA journal_mode=DELETE")
         if copy.execute("PRAGMA quick_check").fetchall() != [("ok",)]:
             raise sqlite3.DatabaseError("the copy is not sound")
-    _flush(part)
+    flush(part)
     fault("backup:copied")
-    part.replace(backup)
-    _flush(path.parent)
+    put_in_place(part, backup)
     fault("backup:named")
-
-
-def _flush(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _from_1(db: sqlite3.Connection) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from medveil.client.exchange import Request
+from wire.durable import put_as_new, put_in_place
 from wire.errors import DecodeError, Refused, Unavailable
 from wire.signing import Signer
 
@@ -125,9 +126,9 @@ def write_private(path: Path, data: bytes, *, new: bool = False) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             if new:
-                os.link(beside, path)
+                put_as_new(beside, path)
             else:
-                beside.replace(path)
+                put_in_place(beside, path)
         finally:
             beside.unlink(missing_ok=True)
     except FileExistsError:

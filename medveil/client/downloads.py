@@ -10,6 +10,7 @@ from typing import BinaryIO
 from medveil.client.exchange import Broken, Exchange, Next, Work
 from medveil.client.line import Call, Line, listen, out_of_reach
 from medveil.client.told import error_of
+from wire.durable import put_as_new
 from wire.errors import DecodeError, Refused, Unavailable
 
 LARGEST = 8 * 1024**3
@@ -36,7 +37,7 @@ def download(line: Line, call: Call, out: Path, largest: int = LARGEST) -> Excha
                     raise DecodeError("client.too_large", limit=largest)
                 yield Work(partial(_append, file, chunk))
             yield Work(partial(_settle, file))
-        _appear(beside, out)
+        put_as_new(beside, out)
     except FileExistsError:  # somebody put one there meanwhile
         raise Refused("client.file_exists", file=str(out)) from None
     except Broken as broken:
@@ -60,15 +61,3 @@ def _settle(file: BinaryIO) -> None:
     """All of it is on disk before it has its name."""
     file.flush()
     os.fsync(file.fileno())
-
-
-def _appear(beside: Path, out: Path) -> None:
-    """Give the file its name, in the place of nothing else. Raises OSError."""
-    try:
-        os.link(beside, out)
-    except FileExistsError:
-        raise
-    except OSError:  # a disk without hard links, such as FAT
-        if os.path.lexists(out):
-            raise FileExistsError from None
-        beside.rename(out)

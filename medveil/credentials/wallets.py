@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medveil.credentials.folder import Rand, locked
+from wire.durable import flush
 from wire.errors import DecodeError, Refused, Unavailable
 from wire.evidence import read_file, write_file
 from zkp import wallet_file
@@ -40,6 +41,7 @@ def write_seed(path: Path, seed: bytes) -> None:
             file.write(seed.hex() + "\n")
             file.flush()
             os.fsync(file.fileno())
+        flush(path.parent)
     except FileExistsError:
         raise Refused("client.file_exists", file=str(path)) from None
     except OSError:

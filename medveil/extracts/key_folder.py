@@ -20,6 +20,7 @@ from privacy.keys import STRONG, Argon2Cost, FileKeyProvider
 from wire import canonical
 from wire.canonical import Wire
 from wire.domains import EXTRACT_FOLDER, framed
+from wire.durable import put_in_place
 from wire.errors import Refused, Unavailable
 from wire.evidence import read_file, write_file
 from wire.identifiers import Name, check_name
@@ -71,7 +72,7 @@ def make_key(
         keys = FileKeyProvider.create(part / "keys", passphrase, cost=cost, rand=rand)
         kept = canonical.encode(_Secret(1, organisation, SUITES[suite], secret))
         write_file(part / "secret", keys.wrap(keys.epochs()[-1], kept, _CONTEXT))
-        part.rename(folder)
+        put_in_place(part, folder)
     except OSError:
         raise Unavailable("client.unwritable", file=str(folder)) from None
     finally:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from privacy.copies.extract_file import ExtractCover, ExtractFacts, check_cover, read_end
 from privacy.copies.extracts import inspect_extract, open_extract
 from wire.checkpoint import TrustFile
+from wire.durable import put_as_new
 from wire.errors import Refused, Unavailable, VerificationError
 from wire.sealing import OpenKey
 from wire.signing import VerifyKey
@@ -90,7 +91,7 @@ def write_plain(table: pa.Table, path: Path) -> None:
                 write(table, file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(beside, path)
+            put_as_new(beside, path)
         finally:
             beside.unlink(missing_ok=True)
     except FileExistsError:

@@ -10,6 +10,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from wire import durable
 from wire.errors import Unavailable, VerificationError
 
 _NOT_KEPT = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV}
@@ -80,11 +81,7 @@ def write(path: Path, offset: int, data: bytes) -> None:
 def flush(path: Path) -> None:
     """Put a file or folder on the disk."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        durable.flush(path)
     except OSError as error:
         raise failed(path, error) from None
 

@@ -381,6 +381,7 @@ def _done(recipient: Organisation, extracts: Extracts, notice: DeleteNotice, clo
         found = _find(extracts, issuer, extract)
         if found is not None and not found.deleted:
             extracts.forget(extract, notice.why)
+            found = _find(extracts, issuer, extract)  # with its instant: said once more, it is the same
             fault("deleted")
         if said is None or found is not None:
             said = _Said(_word(recipient, extracts, issuer, extract, found, notice.id(), notice.why, clock()), 0)

@@ -37,6 +37,7 @@ from privacy.vault import Vault
 from wire.canonical import Wire, decode, encode
 from wire.dates import day_at
 from wire.domains import BILL
+from wire.durable import put_in_place
 from wire.errors import Refused, Unavailable
 from wire.signing import Signature, VerifyKey, verify
 from zkp import bill_limit
@@ -249,7 +250,7 @@ class Wallets:
                     wallet = Wallet.create(begun, name, passphrase, rand)
                     wallet.take(older, person, passphrase, rand)
                     wallet.close()
-                    begun.rename(folder)
+                    put_in_place(begun, folder)
                 shutil.rmtree(older)
             found = vault.streams_of(_PASSPHRASE, person)
             if not found and not vault.streams_there(_PASSPHRASE, [name]):
@@ -295,7 +296,7 @@ class Wallets:
         if not folder.exists():
             shutil.rmtree(begun, ignore_errors=True)  # of a process that was killed while it made one
             Wallet.create(begun, name, passphrase, rand).close()
-            begun.rename(folder)
+            put_in_place(begun, folder)
         return Wallet.open(folder, name, passphrase, rand)
 
     def _content(self, kind: str, name: str) -> bytes:

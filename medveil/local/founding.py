@@ -35,6 +35,7 @@ from medveil.service.home.cards import MemberCard, found_consortium
 from medveil.service.home.config import FILE, Data, People, check_config, read_config, write_config
 from medveil.service.home.home import Home
 from wire.checkpoint import trust_of, write_trust
+from wire.durable import put_in_place
 from wire.errors import DecodeError, Refused, Unavailable
 from wire.evidence import write_file
 from wire.identifiers import NAME_PATTERN
@@ -114,7 +115,7 @@ def found_local(
         write_state(part, state)
         if folder.exists():
             folder.rmdir()
-        part.rename(folder)
+        put_in_place(part, folder)
     except OSError:
         raise Unavailable("home.unwritable", folder=str(folder)) from None
     finally:

@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, SignatureAlgorithmOID
 
 from wire.checkpoint.membership import MOST_MEMBERS, Membership
+from wire.durable import put_in_place
 from wire.errors import DecodeError, VerificationError
 from wire.identifiers import check_name
 from wire.signing import ED25519, PUBLIC_BYTES, Signer, VerifyKey, verify_raw
@@ -154,12 +155,7 @@ def store(issued: Issued, folder: Path) -> Path:
         file.write(issued.key + issued.certificate)
         file.flush()
         os.fsync(file.fileno())
-    new.replace(path)
-    of_folder = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(of_folder)
-    finally:
-        os.close(of_folder)
+    put_in_place(new, path)
     return path
 
 

@@ -63,6 +63,7 @@ from privacy.vault.rows import StoredColumn
 from wire.canonical import encode
 from wire.dates import format_instant
 from wire.domains import RISK_REPORT, digest
+from wire.durable import flush, put_as_new
 from wire.errors import ConsentDenied, MedveilError, Refused, Unavailable, VerificationError
 from wire.sealing import OpenKey, SealKey
 from wire.signing import Signer, VerifyKey
@@ -153,10 +154,13 @@ class StagedExtract:
                 file.write(end.bytes())
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(self._part, self._path)  # never over another file
+            put_as_new(self._part, self._path)
         except FileExistsError:
             self.abandon(trail, "failed")
             raise Refused("extracts.exists", path=str(self._path)) from None
+        except Refused:  # this disk can give it no name
+            self.abandon(trail, "failed")
+            raise
         except OSError as error:
             raise Unavailable("privacy.store_failed", path=str(self._path), reason=error.strerror or "I/O") from None
         return self._left(trail)
@@ -171,7 +175,7 @@ class StagedExtract:
     def _left(self, trail: AuditTrail) -> ExtractFacts:
         """What remains once the file has appeared. Raises Unavailable: to be called again."""
         try:
-            _sync(self._path.parent)
+            flush(self._path.parent)
             self._part.unlink(missing_ok=True)
         except OSError as error:
             raise Unavailable("privacy.store_failed", path=str(self._path), reason=error.strerror or "I/O") from None
@@ -440,14 +444,6 @@ def clear_leftovers(folder: Path) -> int:
     for path in left:
         path.unlink(missing_ok=True)
     return len(left)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # ---- the recipient

@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from privacy.keys.provider import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Epoch, KeyProvider
 from wire.canonical import Wire, decode, encode
 from wire.domains import EPOCH_KEY, framed, keyed
+from wire.durable import put_in_place
 from wire.errors import DecodeError, Refused, Unavailable, VerificationError
 
 VERSION = 1
@@ -245,12 +246,7 @@ def _replace(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     old = path.open("r+b") if path.exists() else None
-    new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    put_in_place(new, path)
     if old is not None:
         with old:
             size = old.seek(0, os.SEEK_END)

@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from wire.durable import flush, put_in_place
 from wire.errors import DecodeError, Refused, Unavailable
 
 Upgrade = Callable[[sqlite3.Connection], None]
@@ -140,7 +141,8 @@ class Store:
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         with closing(sqlite3.connect(part)) as copy:
             self._database.backup(copy)
-        part.rename(self.path.with_name(f"{self.path.name}.v{written}"))
+        flush(part)
+        put_in_place(part, self.path.with_name(f"{self.path.name}.v{written}"))
         with self.transaction() as database:
             for step in range(written, version):
                 upgrades[step](database)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from wire.durable import flush
 from wire.errors import DecodeError, Refused, Unavailable
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -154,15 +155,6 @@ def _check(db: sqlite3.Connection, path: Path, application: int) -> None:
     sound = db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     if not sound or db.execute("PRAGMA foreign_key_check").fetchall():
         raise DecodeError("database.damaged", place=str(path))
-
-
-def flush(path: Path) -> None:
-    """Put a file or folder on the disk. Raises OSError."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ The copy is consistent while the vault is used. Documents that are removed meanw
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ from privacy.vault.places import VaultHeader
 from privacy.vault.sealed_stream import CHUNK
 from privacy.vault.streams import Streams
 from wire.canonical import decode
+from wire.durable import flush, put_in_place
 from wire.errors import DecodeError, Refused, Unavailable, VerificationError
 
 FILE = "vault.sqlite"
@@ -78,9 +78,8 @@ def back_up(opened: Opened, streams: Streams, blobs: Blobs, folder: Path) -> Cop
             count, length = _copy_blobs(_named(part / FILE), blobs, Blobs(part / BLOBS))
         epochs = _epochs(part / FILE)
         opened.fault("backup:blobs")
-        _flush(part)
-        part.rename(folder)
-        _flush(folder.parent)
+        flush(part)
+        put_in_place(part, folder)
     except OSError as error:
         raise Unavailable("privacy.store_failed", path=str(folder), reason=error.strerror or "I/O") from None
     finally:
@@ -295,11 +294,3 @@ def _length(file: BlobSource) -> int:
 def _pieces(file: Any) -> Iterator[bytes]:
     while piece := file.read(16 * CHUNK):
         yield piece
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

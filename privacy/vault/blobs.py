@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
+from wire.durable import flush
 from wire.errors import Refused, Unavailable
 
 NAME_BYTES = 16
@@ -202,8 +203,4 @@ def _for_its_owner(path: Path) -> None:
 def _on_disk(path: Path, root: Path) -> None:
     """Put a file on the disk, and the names on the way to it."""
     for one in (path, path.parent, root, root.parent):
-        descriptor = os.open(one, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        flush(one)

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from wire.durable import put_in_place
 from wire.errors import Unavailable
 
 MARK_BYTES = 16
@@ -85,12 +86,7 @@ class GrowingFile:
             descriptor = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 _write(file, b"".join(data))
-            new.replace(self.path)
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            put_in_place(new, self.path)
         except OSError as error:
             with suppress(OSError):
                 new.unlink(missing_ok=True)

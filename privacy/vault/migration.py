@@ -34,6 +34,7 @@ from privacy.vault.places import Place, VaultHeader
 from privacy.vault.rows import TYPES, StoredColumn, unpad
 from wire.canonical import Wire, decode, encode
 from wire.domains import DATA_KEY, SCHEMA, digest, keyed
+from wire.durable import flush, put_in_place
 from wire.errors import DecodeError, MedveilError, Refused, Unavailable, VerificationError
 
 _COPY = ".version-1"
@@ -117,9 +118,8 @@ def _migrate(path: Path, provider: KeyProvider, organisation: str, rand: Callabl
     sqlite_file.copy(path, path.with_name(path.name + _COPY), tables.FILE, replace=True)
     with contextlib.closing(sqlite3.connect(path, timeout=1)) as old:
         old.execute("PRAGMA journal_mode=DELETE")  # its journal must not be left beside the new file
-    sqlite_file.flush(new)
-    new.replace(path)
-    sqlite_file.flush(path.parent)
+    flush(new)
+    put_in_place(new, path)
 
 
 class _Older:

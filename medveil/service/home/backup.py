@@ -43,6 +43,7 @@ from medveil.service.home.key_providers import KEY_FILE
 from privacy.vault import Vault, safeguards
 from privacy.vault import vault as vaults
 from wire.domains import BACKUP
+from wire.durable import flush, put_in_place
 from wire.errors import DecodeError, MedveilError, Refused, Unavailable, VerificationError
 from wire.evidence import ListedFile, to_json, write_file
 from wire.identifiers import NAME_PATTERN
@@ -110,8 +111,7 @@ def make_backup(home: Home, out: Path, clock: Callable[[], int]) -> BackupManife
         write_file(part / MANIFEST_FILE, to_json(manifest))
         (part / MANIFEST_FILE).chmod(0o600)
         flush(part)
-        part.rename(out)
-        flush(out.parent)
+        put_in_place(part, out)
     except OSError:
         raise Unavailable("home.unwritable", folder=str(out)) from None
     finally:
@@ -234,15 +234,6 @@ def _make(target: Path) -> None:
     for folder in reversed(missing):
         folder.mkdir(mode=0o700)
     os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-
-
-def flush(path: Path) -> None:
-    """Put a file or folder on the disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _manifest(home: Home, part: Path, at: int) -> BackupManifest:

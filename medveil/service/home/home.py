@@ -50,6 +50,7 @@ from privacy.keys import Guarded
 from wire.canonical import encode
 from wire.checkpoint import TrustFile, read_trust, write_trust
 from wire.checkpoint.membership import check_member
+from wire.durable import flush
 from wire.errors import DecodeError, Refused, Unavailable, VerificationError
 from wire.evidence import write_file
 from wire.keyset import Tier
@@ -124,7 +125,8 @@ class Home:
             part.rename(folder)
             made = False
             guard.close()
-            guard = None
+            guard = None  # the home is there, and keys and vault are its
+            flush(folder.parent)
         except OSError:
             raise Unavailable("home.unwritable", folder=str(folder)) from None
         finally:

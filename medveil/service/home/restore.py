@@ -41,7 +41,6 @@ from medveil.service.home.backup import (
     check_apart,
     check_signed,
     copy_checked,
-    flush,
     read_backup,
 )
 from medveil.service.home.config import FILE, VaultPlace, check_config, read_config, write_config
@@ -52,6 +51,7 @@ from privacy.erasure import steps
 from privacy.erasure.brought_back import erase_again
 from privacy.vault import Vault
 from privacy.vault.backup import check_backup, put_back
+from wire.durable import flush
 from wire.errors import DecodeError, Refused, Unavailable, VerificationError
 from wire.evidence import write_file
 

@@ -341,6 +341,7 @@ def test_what_is_forged_or_not_theirs_is_refused(play: Play, tmp_path: Path) -> 
         assert said.found == "not-held" and one.held.path(extract).exists()
         deletion = await recalling.take_notice(one.recipient, one.held, HOLDER, notice, one.clock)
         assert not one.held.path(extract).exists()
+        assert deletion.at == one.held.known[extract].deleted, "the one instant, whenever it is said"
         for sender, answer in (
             (RECIPIENT, wrong(deletion, at=deletion.at - 1)),
             (RECIPIENT, wrong(deletion, organisation=OTHER)),

@@ -63,7 +63,7 @@ def test_a_hospital_of_many_persons_holds_few_files(play: Play, monkeypatch: pyt
 
 def test_a_wallet_that_was_half_made_is_made_again(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(world: Any) -> None:
-        rename = Path.rename
+        replace = Path.replace
 
         class Gone(BaseException):
             pass
@@ -71,10 +71,10 @@ def test_a_wallet_that_was_half_made_is_made_again(play: Play, monkeypatch: pyte
         def killed(path: Path, target: Path) -> None:
             raise Gone
 
-        monkeypatch.setattr(Path, "rename", killed)
+        monkeypatch.setattr(Path, "replace", killed)
         with pytest.raises(Gone):
             world.wallets.of("person-9")
-        monkeypatch.setattr(Path, "rename", rename)
+        monkeypatch.setattr(Path, "replace", replace)
         world.wallets.sweep()  # it is not lost: its passphrase was kept first
         assert world.wallets.of("person-9").bills() == ()
 

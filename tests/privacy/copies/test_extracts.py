@@ -27,6 +27,7 @@ from privacy.masking.disclosure_risk import RiskColumns, RiskReport
 from privacy.masking.masks import Mask
 from privacy.predicate import Compare, In
 from tests.privacy.copies.extracting import UNMEASURED, Issuer, extract_terms, issuer_in, report
+from wire import durable
 from wire.canonical import encode
 from wire.errors import ConsentDenied, Refused, Unavailable
 from wire.sealing import HYBRID, X25519, OpenKey
@@ -544,7 +545,7 @@ def test_what_has_left_is_never_noted_as_kept(
     assert issuer.outcomes() == ["", "released"]
 
 
-@pytest.mark.parametrize("step", ["_sync", "unlink"])
+@pytest.mark.parametrize("step", ["name", "flush", "unlink"])
 def test_a_disk_that_fails_after_the_file_appeared(
     issuer: Issuer, own: OpenKey, table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -555,8 +556,10 @@ def test_a_disk_that_fails_after_the_file_appeared(
     def broken(*_: Any, **__: Any) -> None:
         raise OSError(5, "I/O error")
 
-    if step == "_sync":
-        monkeypatch.setattr(extracts, "_sync", broken)
+    if step == "name":
+        monkeypatch.setattr(durable, "flush", broken)
+    elif step == "flush":
+        monkeypatch.setattr(extracts, "flush", broken)
     else:
         monkeypatch.setattr(Path, "unlink", broken)
     with pytest.raises(Unavailable):
@@ -577,3 +580,26 @@ def test_what_was_given_up_is_not_released_later(issuer: Issuer, own: OpenKey, t
     with pytest.raises((Refused, Unavailable)):
         issuer.release(staged, wanted)
     assert issuer.outcomes() == ["", "aborted"] and not list(tmp_path.glob("*extract*"))
+
+
+def test_a_disk_that_can_give_it_no_name(
+    issuer: Issuer, own: OpenKey, table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_links(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    wanted = issuer.wanted(own.key)
+    staged = issuer.stage(tmp_path / "a.extract", table, wanted)
+    issuer.anchor()
+    monkeypatch.setattr(os, "link", without_links)
+    monkeypatch.setattr(durable, "_library", lambda: None)
+    with pytest.raises(Refused) as raised:
+        issuer.release(staged, wanted)
+    assert raised.value.code == "wire.no_new_name" and issuer.outcomes() == ["", "failed"]
+    assert not list(tmp_path.glob("*extract*"))
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "link", without_links)
+    staged = issuer.stage(tmp_path / "a.extract", table, wanted)
+    issuer.anchor()
+    assert issuer.release(staged, wanted) == staged.facts
+    assert [path.name for path in tmp_path.glob("*extract*")] == ["a.extract"]
