@@ -318,11 +318,12 @@ def cut_of(holder: Organisation, request: UseRequest) -> bytes:
 def other_cut(holder: Organisation, grant: str, cut: bytes, besides: bytes = b"") -> bytes:
     """The id of an extract of another cut, not `besides`, that has left under the grant or is to leave; b"" for none.
 
-    Also of one whose cut nobody knows: where the home came back from a backup, the trail has it alone.
+    Also of one whose cut nobody knows: the trail has it alone, since the home came back from a backup or the extract
+    was made beside the gateway, or a medveil of before noted no cut.
     """
     known = {one.extract: one for one in made(holder)}
     for one in known.values():
-        if one.extract != besides and one.facts.grant == grant and one.cut not in (b"", cut) and _out(holder, one):
+        if one.extract != besides and one.facts.grant == grant and one.cut != cut and _out(holder, one):
             return one.extract
     here = {besides, *known, *_making.get(holder, {})}
     return next((extract for extract in _released(holder, grant) if extract not in here), b"")

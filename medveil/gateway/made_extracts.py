@@ -67,8 +67,8 @@ class MadeExtract(Wire, frozen=True, tag="medveil.made_extract"):
     staged: its body stands on disk, nobody has its key; released: the file is here, to be delivered; leaving: its last
     bytes are about to be sent, or were: the recipient may have it; delivered: the recipient has it, nothing is left
     here; withdrawn: it was released and never left, and is gone; recalled: it was taken back when it may have left, and
-    its recipient is told to delete it. code: why, or "". cut: keyed hash of columns and row filter that were wished.
-    basis: until it is delivered or taken back.
+    its recipient is told to delete it. code: why, or "". cut: keyed hash of columns and row filter that were wished,
+    b"" in notes of before. basis: until it is delivered or taken back.
     """
 
     ask: Annotated[bytes, msgspec.Meta(max_length=16)]

@@ -206,6 +206,27 @@ def test_an_extract_that_a_restored_home_does_not_know_has_another_cut(play: Pla
     play(story)
 
 
+def test_an_extract_whose_cut_was_not_noted_has_another_cut(play: Play) -> None:
+    """A medveil of before noted none: what left might be any, and what does not leave stands in nobody's way."""
+
+    async def story(world: Any) -> None:
+        load(world)
+        await grant(world)
+        await grant(world, "another")
+        holder = world[HOLDER]
+        facts = await make(world, wish(grant="copies"))
+        extract = facts.cover.extract
+        keep_made(holder, structs.replace(made_of(holder, extract), cut=b""))
+        assert other_cut(holder, "copies", cut_of(holder, request()), extract) == b""
+        for changes in ({}, {"fields": ("cost",)}):
+            with pytest.raises(Refused) as refused:
+                await make(world, wish(grant="copies", **changes))
+            assert (refused.value.code, refused.value.facts["extract"]) == ("gateway.extract_other_cut", extract.hex())
+        await make(world, wish(grant="another"))
+
+    play(story)
+
+
 def test_an_extract_that_a_restored_home_knows_as_begun_was_released_by_the_trail(play: Play) -> None:
     """The vault came back from a backup of just before its release: no file stands here, and the trail is ahead."""
 
