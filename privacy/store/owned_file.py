@@ -4,7 +4,8 @@ Every commit is on disk when it returns (WAL, synchronous=FULL). Deleted content
 the file (secure_delete) and the write-ahead log is cut on close; copies that the disk or a backup
 keeps are out of reach. A second process gets a clear Unavailable, by whichever link it comes. Data of a newer medveil
 is refused, and a file whose tables are not as they were made: a trigger or a constraint that somebody put there would
-lose what is written, or alter it, for as long as the file is used.
+lose what is written, or alter it, for as long as the file is used. Nothing is taken for written once the file, or the
+log beside it, is not where the next process will look for it.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from privacy.store.file_place import FilePlace
 from wire.durable import flush, put_in_place
 from wire.errors import DecodeError, Refused, Unavailable
 
@@ -39,6 +41,8 @@ _PASSING = {
 }
 
 _STATISTICS = {"sqlite_stat1", "sqlite_stat4"}
+COPY = ".as-it-was"
+"""What the name ends in of the copy that is made of a file which is not in its place any more."""
 
 
 class Store:
@@ -63,6 +67,8 @@ class Store:
     ) -> None:
         self.path = path
         self._guard = RLock()
+        self._place = FilePlace(path)
+        self._rescued = False
         exists = path.is_file() and path.stat().st_size > 0
         # Behind a link that leads nowhere, such as to a disk that is not there, no new file is begun.
         if not exists and (create is False or (path.is_symlink() and not path.exists())):
@@ -85,6 +91,7 @@ class Store:
                 # The statements below hold their own transactions.
                 self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
                 self._prepare(int.from_bytes(application, "big"), schema, version, upgrades or {})
+                self._check_place()
         except OSError as error:
             self._release()
             raise Unavailable("privacy.store_failed", path=str(path), reason=_reason(error)) from None
@@ -168,8 +175,9 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing; on disk when the block is left."""
+        """All or nothing; on disk when the block is left, in the file that the next process will open."""
         with self.errors():
+            self._check_place()
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
@@ -178,6 +186,24 @@ class Store:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
+            self._check_place()
+
+    def _check_place(self) -> None:
+        """Raises Unavailable where the file was moved, replaced or cut short; then a copy of it, as it was, is made
+        beside its place, once."""
+        if self._place.holds():
+            return
+        copy = self.path.with_name(self.path.name + COPY)
+        if not self._rescued:
+            self._rescued = True
+            with suppress(OSError):
+                os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+                try:
+                    with closing(sqlite3.connect(copy)) as database:
+                        self._database.backup(database)
+                except sqlite3.Error:  # what it held is not there any more
+                    copy.unlink()
+        raise Unavailable("privacy.store_moved", path=str(self.path), copy=str(copy))
 
     def rows(self, statement: str, *parameters: Any) -> list[Any]:
         """All rows of a SELECT."""
@@ -187,7 +213,9 @@ class Store:
     def cut_log(self) -> None:
         """Move the write-ahead log into the file and cut it, so that it keeps no deleted content."""
         with self.errors():
+            self._check_place()
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._place.log_was_cut()
 
     def close(self) -> None:
         """Close and unlock. Closing twice is harmless."""

@@ -290,3 +290,91 @@ def test_a_long_trail_is_brought_forward_and_checked_in_pieces(tmp_path: Path, r
         assert tracemalloc.get_traced_memory()[1] < 2 * size
     finally:
         tracemalloc.stop()
+
+
+def _away(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+
+
+def _lost(path: Path) -> None:
+    path.unlink()
+
+
+def _replaced(path: Path) -> None:
+    other = path.with_name("other.sqlite")
+    with AuditTrail(other, "hospital-2") as trail:
+        trail.outcome(trail.intent(USE), "released")
+    other.rename(path)
+
+
+def _without_its_log(path: Path) -> None:
+    path.with_name(f"{path.name}-wal").unlink()
+
+
+def _led_elsewhere(path: Path) -> None:
+    real = path.with_name("elsewhere")
+    path.rename(real)
+    shutil.copy(real, path.with_name("copy"))
+    path.symlink_to(path.with_name("copy"))
+
+
+@pytest.mark.parametrize("hand", [_away, _lost, _replaced, _without_its_log, _led_elsewhere])
+def test_an_open_trail_that_is_not_in_its_place_takes_no_entry(hand: Callable[[Path], None], path: Path) -> None:
+    """SQLite would go on writing where the next process never looks: released, and no log. Nothing is lost by it."""
+    clock = Clock()
+    with AuditTrail(path, "hospital-1", clock=clock) as trail:
+        begun = trail.intent(USE)
+        written = trail.entries()
+        hand(path)
+        for _ in range(2):
+            with pytest.raises(Unavailable) as raised:
+                trail.intent(USE)
+            assert raised.value.code == "privacy.store_moved"
+        with pytest.raises(Unavailable):
+            trail.outcome(begun, "released")
+        assert trail.unfinished()[-1] == begun
+    copy = path.with_name(f"{path.name}.as-it-was")
+    assert copy.stat().st_mode & 0o777 == 0o600
+    with AuditTrail(copy, "hospital-1", clock=clock) as trail:
+        assert trail.entries() == written
+        trail.outcome(begun, "released")
+
+
+@pytest.mark.parametrize("name", ["audit.sqlite", "audit.sqlite-wal"])
+def test_an_open_trail_that_was_cut_short_takes_no_entry(name: str, path: Path) -> None:
+    with AuditTrail(path, "hospital-1", clock=Clock()) as trail:
+        for _ in range(3):
+            trail.intent(USE)
+        file = path.with_name(name)
+        with file.open("r+b") as whole:
+            whole.truncate(file.stat().st_size - 1)
+        with pytest.raises(Unavailable) as raised:
+            trail.intent(USE)
+        assert raised.value.code == "privacy.store_moved"
+
+
+def test_a_trail_that_is_moved_while_an_entry_is_written_has_not_taken_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with AuditTrail(path, "hospital-1", clock=Clock()) as trail:
+        insert = trail._store.insert
+
+        def moved(*values: Any) -> None:
+            insert(*values)
+            _away(path)
+
+        monkeypatch.setattr(trail._store, "insert", moved)
+        with pytest.raises(Unavailable) as raised:
+            trail.intent(USE)
+        assert raised.value.code == "privacy.store_moved"
+
+
+def test_a_log_that_the_trail_itself_cuts_is_none_that_was_cut_short(path: Path) -> None:
+    with AuditTrail(path, "hospital-1", clock=Clock()) as trail:
+        for _ in range(2):
+            trail.intent(USE)
+            trail._store.cut_log()
+        last = trail.last
+    assert not path.with_name(f"{path.name}.as-it-was").exists()
+    with AuditTrail(path, "hospital-1", clock=Clock()) as trail:
+        assert trail.last == last
