@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from medveil.shown_text import json_text
 from wire.errors import MedveilError, Unavailable
 
 PACKAGES = ("medveil", "ledger", "mpc", "connectors", "zkp", "privacy", "wire")
@@ -73,7 +74,7 @@ def run(json: bool = False, language: str | None = None, home: Path | None = Non
             }
             for finding in findings
         ]
-        print(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
+        print(json_text(rows).decode(), end="")
     else:
         width = max(len(finding.check) for finding in findings)
         for finding in findings:

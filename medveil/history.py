@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -25,6 +24,7 @@ from ledger.machine import Block, BlockOutcome
 from ledger.pieces import read_whole, write_whole
 from ledger.reading import Entry, Selection, known_kinds
 from ledger.snapshots import LedgerSnapshot, take_snapshot
+from medveil.shown_text import json_text
 from wire.checkpoint import TrustFile, parse_note, read_trust, trust_of, verify_checkpoint
 from wire.dates import format_instant, instant_of
 from wire.errors import Refused
@@ -164,7 +164,7 @@ def instant(text: str, zone: str) -> int:
 
 
 def _print_json(body: object) -> None:
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n")
+    sys.stdout.buffer.write(json_text(body))
 
 
 def _facts(history: History) -> dict[str, object]:

@@ -12,6 +12,7 @@ from medveil.cli.calling import Json, Key, calling, following
 from medveil.cli.members import show_written
 from medveil.cli.on_files import PERSON
 from medveil.cli.terms import BILLS, MEANINGS, made_terms, parse_json, read_terms
+from medveil.shown_text import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +94,7 @@ def register(app: typer.Typer) -> None:
         if out is None:
             screen.print_json(made)
             return
-        write_private(out, screen.as_json(made), new=True)
+        write_private(out, json_text(made), new=True)
         if json:
             screen.print_json({"file": str(out), "terms": made})
         else:

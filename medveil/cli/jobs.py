@@ -8,6 +8,7 @@ import typer
 
 from medveil.cli import screen
 from medveil.cli.calling import Json, calling, following, hex_digits
+from medveil.shown_text import json_line
 
 if TYPE_CHECKING:
     from medveil.client.jobs import Job
@@ -53,12 +54,10 @@ def register(app: typer.Typer) -> None:
     @jobs.command("follow")
     def follow(job: Id, json: Json = False) -> None:
         """Follow a job until it has ended. With --json one line an event. Exit code 1: it failed or was cancelled."""
-        import msgspec
-
         with calling() as client:
             if json:
                 for progress in client.jobs.follow(job):
-                    print(msgspec.json.encode(progress).decode(), flush=True)
+                    print(json_line(progress), flush=True)
                 client.jobs.wait(job)
                 return
             with following(json) as told:

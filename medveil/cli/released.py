@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 def keep_released(released: Released, out: Path | None, page: Path | None) -> None:
     """Write a release into new files. out: its evidence; page: as HTML. Raises Refused, Unavailable."""
     from medveil.cli import language
+    from medveil.client.release_page import HEAD
 
     if out is not None:
         write_evidence(out, released.data)
     if page is not None:
-        head = '<!doctype html><meta charset="utf-8"><title>medveil</title>'
-        head += '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        write_evidence(page, f"{head}\n{released.page(language())}\n".encode())
+        write_evidence(page, f"{HEAD}\n{released.page(language())}\n".encode())
 
 
 def show_released(released: Released, as_json: bool) -> None:

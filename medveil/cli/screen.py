@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from medveil.shown_text import json_text, plain
+
 if TYPE_CHECKING:
     from medveil.client.jobs import Progress
 
@@ -22,17 +24,10 @@ _WORDS = 24
 Cell = Callable[[Any], Any]
 
 
-def as_json(body: object) -> bytes:
-    """As indented JSON, a line's end at its end."""
-    import msgspec
-
-    return msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n"
-
-
 def print_json(body: object) -> None:
     """Print as JSON, UTF-8 whatever the terminal is."""
     sys.stdout.flush()
-    data = as_json(body)
+    data = json_text(body)
     if hasattr(sys.stdout, "buffer"):
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -99,7 +94,7 @@ def shown(value: Any) -> str:
         return ", ".join(map(shown, value)) or "-"
     if isinstance(value, dict):
         return ", ".join(f"{shown(name)} {shown(one)}" for name, one in value.items()) or "-"
-    return "".join(character if character.isprintable() else "\ufffd" for character in str(value))
+    return plain(str(value))
 
 
 def say(sentence: str) -> None:

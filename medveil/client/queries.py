@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +17,7 @@ from medveil.client.frames import Instant, Rows
 from medveil.client.jobs import Job, Progress, begin, wait
 from medveil.client.line import Line, fetch, get, octets, post, same
 from medveil.client.pinned import believe, bytes_of, every_handover, proven_of
+from medveil.client.release_page import escape
 from medveil.client.releases import Released, check_new, check_release
 from medveil.client.written import receipt_of
 from mpc.query_document import QueryDocument, check_document, read_document, show_document

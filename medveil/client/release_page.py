@@ -1,15 +1,18 @@
 """A release as a page: for notebooks, which show it below the cell, and for browsers, which open the file.
 
-No script, no address: the page loads nothing. Texts of columns, groups and sites come from the ledger and from others;
-all of them are escaped.
+No script, no address: the page loads nothing. Texts of columns, groups and sites come from the ledger and from others:
+all of them are escaped, what nobody sees in them is shown as a replacement character, and none of them turns the order
+of what stands beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from html import escape
+from html import escape as html_escape
 from typing import TYPE_CHECKING
+
+from medveil.shown_text import plain
 
 if TYPE_CHECKING:
     from medveil.client.declared import Declared
@@ -19,16 +22,16 @@ if TYPE_CHECKING:
 Words = tuple[str, str]
 
 _STYLE = """
-.mv{font:15px/1.5 system-ui,"Segoe UI",Roboto,"Noto Sans","Noto Sans CJK SC",sans-serif;color:#16202a;background:#fff;
-max-width:980px;padding:4px 16px 16px}.mv h1{font-size:22px;margin:.4em 0;
-overflow-wrap:anywhere}.mv h2{font-size:17px;margin:1.2em 0 .3em}
+.mv{direction:ltr;font:15px/1.5 system-ui,"Segoe UI",Roboto,"Noto Sans","Noto Sans CJK SC",sans-serif;color:#16202a;
+background:#fff;max-width:980px;padding:4px 16px 16px}.mv h1{font-size:22px;margin:.4em 0}
+.mv h1,.mv p,.mv li{overflow-wrap:anywhere}.mv h2{font-size:17px;margin:1.2em 0 .3em}
 .mv table{border-collapse:collapse;font-size:14px}.mv th,.mv td{text-align:left;padding:4px 14px 4px 0;
 border-bottom:1px solid #dde3e8;vertical-align:middle;background:none}.mv th{color:#5a6875;font-weight:600}
 .mv .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.mv small{color:#5a6875}
 .mv .h td{color:#5a6875}.mv .w{border-left:3px solid #a1490c;background:#f4f7f9;padding:6px 14px;margin:10px 0}
 .mv .wide{overflow-x:auto}
-.mv p.why{font-size:13px;color:#5a6875;margin:.5em 0;overflow-wrap:anywhere}
-.mv code{font-size:12px;overflow-wrap:anywhere}.mv ul{margin:.3em 0;padding-left:20px}
+.mv p.why{font-size:13px;color:#5a6875;margin:.5em 0;unicode-bidi:bidi-override}
+.mv td{unicode-bidi:isolate}.mv code{font-size:12px}.mv ul{margin:.3em 0;padding-left:20px}
 """
 _SAYS: dict[str, Words] = {
     "title": ("Release {query}", "发布结果 {query}"),
@@ -77,6 +80,14 @@ _SAYS: dict[str, Words] = {
     "hash": ("Hash of the query on the ledger:", "查询在账本上的哈希："),
     "notes": ("By the gateway's word alone", "仅凭网关所说"),
 }
+
+
+HEAD = (
+    '<!doctype html><meta charset="utf-8"><title>medveil</title>'
+    '<meta name="viewport" content="width=device-width,initial-scale=1">'
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+)
+"""What stands before a page that is a file of its own."""
 
 
 def release_page(query: str, release: Release, declared: Declared, earlier: bool = False, language: str = "en") -> str:
@@ -192,6 +203,11 @@ def _bars(group: GroupResult, top: Decimal) -> str:
     base = f'<rect x="0" y="{height}" width="{len(group.bins) * width}" height="1" fill="#5a6875"/>'
     size = f'width="{len(group.bins) * width}" height="{height + 1}"'
     return f'<svg role="img" {size}>{"".join(bars)}{base}</svg>'
+
+
+def escape(text: str) -> str:
+    """A text in HTML, without what nobody sees."""
+    return html_escape(plain(text))
 
 
 def _list(items: Iterable[str]) -> str:

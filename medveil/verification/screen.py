@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from medveil.shown_text import json_text
 from medveil.verification.report import Report
 from privacy.grants.consent_receipt import ConsentReceipt
 from wire.dates import format_instant
@@ -25,7 +26,7 @@ def show_report(report: Report, as_json: bool, language: str = "en") -> None:
     if as_json:
         said = [{"code": finding.code, "text": finding.text()} for finding in report.findings]
         body = msgspec.to_builtins(report) | {"findings": said, "verdict": report.verdict}
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n")
+        sys.stdout.buffer.write(json_text(body))
         return
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -86,7 +87,7 @@ def show_file(path: Path) -> None:
     except OSError:
         raise Unavailable("wire.unreadable", file=str(path)) from None
     struct = evidence.read(data)
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(_readable(struct)), indent=2) + b"\n")
+    sys.stdout.buffer.write(json_text(_readable(struct)))
 
 
 def _readable(value: Any) -> Any:
