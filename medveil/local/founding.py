@@ -15,12 +15,10 @@ Ports are free ones, taken when it is founded and written into each gateway.toml
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import shutil
-import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +26,7 @@ from typing import Annotated
 import msgspec
 
 from medveil.consortium import Founder
+from medveil.local.free_ports import free_ports
 from medveil.local.tables import PlacedTable, place_tables
 from medveil.local.web_certificates import issue
 from medveil.service.accounts.people import People as Accounts
@@ -141,7 +140,7 @@ def _found(
     write_trust(part / CONSORTIUM, trust)
     authority, certificates = issue(names, datetime.now(UTC))
     (part / AUTHORITY).write_bytes(authority)
-    with _free_ports(2 * len(names)) as ports:
+    with free_ports(2 * len(names)) as ports:
         peers = {name: f"https://localhost:{port}" for name, port in zip(names, ports, strict=False)}
         people = {name: f"localhost:{port}" for name, port in zip(names, ports[len(names) :], strict=True)}
     members = []
@@ -192,18 +191,6 @@ def _home(part: Path, founder: Founder, passphrase: str) -> MemberCard:
 def _write_private(path: Path, content: bytes) -> None:
     path.touch(mode=0o600, exist_ok=False)
     path.write_bytes(content)
-
-
-@contextlib.contextmanager
-def _free_ports(count: int) -> Iterator[list[int]]:
-    """Ports that are free, all different: held until the block ends."""
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            probe = stack.enter_context(socket.socket())
-            probe.bind(("localhost", 0))
-            ports.append(int(probe.getsockname()[1]))
-        yield ports
 
 
 def read_state(folder: Path) -> LocalConsortium | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from medveil.local.free_ports import free_ports
 from medveil.service.gateway import Gateway
 from medveil.service.home.cards import found_consortium
 from medveil.service.home.config import FILE, write_config
@@ -27,10 +27,16 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that neither the system nor another test of this process gives to somebody else before it is used."""
+    while True:
+        with free_ports(1) as (port,):
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 class Consortium:

@@ -42,6 +42,24 @@ class Served:
                 [sys.executable, "-c", program, "serve", str(home)], env=environment, stdout=log, stderr=log
             )
 
+    def ready(self, about: str) -> dict[str, Any]:
+        """What `/health/ready` says; a process that ended, or took too long, fails with what its log says."""
+        end = time.monotonic() + 120  # four processes start at once, beside other tests
+        while True:
+            try:
+                answer = httpx.get(f"{about}/health/ready", timeout=5)
+                if answer.status_code == 200:
+                    return dict(answer.json())
+                last = answer.text
+            except httpx.HTTPError as error:
+                last = repr(error)
+            assert self.process.poll() is None and time.monotonic() < end, (
+                last,
+                self.process.poll(),
+                self.log.read_text(),
+            )
+            time.sleep(0.1)
+
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
@@ -54,21 +72,6 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
     file.chmod(0o600)
     monkeypatch.setenv("MEDVEIL_PASSPHRASE_FILE", str(file))
     return {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-def ask(url: str, timeout: float = 40) -> dict[str, Any]:
-    """The answer of a JSON route, once it is 200."""
-    end = time.monotonic() + timeout
-    while True:
-        try:
-            answer = httpx.get(url, timeout=5)
-            if answer.status_code == 200:
-                return dict(answer.json())
-            last = answer.text
-        except httpx.HTTPError as error:
-            last = repr(error)
-        assert time.monotonic() < end, last
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -123,9 +126,9 @@ def test_a_consortium_of_processes(consortium: Any, environment: dict[str, str],
     invitation = invited.output.splitlines()[-1].strip()
     served = {name: Served(consortium.folder / name, environment) for name in consortium.members}
     try:
-        for port in ports.values():
+        for name, port in ports.items():
             about = f"http://127.0.0.1:{port}"
-            assert ask(f"{about}/health/ready")["ready"] is True
+            assert served[name].ready(about)["ready"] is True
             denied = httpx.get(f"{about}/v1/about")
             assert denied.status_code == 401 and denied.headers["content-type"].startswith("application/problem+json")
         second = CliRunner().invoke(app, ["invite-admin", str(consortium.folder / "insurer"), "bo"])
