@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from privacy.local import GroupColumn, LocalPlan, RowFilter
 from privacy.predicate import check, to_arrow
+from privacy.vault.person_names import canonical
 from wire.errors import Refused
 
 Integers = npt.NDArray[np.int64]
@@ -134,7 +135,7 @@ def _as_number(value: str) -> float | None:
 
 def _first_rows(persons: pa.ChunkedArray, most: int) -> Mask:
     """Which rows are among the first `most` of their person. All rows without a person are one person's."""
-    codes = np.asarray(pc.fill_null(pc.dictionary_encode(persons.combine_chunks()).indices, -1))
+    codes = _codes(persons)
     order = np.argsort(codes, kind="stable")
     ordered = codes[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])[: len(ordered)]  # none where there is no row
@@ -143,6 +144,19 @@ def _first_rows(persons: pa.ChunkedArray, most: int) -> Mask:
     first = np.zeros(len(codes), dtype=bool)
     first[order] = rank < most
     return first
+
+
+def _codes(persons: pa.ChunkedArray) -> Integers:
+    """A number for the person of each row, the same in whatever spelling the row has them; -1 without one.
+
+    What the noise covers is the rows of one person: in two spellings they would be twice as many.
+    """
+    encoded = pc.dictionary_encode(persons.combine_chunks())
+    spelled = np.asarray(pc.fill_null(encoded.indices, -1)).astype(np.int64)
+    numbers: dict[object, int] = {}
+    names = (canonical(one) if isinstance(one, str) else one for one in encoded.dictionary.to_pylist())
+    same = np.array([*(numbers.setdefault(name, len(numbers)) for name in names), -1], dtype=np.int64)
+    return same[spelled]
 
 
 def _sums(plan: LocalPlan, values: Integers, group: Integers) -> pa.Table:

@@ -48,7 +48,7 @@ query is refused unless the rest covers the redraws.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import ROUND_CEILING, Context, Decimal
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from math import isqrt
 from typing import Annotated, Literal
@@ -81,7 +81,7 @@ REACH = 12
 """Draws beyond this many sigma are drawn again."""
 
 _FINE = 1024
-_EXACT = Context(prec=40)
+_EXACT = Context(prec=40, Emax=MAX_EMAX, Emin=MIN_EMIN)
 _GOLDEN = Decimal("0.6180339887498948482045868343656381177203")
 _SECTIONS = 60
 """They leave 10^-11 of the logarithm of alpha - 1, hence 10^-22 of epsilon, which is flat there."""

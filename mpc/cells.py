@@ -42,7 +42,7 @@ import msgspec
 import pyarrow as pa
 
 from mpc import noise
-from mpc.budget import Scale, scales, surely_below
+from mpc.budget import Scale, rows_of_one_unit, scales, surely_below
 from mpc.query import GATE, SUMS, Kind, Query, local_plans, table_shape
 from mpc.suppression import Hidden, suppress
 from privacy.local import LocalPlan
@@ -140,13 +140,22 @@ def passing(query: Query, totals: Sequence[int], sites: int) -> Passed:
     )
 
 
+def fewest_rows(query: Query) -> int:
+    """Rows that a group which is shown is to have: the minimum; in an exact query, of that many units.
+
+    Fewer units than the minimum have (minimum - 1) m rows at most, with m those of one unit. Else an exact mean could
+    be one person's, whose rows alone are as many as the minimum. Noise covers m rows wherever there is any. Public.
+    """
+    return (query.minimum_group - 1) * rows_of_one_unit(query) + 1 if query.exact else query.minimum_group
+
+
 def needed(query: Query, scale: Scale, sites: int) -> int:
     """The noisy pooled count, in lattice units, from which on a group passes. sites: how many survived phase 1.
 
-    The minimum; in an exact query so much more that a smaller group reaches it with probability delta at most, over
+    `fewest_rows`; in an exact query so much more that a smaller group reaches it with probability delta at most, over
     all groups and measures together. scale: of the gate of a measure. Public.
     """
-    minimum = query.minimum_group * scale.lattice
+    minimum = fewest_rows(query) * scale.lattice
     return minimum + surely_below(query, scale, sites, gate_layout(query).cells) if query.exact else minimum
 
 
@@ -161,11 +170,11 @@ def hidden_exactly(query: Query, totals: Sequence[int], sites: int) -> tuple[Hid
     sure, rows = [], []
     for block in layout.blocks:
         scale, found = block.scale, counts[block.scale.measure, "gate"]
-        spare = needed(query, scale, sites) - query.minimum_group * scale.lattice
+        spare = needed(query, scale, sites) - fewest_rows(query) * scale.lattice
         sure.append([(count - spare) // scale.lattice for count in found])
         rows.append([count // scale.lattice for count in found])
     least, fewest = ([min(group) for group in zip(*one, strict=True)] for one in (sure, rows))
-    return suppress(table_shape(query), least, fewest, query.minimum_group)
+    return suppress(table_shape(query), least, fewest, fewest_rows(query))
 
 
 def contribution(query: Query, layout: Layout, tables: Sequence[pa.Table], draw: Draw = noise.draw) -> tuple[int, ...]:

@@ -232,9 +232,14 @@ def check_query(query: Query) -> None:
     if query.exact and len(query.measures) > 1 and any(measure.missing for measure in query.measures):
         raise Refused("mpc.exact_missing")
     _check_split(query)
+    check_colluders(query.colluders, sites)
+
+
+def check_colluders(colluders: int, sites: int) -> None:
+    """Check that sums over so many sites withstand so many that collude. Raises Refused."""
     most = most_colluders(sites)
-    if query.colluders > most:
-        raise Refused("mpc.too_many_colluders", colluders=query.colluders, sites=sites, most=most)
+    if colluders > most:
+        raise Refused("mpc.too_many_colluders", colluders=colluders, sites=sites, most=most)
 
 
 def _check_split(query: Query) -> None:

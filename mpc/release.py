@@ -51,6 +51,7 @@ from mpc.budget import Epsilon, Scale, epsilons, rows_of_one_unit, scales
 from mpc.cells import (
     Layout,
     Passed,
+    fewest_rows,
     gate_layout,
     hidden_exactly,
     most_cells,
@@ -274,7 +275,7 @@ class Release(Wire, frozen=True, tag="mpc.release"):
 
     def protection(self, language: str = "en") -> str:
         """What protects persons in this release, in words."""
-        facts = {"population": self.query.population, "minimum": self.query.minimum_group}
+        facts = {"population": self.query.population, "minimum": fewest_rows(self.query)}
         facts |= {"exponent": self.query.delta_exponent}
         return messages.text("mpc.protected_exact" if self.query.exact else "mpc.protected_noised", facts, language)
 

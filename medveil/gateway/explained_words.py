@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from medveil.gateway.explaining import Explanation, Leaving
 from mpc.budget import rows_of_one_unit, rows_words
+from mpc.cells import fewest_rows
 from mpc.query import GATE, NANO, Kind, Measure, noised
 from privacy.explain import in_words, purpose_title
 from wire.secure_sum import FEWEST_APART, apart, threshold
@@ -379,7 +380,7 @@ class _Words:
         if len(labels) > len(shown):
             shown = (*shown, self._say("more", count=len(labels) - len(shown)))
         rule = "hidden exactly" if self._query.exact else "hidden"
-        yield self._say(rule, minimum=self._query.minimum_group, count=len(labels), groups=self._list(shown))
+        yield self._say(rule, minimum=fewest_rows(self._query), count=len(labels), groups=self._list(shown))
 
     def beside(self) -> Iterator[str]:
         """What was asked before that matters to it."""

@@ -177,6 +177,9 @@ def test_a_delta_that_cannot_cover_redraws_is_refused(make_query):
     epsilons(make_query(delta_exponent=15), 1000)
     with pytest.raises(Refused, match="redrawn"):
         epsilons(make_query(delta_exponent=15, rho_nano=60 * 10**9), 1000)
+    for huge in (10**15, 2**53 - 1):  # e^epsilon has millions of digits there
+        with pytest.raises(Refused, match="redrawn"):
+            epsilons(make_query(rho_nano=huge), 1000)
 
 
 def test_digits_do_not_depend_on_the_callers_decimal_context(make_query):

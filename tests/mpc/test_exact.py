@@ -164,6 +164,37 @@ def test_groups_are_hidden_alike_for_all_measures(consortium, make_query, make_t
     }
 
 
+@pytest.mark.parametrize(("spread", "of_one"), [("one-site", 12), ("every-site", 48)])
+def test_the_minimum_is_one_of_persons_not_of_rows(consortium, make_query, make_table, salt, spread, of_one):
+    """Sixty rows of five persons are no group of ten, though the noise at this price finds sixty rows."""
+    rho = 6 * 10**9
+    query = make_query(
+        exact=True,
+        unit="person",
+        person="patient",
+        rows_per_person=12,
+        spread=spread,
+        groups=(GroupColumn("plan", ("a", "b", "c", "d", "e"), other=False),),
+        measures=(Measure("visits", 0, 30, 1),),
+        split=split(rho, False, exact=True),
+        rho_nano=rho,
+        minimum_group=10,
+    )
+
+    def shown(persons):
+        """The groups that are shown where the last one is of so many, with all rows that they may have."""
+        many = [(group, 7) for group in range(4) for _ in range(400)]
+        rows = many + [(4, 29)] * (persons * of_one // 4)
+        board = consortium.answer(query, {site: make_table(query, rows) for site in query.roster})
+        (result,) = finish(query, salt, board).results
+        assert all(one.minimum > 9 * of_one for one in result.hidden)
+        return [group.label for group in result.groups]
+
+    assert "plan=e" not in shown(5)
+    assert "plan=e" not in shown(9)
+    assert "plan=e" in shown(20)
+
+
 def test_values_that_are_all_alike_have_no_deviation(consortium, make_query, make_table, salt):
     query = make_query(
         exact=True,

@@ -32,7 +32,9 @@ from medveil.service.api.job_routes import JobView
 from medveil.service.api.member_routes import Nothing
 from medveil.service.api.path_router import PathRouter
 from medveil.service.api.workplace import BEGINS, WRITES, Key, Workplace
+from mpc.query import check_colluders
 from wire.errors import Refused
+from wire.secure_sum import FEWEST_SITES
 
 Reader = Annotated[Principal, Depends(May("datasets.read"))]
 Registrar = Annotated[Principal, Depends(May("datasets.register"))]
@@ -307,6 +309,8 @@ def dataset_routes(at: Workplace) -> APIRouter:
     async def open_population(_who: Opener, body: NewPopulation) -> Written:
         """A named set of datasets with one budget, of owners that are named for good."""
         owners = tuple(body.owners)
+        if len(owners) >= FEWEST_SITES:  # of whom more are assumed than that, no query can be asked
+            check_colluders(body.colluders, len(owners))
         return await at.write(
             RegisterPopulation(
                 body.population, body.unit, body.rows_per_person, body.colluders, owners, body.spread, body.public

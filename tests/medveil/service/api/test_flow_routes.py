@@ -99,6 +99,19 @@ def test_what_a_contract_refuses_is_said_with_its_code(hospital: Staffed) -> Non
     assert (status, problem["code"]) == (409, "datasets.population_exists")
 
 
+@pytest.mark.parametrize(("colluders", "status"), [(2, 409), (1000, 409), (1001, 422)])
+def test_a_population_that_assumes_more_colluders_than_sums_withstand_is_refused(
+    hospital: Staffed, colluders: int, status: int
+) -> None:
+    """Its terms are for good, and no query could keep to them."""
+    asked = POPULATION | {"population": "wary", "colluders": colluders}
+    found, problem = refused(hospital, "officer", "POST", "/v1/populations", asked)
+    assert found == status
+    assert status == 422 or problem["code"] == "mpc.too_many_colluders"
+    names = [one["population"] for one in ask(hospital, "researcher", "GET", "/v1/populations")["populations"]]
+    assert "wary" not in names
+
+
 @pytest.mark.parametrize("public", ["yes", "false", 1, 0])
 def test_whether_a_population_is_public_is_said_by_true_and_false_alone(hospital: Staffed, public: object) -> None:
     """Of a public one exact numbers are published: no text or number counts as its owners' yes."""
