@@ -172,6 +172,23 @@ def records(node: Node) -> Iterator[bytes]:
             yield from records(child)
 
 
+def changed(node: Node, before: Node) -> Iterator[bytes]:
+    """The records below `node` that are not below `before`, of the same place in another tree, in no order.
+
+    What both trees share is not looked at: of a tree and one that was made of it by changes, it takes as long as these.
+    """
+    pairs = [(node, before)]
+    while pairs:
+        here, there = pairs.pop()
+        if here is there:
+            continue
+        if isinstance(here, Inner) and isinstance(there, Inner):
+            pairs += zip(here.children(), there.children(), strict=True)
+        else:
+            known = set(records(there))
+            yield from (record for record in records(here) if record not in known)
+
+
 def updated(node: Node, changes: Sequence[Change]) -> tuple[Node, bytes, int]:
     """The root after `changes`, its hash, and how many keys it has more than the root before, `node`.
 

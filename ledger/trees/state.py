@@ -39,6 +39,7 @@ from ledger.trees.nodes import (
     SLOT,
     Node,
     change,
+    changed,
     find,
     inner_hash,
     opened,
@@ -129,6 +130,15 @@ class StateTree:
         """Keys that start with `prefix`, in the order of keys, with their values. Walks the whole tree."""
         found = [entry for entry in map(opened, records(self._node)) if entry[0].startswith(prefix)]
         return iter(sorted(found))
+
+    def changed(self, since: StateTree, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Keys that start with `prefix` and have another value here than in `since`, or none there, with their values.
+
+        In no order; keys that are here no more are not among them. Of a tree that this one came from it walks what was
+        changed alone.
+        """
+        found = map(opened, changed(self._node, since._node))
+        return (entry for entry in found if entry[0].startswith(prefix))
 
     def prove(self, key: bytes) -> StateProof:
         """Proof of the value of `key`, or of its absence."""

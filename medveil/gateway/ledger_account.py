@@ -20,6 +20,7 @@ from ledger.handovers import check_members, extend
 from ledger.machine import BlockHeader, Mark, StateView
 from ledger.receipts import ProvenValue, Receipt, verify_receipt
 from ledger.replicas import Replica
+from ledger.trees.state import StateTree
 from wire.canonical import Wire, decode, encode
 from wire.checkpoint import Checkpoint, TrustFile, leaf_hash, verify_checkpoint
 from wire.errors import DecodeError, QuorumNotMet, Refused, Unavailable, VerificationError
@@ -89,6 +90,13 @@ class FinalState:
         """See `LedgerState.items`."""
         for key, value in self._mark.state.items(prefix):
             yield key, decode(kind, value)
+
+    def changed(self, since: FinalState | None, prefix: bytes, kind: type[W]) -> Iterator[W]:
+        """The values of keys that start with `prefix`, all of which are of `kind`, as far as `since`, an earlier head,
+        did not have them; None: all. In no order, and as fast as little was changed."""
+        before = StateTree() if since is None else since._mark.state
+        for _, value in self._mark.state.changed(before, prefix):
+            yield decode(kind, value)
 
 
 class _Shown(NamedTuple):

@@ -12,11 +12,12 @@ know, since its home came back from a backup, is taken for what would disclose m
 
 from __future__ import annotations
 
+import asyncio
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from ledger.contracts import datasets, queries
-from medveil.gateway.ledger_account import LedgerState
+from medveil.gateway.ledger_account import FinalState, LedgerState
 from medveil.gateway.organisation import Organisation
 from medveil.gateway.query_board import read_query
 from medveil.gateway.query_run import AnsweredBefore, QueryRequest
@@ -69,8 +70,17 @@ class _Known(NamedTuple):
     question: bytes
 
 
+class _Approved(NamedTuple):
+    """The queries that a site approved by the ledger, and that were not closed, by handle. at: the head they are of."""
+
+    at: FinalState
+    queries: dict[bytes, queries.QueryState]
+
+
 _served: WeakKeyDictionary[Organisation, dict[bytes, _Known]] = WeakKeyDictionary()
 """Read once: nobody else writes these documents while an organisation is open."""
+_approved: WeakKeyDictionary[Organisation, _Approved] = WeakKeyDictionary()
+"""Read on from the head that was read last: the whole ledger is gone through once."""
 
 
 # --- a site -------------------------------------------------------------------------------------
@@ -79,7 +89,8 @@ _served: WeakKeyDictionary[Organisation, dict[bytes, _Known]] = WeakKeyDictionar
 def _history(site: Organisation) -> dict[bytes, _Known]:
     if site not in _served:
         every = (decode(Served, site.vault.document(_SERVED, name)) for name in site.vault.documents(_SERVED))
-        _served[site] = {one.handle: _Known(one, question_digest(one.query)) for one in every}
+        found = {one.handle: _Known(one, question_digest(one.query)) for one in every}
+        return _served.setdefault(site, found)  # another thread may have read them, and a query been entered since
     return _served[site]
 
 
@@ -93,23 +104,46 @@ def earlier_queries(site: Organisation, population: str, but: bytes = b"") -> tu
     state = site.account.state
     return tuple(
         Earlier(handle, known.served.query)
-        for handle, known in _history(site).items()
+        for handle, known in tuple(_history(site).items())
         if known.served.query.population == population and handle != but and _status(state, handle) != "closed"
     )
 
 
 def forgotten_queries(site: Organisation, population: str, but: bytes = b"") -> tuple[Forgotten, ...]:
     """The queries of a population that this site approved, by the ledger, and does not know. but: all except that."""
-    known = _history(site)
-    return tuple(
-        Forgotten(state.query, state.roster)
-        for _, state in site.account.state.items(b"queries/query/", queries.QueryState)
-        if state.population == population
-        and site.name in state.approvals
-        and state.status != "closed"
-        and state.query != but
-        and state.query not in known
-    )
+    known, at = _history(site), site.account.state
+    before = _approved.get(site)
+    approved = _read_on(site, before, at, _news(site.name, before, at))
+    found = [one for handle, one in approved.items() if handle not in known and handle != but]
+    found.sort(key=lambda one: one.query)
+    return tuple(Forgotten(one.query, one.roster) for one in found if one.population == population)
+
+
+async def look_through(site: Organisation) -> None:
+    """Read on what this site approved, beside the event loop: a ledger of millions of keys is a long way."""
+    before, at = _approved.get(site), site.account.state
+    news = await asyncio.to_thread(_news, site.name, before, at)
+    if _approved.get(site) is before:  # or somebody else has
+        _read_on(site, before, at, news)
+
+
+def _news(site: str, before: _Approved | None, at: FinalState) -> list[queries.QueryState]:
+    """The queries that `site` approved as the head `at` has them, but for those that are as they were before."""
+    changed = at.changed(None if before is None else before.at, b"queries/query/", queries.QueryState)
+    return [one for one in changed if site in one.approvals]
+
+
+def _read_on(
+    site: Organisation, before: _Approved | None, at: FinalState, news: list[queries.QueryState]
+) -> dict[bytes, queries.QueryState]:
+    found = {} if before is None else dict(before.queries)  # another thread may be looking at that
+    for one in news:
+        if one.status == "closed":
+            found.pop(one.query, None)
+        else:
+            found[one.query] = one
+    _approved[site] = _Approved(at, found)
+    return found
 
 
 def first_version(state: LedgerState, dataset: str) -> str:
@@ -173,7 +207,7 @@ def answered(site: Organisation, query: Query, decision: Decision) -> AnsweredBe
     """
     question, state = question_digest(query), site.account.state
     found = []
-    for handle, known in _history(site).items():
+    for handle, known in tuple(_history(site).items()):
         served, asked = known.served, read_query(state, handle)
         same = (served.rows, served.excluded) == (decision.rows, decision.excluded) and known.question == question
         if same and asked is not None and asked.status == "released":

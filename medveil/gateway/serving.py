@@ -27,7 +27,7 @@ from ledger.contracts import datasets, queries
 from medveil.gateway.granting import NO_DATASET, decide_use, end_use, log_denial, refusal_of, still_granted
 from medveil.gateway.organisation import Clock, Organisation, Refusal, refusal
 from medveil.gateway.query_board import check_declared, is_summed, read_query
-from medveil.gateway.query_history import answered, check_near, enter, leave
+from medveil.gateway.query_history import answered, check_near, enter, leave, look_through
 from medveil.gateway.query_part import Part, may_be_summed, take_part
 from medveil.gateway.query_run import AnsweredBefore, QueryAnswer, QueryRequest, Run, request_session
 from medveil.gateway.steps import FlowCancelled, Steps
@@ -144,6 +144,7 @@ async def _serve(run: Run, request: QueryRequest, tables: Tables, clock: Clock) 
         proposed = await run.board(lambda state: read_query(state, handle), "the proposed query")
 
         async def checked() -> Checked:
+            await look_through(site)
             _check_request(site, request, proposed, tables)
             return Checked()
 

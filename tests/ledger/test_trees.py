@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ledger.trees import nodes as nodes_module
 from ledger.trees import state as state_module
 from ledger.trees.log import Log
-from ledger.trees.nodes import BUCKET
+from ledger.trees.nodes import BUCKET, records
 from ledger.trees.state import Slot, StateProof, StateTree, path_of, verify_state
 from wire.canonical import decode, encode
 from wire.checkpoint import leaf_hash, tree_root, verify_consistency, verify_inclusion
@@ -424,6 +425,29 @@ def test_a_malformed_bucket_shows_nothing_even_under_its_own_root() -> None:
             continue
         with pytest.raises(VerificationError):
             verify_state(root(slots, siblings), key, None, proof)
+
+
+@given(batches=st.lists(st.dictionaries(st.binary(max_size=2), st.none() | st.binary(max_size=1)), max_size=6))
+@settings(max_examples=200)
+def test_what_changed_since_another_tree(batches: list[dict[bytes, bytes | None]]) -> None:
+    trees = [StateTree()]
+    for batch in batches:
+        trees.append(trees[-1].update(batch))
+    for before in (*trees, StateTree().update({bytes([one]): b"x" for one in range(40)})):
+        for after in trees:
+            was, found = dict(before.items()), list(after.changed(before))
+            assert sorted(found) == sorted(one for one in after.items() if was.get(one[0]) != one[1])
+            assert all(key.startswith(b"\1") for key, _ in after.changed(before, b"\1"))
+
+
+def test_what_both_trees_share_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = StateTree().update({index.to_bytes(4, "big"): b"x" for index in range(20_000)})
+    looked = []
+    monkeypatch.setattr(nodes_module, "records", lambda node: looked.append(node) or records(node))
+    assert list(tree.changed(tree)) == [] and not looked
+    later = tree.put(b"new", b"1").put((7).to_bytes(4, "big"), b"2").delete((8).to_bytes(4, "big"))
+    assert sorted(later.changed(tree)) == [((7).to_bytes(4, "big"), b"2"), (b"new", b"1")]
+    assert len(looked) < 60
 
 
 def test_the_empty_tree() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 
 from ledger.contracts import CloseQuery, RevokeGrant, queries
+from ledger.trees.state import StateTree
 from medveil.gateway import query_history
 from medveil.gateway.asking import ask
 from medveil.gateway.near_sites import NearSites
@@ -242,6 +244,82 @@ def test_what_a_site_knows_is_looked_up_and_not_gone_through(four: Play) -> None
         site = world.sites[0]
         await world.released()
         query_history._served[site] = Looked(query_history._history(site))
+        assert forgotten_queries(site, "stays") == ()
+
+    four(story)
+
+
+def test_the_ledger_is_gone_through_once(four: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And beside the event loop: of millions of keys a query of one more would wait for seconds, and all others too."""
+    walked: list[tuple[bool, bool]] = []
+    news = query_history._news
+
+    def watched(site: str, before: Any, at: Any) -> Any:
+        if site == "hospital-1":
+            walked.append((before is None, threading.current_thread() is threading.main_thread()))
+        return news(site, before, at)
+
+    async def story(world: Any) -> None:
+        site = world.sites[0]
+        monkeypatch.setattr(query_history, "_news", watched)
+        first = await world.released()
+        second = await world.released(world.query(filter=Compare("cost", "lt", 50)))
+        assert walked[0] == (True, False) and not any(whole for whole, _ in walked[1:])
+        monkeypatch.setattr(StateTree, "items", None)  # nobody goes through all of it
+        assert forgotten_queries(site, "stays") == ()
+        forget_served(site)
+        both = tuple(sorted((first.handle, second.handle)))
+        assert tuple(one.handle for one in forgotten_queries(site, "stays")) == both
+
+    four(story)
+
+
+def test_a_query_that_is_entered_while_another_thread_reads_is_known(
+    four: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Explaining reads in a thread: what it read before must not take the place of what was entered since."""
+
+    async def story(world: Any) -> None:
+        site = world.sites[0]
+        first = await world.released()
+        entered = query_history._history(site)[first.handle]
+        query_history._served.pop(site)
+        documents, status, times = site.vault.documents, query_history._status, iter((b"2" * 16, b"3" * 16))
+
+        def read(kind: str) -> Any:
+            found = documents(kind)
+            if kind == "query-served" and site not in query_history._served:
+                query_history._served[site] = {first.handle: entered, b"1" * 16: entered}
+            return found
+
+        monkeypatch.setattr(site.vault, "documents", read)
+        assert set(query_history._history(site)) == {first.handle, b"1" * 16}
+
+        def asked(state: Any, handle: bytes) -> str:
+            query_history._history(site)[next(times)] = entered
+            return status(state, handle)
+
+        monkeypatch.setattr(query_history, "_status", asked)
+        assert [one.handle for one in earlier_queries(site, "stays")] == [first.handle]
+
+    four(story)
+
+
+def test_a_closed_query_is_not_forgotten(four: Play) -> None:
+    """It opened nothing: who approved it and lost its home may answer the next one."""
+
+    async def story(world: Any) -> None:
+        site = world.sites[0]
+        handle = bytes(range(16))
+        world.alter(
+            world.sites[1],
+            QueryAnswer,
+            lambda recipient, message: msgspec.structs.replace(message, refused=Refusal("mpc.near_roster", "No.")),
+        )
+        await world.run(world.query(), handle)
+        assert world.state_of(handle).status == "closed"
+        await site.account.caught_up()
+        forget_served(site)
         assert forgotten_queries(site, "stays") == ()
 
     four(story)
