@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.arrow_engine import ArrowEngine
+from connectors.arrow_engine import ArrowEngine, scaled
 from connectors.dataset import load_layout
 from connectors.layout import local_plan, row_class
 from connectors.quality import prepare
@@ -245,6 +246,24 @@ def test_rows_per_person_are_counted_after_the_filter_and_the_missing() -> None:
     assert found(ArrowEngine(data).run(plan, ALL_ROWS))["g=a|h=1"][:2] == [2, (10 - 40) + (30 - 40)]
     only = bind(kinds, Compare("x", "gt", 1))
     assert found(ArrowEngine(data).run(plan, only))["g=a|h=1"][:2] == [2, (20 - 40) + (30 - 40)]
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int32", "uint32", "int64", "uint64"])
+@pytest.mark.parametrize(
+    ("low", "high", "scale"),
+    [(-20, 100, 10), (-1000, 1000, 1), (-(2**62), -(2**62) + 7, 10**9), (2**62 - 9, 2**62, 3), (0, 1, 10**9)],
+)
+def test_whole_numbers_of_every_kind_are_scaled_and_clamped(kind: str, low: int, high: int, scale: int) -> None:
+    """As Python's integers have them, which do not wrap."""
+    least, most = np.iinfo(kind).min, np.iinfo(kind).max
+    near = [one // scale + more for one in (low, high) for more in (-1, 0, 1, 2)]
+    cells = [one for one in (least, least + 1, most - 1, most, 0, 1, 2, 3, *near) if least <= one <= most]
+    plan = msgspec.structs.replace(PLAN, low=low, high=high, scale=scale, edges=(), missing=(2 * scale, 3 * scale, 7))
+    values, known = scaled(pa.chunked_array([pa.array([*cells, None], pa.type_for_alias(kind))]), plan)
+    units = [cell * scale for cell in cells]
+    assert known.tolist() == [unit not in plan.missing for unit in units] + [False]
+    assert values.tolist()[:-1] == [min(max(unit, low), high) for unit in units]
+    assert low <= values[-1] <= high
 
 
 def test_one_person_in_several_spellings_is_one_person() -> None:

@@ -2,7 +2,8 @@
 
 An answer that depends on data is a leak, so a whole query is played with each kind of bad table at one site: what all
 sites say has the same order and the same lengths as with a good table, nothing is raised, warned of or logged, and the
-site's code goes the same way, call by call, so that its time tells nothing but how many rows there are.
+site's code goes the same way, call by call, so that its time tells nothing but how many rows and persons there are,
+whatever is asked.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -22,7 +24,9 @@ from connectors.arrow_engine import ArrowEngine
 from mpc import cells, noise, sum_messages
 from mpc.budget import split
 from mpc.query import Measure, Query, local_plans
-from privacy.local import RowFilter
+from privacy.local import RowFilter, bind
+from privacy.predicate import Compare
+from privacy.vault import person_names
 from wire import canonical
 from wire.errors import DecodeError
 
@@ -142,8 +146,34 @@ def test_the_same_steps_whatever_the_values(query):
     """No branch on data: calls are the same one by one; with fewer rows too."""
     usual = calls(query, table())
     assert usual[noise.__file__, "draw"] == 5 and len(usual) > 10
-    for name, rows in (BAD | SMALL).items():
+    for name, rows in BAD.items():
         assert calls(query, rows) == usual, name
+    spelled = (person_names.__file__, "canonical")  # once for each person that the table has, whatever is asked
+    assert usual.pop(spelled) == ROWS
+    for name, rows in SMALL.items():
+        found = calls(query, rows)
+        assert found.pop(spelled, 0) == rows.num_rows and found == usual, name
+
+
+def test_the_same_work_whatever_passes_the_filter(query):
+    """Whoever asks sees when a site's keys come, and may close then at no cost: it must not tell how many rows pass."""
+    rows = table(rows=40_000)
+    plans = [msgspec.structs.replace(plan, max_rows=2**20) for plan in local_plans(query)]
+    kinds = {"visits": "number"}
+    none, every = (bind(kinds, Compare("visits", "gt", edge)) for edge in (99, -1))
+
+    def work(row_filter):
+        engine = ArrowEngine(rows)
+        best = []
+        for _ in range(7):
+            start = time.process_time()
+            for plan in plans:
+                found = engine.run(plan, row_filter)["count"].to_pylist()
+                assert any(found) == (row_filter is every)
+            best.append(time.process_time() - start)
+        return min(best)
+
+    assert 0.5 < work(none) / work(every) < 2
 
 
 def test_a_branch_on_data_would_be_noticed(query, monkeypatch):
