@@ -16,8 +16,9 @@ one site or two. A release carries them as `NearSums`.
 **Exact.** Of the same rows one exact question is answered. With another filter, grouping, measure or roster, a table's
 next version, or only other noise in what decides which groups are hidden, the exact numbers could be subtracted from
 each other, down to one person. So an exact query is refused next to any other over one of its tables, or over one that
-this superseded or that superseded this. And since groups were found large enough with the sites of phase 1, phase 2
-opens over the same.
+this superseded or that superseded this; or over a table that the same owner had in the population before this one was
+registered in it: who loads a table anew and retires the old one has most of its rows in both. And since groups were
+found large enough with the sites of phase 1, phase 2 opens over the same.
 
 **Forgotten.** A site whose home came back from a backup finds queries on the ledger that it approved, and does not know
 what they asked. The ledger has their rosters: a query over a near one is refused, and so is any exact query of their
@@ -139,24 +140,24 @@ def check_rosters(query: Query, earlier: Iterable[Earlier]) -> None:
         )
 
 
-def exact_before(query: Query, earlier: Iterable[Earlier], first_version: Callable[[str], str]) -> tuple[Earlier, ...]:
-    """Those of `earlier` that asked a table of `query` exactly, or another version of one, if it is exact as well.
-
-    first_version: by which name a table was registered at first.
-    """
-    tables = {first_version(name) for name in query.datasets} if query.exact else set()
-    return tuple(
-        one for one in earlier if one.query.exact and not tables.isdisjoint(map(first_version, one.query.datasets))
-    )
+MayHold = Callable[[str, Earlier], bool]
+"""Whether a table may hold rows that an earlier query asked, by what the ledger says of both."""
 
 
-def check_exact(query: Query, earlier: Iterable[Earlier], first_version: Callable[[str], str]) -> None:
-    """Check that no table of an exact query was asked exactly before.
+def exact_before(query: Query, earlier: Iterable[Earlier], may_hold: MayHold) -> tuple[Earlier, ...]:
+    """Those of `earlier` that asked rows exactly which tables of `query` may hold, if it is exact as well."""
+    if not query.exact:
+        return ()
+    return tuple(one for one in earlier if one.query.exact and any(may_hold(name, one) for name in query.datasets))
+
+
+def check_exact(query: Query, earlier: Iterable[Earlier], may_hold: MayHold) -> None:
+    """Check that no rows of an exact query were asked exactly before.
 
     earlier: as for `check_rosters`, the same question among them or not: its answer can be had again, another
     one cannot. Raises Refused naming the first.
     """
-    for one in exact_before(query, earlier, first_version):
+    for one in exact_before(query, earlier, may_hold):
         raise Refused("mpc.exact_before", query=one.handle.hex(), population=query.population)
 
 

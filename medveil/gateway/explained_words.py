@@ -174,12 +174,13 @@ _SAYS: dict[str, Words] = {
     ),
     "exact before": (
         (
-            "Sites will refuse it: query {query} asked the same tables exactly, and two exact answers about the same "
-            "rows can be subtracted, down to one person. Take its release, or ask with noise."
+            "Sites will refuse it: query {query} asked the same tables exactly, or those that were there before them, "
+            "and two exact answers about the same rows can be subtracted, down to one person. Take its release, or "
+            "ask with noise."
         ),
         (
-            "各机构会拒绝本查询：查询 {query} 已对相同的表提出过精确查询，对同一批行的两个精确答案可以相减，"
-            "直至得出单个人的数据。请使用其结果，或改为带噪声的查询。"
+            "各机构会拒绝本查询：查询 {query} 已对相同的表（或此前的表）提出过精确查询，"
+            "对同一批行的两个精确答案可以相减，直至得出单个人的数据。请使用其结果，或改为带噪声的查询。"
         ),
     ),
     "answered": (

@@ -8,6 +8,7 @@ it follows from the query and from what the ledger declares; no data is looked a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import NamedTuple
 
@@ -18,9 +19,9 @@ from medveil.gateway.organisation import Organisation
 from medveil.gateway.query_history import (
     earlier_queries,
     exact_releases,
-    first_version,
     forgotten_queries,
     known_release,
+    may_hold,
     near_releases,
     served_query,
 )
@@ -135,7 +136,7 @@ def explain(organisation: Organisation, document: QueryDocument, at: int | None)
     if organisation.name in query.roster:
         earlier = earlier_queries(organisation, query.population)
         others = [one for one in earlier if question_of(one.query) != question_of(query)]
-        exact = exact_before(query, others, lambda name: first_version(state, name))
+        exact = exact_before(query, others, partial(may_hold, state))
         refuses = query.exact or organisation.near.rosters == "refuse"
         forgotten = forgotten_queries(organisation, query.population) if refuses else ()
         beside = Beside(

@@ -13,6 +13,7 @@ know, since its home came back from a backup, is taken for what would disclose m
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -153,6 +154,18 @@ def first_version(state: LedgerState, dataset: str) -> str:
     return dataset
 
 
+def may_hold(state: LedgerState, dataset: str, one: Earlier) -> bool:
+    """Whether a table may hold rows that an earlier query asked: it is a version of a table that was asked, or its
+    owner was asked in the same population and registered it after that. See `mpc.history.MayHold`."""
+    first = first_version(state, dataset)
+    if first in (first_version(state, name) for name in one.query.datasets):
+        return True
+    table, asked = state.get(datasets.dataset_key(first), datasets.DatasetState), read_query(state, one.handle)
+    if table is None or asked is None or (table.population, one.query.population) != (asked.population,) * 2:
+        return False
+    return table.owner in one.query.roster and table.height >= asked.height
+
+
 def check_near(site: Organisation, query: Query, handle: bytes, again: bool = False) -> None:
     """Check a query against those that this site served before. Raises Refused.
 
@@ -163,7 +176,7 @@ def check_near(site: Organisation, query: Query, handle: bytes, again: bool = Fa
     if query.exact:
         earlier = earlier_queries(site, query.population, handle)
         others = [one for one in earlier if not again or question_of(one.query) != question_of(query)]
-        check_exact(query, others, lambda name: first_version(state, name))
+        check_exact(query, others, partial(may_hold, state))
     refuses = site.near.rosters == "refuse"
     check_forgotten(query, forgotten_queries(site, query.population, handle), refuses)
     if refuses:
@@ -264,4 +277,4 @@ def exact_releases(researcher: Organisation, query: Query) -> tuple[Earlier, ...
     vault, state = researcher.vault, researcher.account.state
     found = (decode(Release, vault.document(RELEASES, name)) for name in vault.documents(RELEASES))
     earlier = [Earlier(one.handle, one.query) for one in found]
-    return exact_before(query, earlier, lambda name: first_version(state, name))
+    return exact_before(query, earlier, partial(may_hold, state))

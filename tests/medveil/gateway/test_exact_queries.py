@@ -12,7 +12,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from ledger.contracts import RegisterDataset, RegisterPopulation, SupersedeDataset, VoteBudget, datasets
+from ledger.contracts import RegisterDataset, RegisterPopulation, RetireDataset, SupersedeDataset, VoteBudget, datasets
 from medveil.gateway.asking import ask
 from medveil.gateway.near_sites import NearSites
 from medveil.gateway.query_board import read_board, read_opened
@@ -169,6 +169,59 @@ def test_a_new_version_of_a_table_was_asked_already(play: Play) -> None:
         assert isinstance(answer, MedveilError)
         assert world.codes(parts) == ["mpc.exact_before"] * 3
         assert await spent(world) == RHO
+
+    play(story)
+
+
+async def load_again(world: Any, suffix: str, left_out: int = 0) -> tuple[str, ...]:
+    """Every site loads its rows under another name, hospital-1 without its first ones, and grants it."""
+    old = datasets.current_dataset(world.sites[0].account.state.view(), f"open-{world.hospitals[0]}")
+    names = []
+    for number, site in enumerate(world.sites, start=1):
+        names.append(name := f"open-{site.name}-{suffix}")
+        site.vault.ingest(name, rows(number).slice(left_out if number == 1 else 0), schema_hash=old.schema_hash)
+        keep_layout(site.vault, name, world.tables(site).layout(f"open-{site.name}"))
+        await site.submit(RegisterDataset(name, "open", old.schema_hash, old.columns, 200, secrets.token_bytes(32)))
+        await world.grant(name, site.name, "researcher", dataset=name)
+    await world.researcher.account.caught_up()
+    return tuple(names)
+
+
+def test_tables_that_every_site_loads_anew_were_asked_already(play: Play) -> None:
+    """A table is loaded anew under another name, and the old one retired: next year's has most of the same rows.
+
+    Both exact answers, subtracted, would be about who came and went: here one person.
+    """
+
+    async def story(world: Any) -> None:
+        await open_population(world)
+        beside = await load_again(world, "beside")  # there when the first question was asked: another table
+        first = await world.released(question(world))
+        newer = await load_again(world, "next", left_out=1)
+        for site in world.sites:
+            await site.submit(RetireDataset(f"open-{site.name}"))
+        await world.researcher.account.caught_up()
+        asked = question(world, datasets=newer)
+        answer, parts = await world.run(asked, HANDLE)
+        assert isinstance(answer, MedveilError) and answer.facts["reason"] == "mpc.exact_before"
+        assert first.handle.hex() in answer.text()
+        assert world.codes(parts) == ["mpc.exact_before"] * 3
+        assert [one.handle for one in exact_releases(world.researcher, asked)] == [first.handle]
+        assert await spent(world) == RHO
+        await world.released(question(world, datasets=newer, exact=False))
+        assert await spent(world) == 2 * RHO
+        assert exact_releases(world.researcher, question(world, datasets=beside)) == ()
+
+    play(story)
+
+
+def test_tables_that_stood_side_by_side_are_asked_each(play: Play) -> None:
+    async def story(world: Any) -> None:
+        await open_population(world)
+        beside = await load_again(world, "beside")
+        await world.released(question(world))
+        assert isinstance(await world.released(question(world, datasets=beside)), Release)
+        assert await spent(world) == 2 * RHO
 
     play(story)
 
