@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -130,6 +130,8 @@ def answering(identify: Identify, work: Work) -> Callable[[Request], Awaitable[R
             answer = await work(request, identify(request))
         except MedveilError as error:
             answer = error
+        except ClientDisconnect:  # nobody waits for an answer any more
+            return Response()
         return Response(write_answer(answer), media_type="application/octet-stream")
 
     return route

@@ -30,7 +30,6 @@ from sqlalchemy import (
     UniqueConstraint,
     bindparam,
     delete,
-    exists,
     func,
     select,
 )
@@ -51,6 +50,9 @@ MOST_WAITING = 10_000
 """Messages of one sender that are kept for sessions which nobody has finished: its quota."""
 WAITING_BYTES = 512 * 1024 * 1024
 """Bytes of them. As many messages and bytes are kept for one recipient that has not acknowledged them."""
+AT_ONCE = 4
+"""Messages of one sender that are read off the network and written at a time; its others wait for these, and nobody
+else does. A post carries one after the other."""
 _FRESH_BYTES, _MOST_FRESH = 65_536, 32
 """Longest payload, and most messages for one recipient, that are held in memory until they are carried for the first
 time: these are on their way without another look at the disk."""
@@ -60,6 +62,7 @@ KEPT_MS = 7 * 86_400_000
 """How long a message is kept that nobody asks for, in ms."""
 OVER_MS = 2 * KEPT_MS
 """How long it is known that a session is over, in ms: who has not heard of it sends for a while, which is carried."""
+_FULL = "network.full"
 _OVER = -1
 """The place of the row that stands for a session which is over: no message has it."""
 
@@ -118,15 +121,13 @@ _OF_SESSION = select(_INTO.place, _INTO.sender, _INTO.sequence).where(_INTO.sess
 _OF_SESSION = _OF_SESSION.order_by(_INTO.place)
 _FROM_SENDERS = _OF_SESSION.where(_INTO.sender.in_(bindparam("senders", expanding=True)))
 _PAYLOAD = select(_INTO.payload).where(_INTO.place == bindparam("at"))
-_over = incoming.alias()
-_HELD = select(
-    func.count(),
-    func.coalesce(func.sum(func.length(_INTO.payload)), 0),
-    exists().where(
-        _over.c.sender == bindparam("by"), _over.c.session == bindparam("of"), _over.c.sequence == _OVER
-    ),
-).where(_INTO.sender == bindparam("by"), _INTO.sequence >= 0)  # fmt: skip
-"""Messages and bytes of a sender, and whether that session is over with it."""
+_IS_OVER = select(_INTO.place).where(
+    _INTO.sender == bindparam("by"), _INTO.session == bindparam("of"), _INTO.sequence == _OVER
+)
+_HELD = select(func.count(), func.coalesce(func.sum(func.length(_INTO.payload)), 0)).where(
+    _INTO.sender == bindparam("by"), _INTO.sequence >= 0
+)
+"""Messages and bytes of a sender."""
 _PUT = {
     kind.__name__.rpartition(".")[2]: {
         table: kind.insert(table).on_conflict_do_nothing().returning(table.c.place) for table in (outgoing, incoming)
@@ -158,6 +159,18 @@ class _Load(msgspec.Struct):
         self.messages, self.size = self.messages + messages, self.size + size
 
 
+class _Room(msgspec.Struct):
+    """What one sender may still send before what is kept of it is counted again, which takes the longer the more there
+    is. exact: nothing of it was thrown away since that was counted."""
+
+    messages: int
+    size: int
+    exact: bool = True
+
+    def holds(self, size: int) -> bool:
+        return self.messages > 0 and size <= self.size
+
+
 class _Arrival(asyncio.Event):
     """That something has arrived in a session since those who listen looked at the disk; what came, if it is new."""
 
@@ -184,6 +197,8 @@ class NetworkPost:
         self._read: dict[tuple[bytes, str], int] = defaultdict(int)  # next sequence to hand out in this process
         self._arrived: dict[bytes, _Arrival] = {}  # of sessions that somebody listens to: since he looked last
         self._openings: asyncio.Queue[tuple[bytes, str]] = asyncio.Queue()  # in which session, by whom
+        self._rooms: dict[str, _Room] = {}  # by sender; whoever writes alone looks at it
+        self._lanes: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))  # by sender
         self._to_carry: dict[str, asyncio.Event] = {}
         self._carriers: dict[str, asyncio.Task[None]] = {}
         self._loads: dict[str, _Load] = defaultdict(_Load)  # by recipient
@@ -221,6 +236,7 @@ class NetworkPost:
             into, ended = incoming.c, self._clock() - OVER_MS
             db.execute(delete(incoming).where(into.arrived_at < oldest, into.sequence >= 0))
             db.execute(delete(incoming).where(into.arrived_at < ended, into.sequence == _OVER))
+            self._count_again(())
             lost = _SUMS.where(out.sent_at < oldest, out.acknowledged == 0).group_by(out.recipient)
             found = db.execute(lost).all()
             db.execute(delete(outgoing).where(out.sent_at < oldest))
@@ -390,26 +406,35 @@ class NetworkPost:
         """The route for other gateways."""
 
         async def take(request: Request, sender: str) -> Wire:
-            message = decode(PeerMessage, await read_body(request, LARGEST_PAYLOAD + 1024))
-            await self.take(sender, message)
+            async with self._lanes[sender]:
+                message = decode(PeerMessage, await read_body(request, LARGEST_PAYLOAD + 1024))
+                await self.take(sender, message)
             return Done()
 
         return [Route("/peer/v1/messages", answering(identify, take), methods=["POST"])]
 
     async def take(self, sender: str, message: PeerMessage) -> None:
         """Keep a message durably, for whoever listens. Raises Unavailable where too much of the sender's waits."""
-        new = await self._run(lambda db: self._keep(db, sender, message))
+        try:
+            new = await self._run(lambda db: self._keep(db, sender, message))
+        except MedveilError as error:
+            if error.code != _FULL:  # what was counted may not have been written
+                self._count_again((sender,))
+            raise
         if new and message.sequence == 0:
             self._openings.put_nowait((message.session, sender))
         self._received += len(message.payload)
         self._wake(message.session, Delivery(sender, message.sequence, message.payload) if new else None)
 
     def _keep(self, db: Connection, sender: str, message: PeerMessage) -> bool:
-        count, size, over = db.execute(_HELD, {"by": sender, "of": message.session}).one()
-        if over:
+        if db.execute(_IS_OVER, {"by": sender, "of": message.session}).first() is not None:
             return False
-        if count >= MOST_WAITING or size + len(message.payload) > WAITING_BYTES:
-            raise Unavailable("network.full", retry_after=60, organisation=self.organisation)
+        room, size = self._rooms.get(sender), len(message.payload)
+        if room is None or not (room.exact or room.holds(size)):
+            messages, held = db.execute(_HELD, {"by": sender}).one()
+            room = self._rooms[sender] = _Room(MOST_WAITING - messages, WAITING_BYTES - held)
+        if not room.holds(size):
+            raise Unavailable(_FULL, retry_after=60, organisation=self.organisation)
         row = {
             "sender": sender,
             "session": message.session,
@@ -417,7 +442,16 @@ class NetworkPost:
             "payload": message.payload,
             "arrived_at": self._clock(),
         }
-        return self._insert(db, incoming, row) is not None
+        new = self._insert(db, incoming, row) is not None
+        if new:
+            room.messages, room.size = room.messages - 1, room.size - size
+        return new
+
+    def _count_again(self, senders: Collection[str]) -> None:
+        """Something of theirs was thrown away, of anybody's where none is named: there is more room than was known."""
+        for sender in senders or self._rooms:
+            if sender in self._rooms:
+                self._rooms[sender].exact = False
 
     async def openings(self) -> AsyncIterator[tuple[bytes, Delivery]]:
         """See `Channel.openings`."""
@@ -492,6 +526,7 @@ class NetworkPost:
                 done &= outgoing.c.recipient.in_(peers)
             db.execute(delete(incoming).where(into))
             db.execute(delete(outgoing).where(done))
+            self._count_again(peers)
             for peer in peers if over else ():
                 self._note_over(db, session, peer)
 
