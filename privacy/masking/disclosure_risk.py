@@ -210,6 +210,9 @@ def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
         codes = np.zeros(len(values), np.int64)
         codes[~missing] = ranks
         return _with_missing(codes, missing, len(found))
+    close = _close_codes(flat)
+    if close is not None:
+        return close
     encoded = flat.dictionary_encode()
     order = pa.compute.sort_indices(encoded.dictionary).to_numpy()
     rank = np.empty(len(order), np.int64)
@@ -217,6 +220,20 @@ def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
     missing = flat.is_null().to_numpy(zero_copy_only=False)
     codes = encoded.indices.fill_null(0).to_numpy().astype(np.int64)
     return _with_missing(rank[codes] if len(order) else np.zeros(len(flat), np.int64), missing, len(order))
+
+
+def _close_codes(flat: pa.Array) -> tuple[np.ndarray, int] | None:
+    """`_codes` of days and whole numbers that lie close together, without a table of those that occur; else None."""
+    if pa.types.is_date32(flat.type):
+        flat = flat.cast(pa.int32())
+    if not pa.types.is_signed_integer(flat.type):
+        return None
+    low, high = pa.compute.min_max(flat).as_py().values()
+    if low is None or high - low >= _DENSE * len(flat):
+        return None
+    missing = flat.is_null().to_numpy(zero_copy_only=False)
+    codes, different = _renumbered(flat.fill_null(low).to_numpy().astype(np.int64) - low, high - low + 1)
+    return _with_missing(codes, missing, different)
 
 
 def _with_missing(codes: np.ndarray, missing: np.ndarray, different: int) -> tuple[np.ndarray, int]:

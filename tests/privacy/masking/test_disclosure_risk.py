@@ -51,7 +51,7 @@ cells = st.fixed_dictionaries(
         "age": st.sampled_from(["0-17", "18-64", "65+", None]),
         "region": st.sampled_from(["a", "b"]),
         "illness": st.sampled_from(["flu", "asthma", "hiv", None]),
-        "cost": st.one_of(st.none(), st.integers(-3, 6)),
+        "cost": st.one_of(st.none(), st.integers(-3, 6), st.sampled_from([-(2**63), 2**63 - 1, 10**9])),
         "person": st.integers(0, 8),
     }
 )
@@ -74,6 +74,24 @@ def test_the_figures_are_those_of_the_definitions(rows: list[dict[str, object]],
     assert (report.persons, report.diversity) == (k, diversity)
     assert abs(report.closeness - ceil(t * 1_000_000)) <= 1
     assert report.rows == len(rows) and report.offending == 0
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-40, 40), st.integers(-700_000, 700_000)), max_size=30))
+def test_days_and_whole_numbers_of_any_width_are_measured_alike(values: list[int | None]) -> None:
+    kinds = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint32(), pa.string()]
+    if any(value is not None and not -128 <= value <= 127 for value in values):
+        kinds = kinds[2:]
+    if any(value is not None and value < 0 for value in values):
+        kinds.remove(pa.uint32())
+    found = []
+    for column in [pa.array(values, pa.int32()).cast(pa.date32()), *(_as(values, kind) for kind in kinds)]:
+        report = measure(pa.table({"born": column}), RiskColumns(("born",)), OPEN).report
+        found.append((report.classes, report.persons))
+    assert set(found) == {(len(set(values)), min((values.count(one) for one in values), default=0))}
+
+
+def _as(values: list[int | None], kind: pa.DataType) -> pa.Array:
+    return pa.array([None if one is None else str(one) if kind == pa.string() else one for one in values], kind)
 
 
 def visits() -> pa.Table:
