@@ -202,6 +202,10 @@ class Changed(Wire, frozen=True, tag="datasets.changed"):
     change: Count
 
 
+POPULATIONS, DATASETS = state_key(NAME, "population", ""), state_key(NAME, "dataset", "")
+"""What the state keys of all populations and of all datasets begin with."""
+
+
 def population_key(population: str) -> bytes:
     """State key of a population."""
     return state_key(NAME, "population", population)

@@ -82,6 +82,10 @@ def consortium_key() -> bytes:
     return state_key(NAME, "consortium")
 
 
+MEMBERS = state_key(NAME, "member", "")
+"""What the state keys of all members begin with."""
+
+
 def member_key(organisation: str) -> bytes:
     """State key of a member."""
     return state_key(NAME, "member", organisation)

@@ -221,6 +221,10 @@ class ReleaseState(Wire, frozen=True, tag="queries.released"):
     height: Height
 
 
+QUERIES = state_key(NAME, "query", "")
+"""What the state keys of all queries begin with."""
+
+
 def query_key(query: bytes) -> bytes:
     """State key of a query."""
     return state_key(NAME, "query", query)

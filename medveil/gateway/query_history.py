@@ -130,7 +130,7 @@ async def look_through(site: Organisation) -> None:
 
 def _news(site: str, before: _Approved | None, at: FinalState) -> list[queries.QueryState]:
     """The queries that `site` approved as the head `at` has them, but for those that are as they were before."""
-    changed = at.changed(None if before is None else before.at, b"queries/query/", queries.QueryState)
+    changed = at.changed(None if before is None else before.at, queries.QUERIES, queries.QueryState)
     return [one for one in changed if site in one.approvals]
 
 

@@ -101,7 +101,7 @@ def _releases(case: Case, files: Files) -> None:
                 _must_have_left(uses[site])
         shown.add(release.handle)
         tell_steps(case, where, release)
-    for _, state in case.machine.items(b"queries/query/", queries.QueryState):
+    for _, state in case.machine.items(queries.QUERIES, queries.QueryState):
         if state.status == "released" and state.query not in shown:
             case.finds("verify.withheld_release", organisation=state.researcher, query=state.query.hex())
 

@@ -161,7 +161,7 @@ def _check_entry_proof(case: Case, where: str, proof: EntryProof) -> None:
 
 def check_queries(case: Case) -> None:
     """Every query that a site approved stands in the site's chain, and what left it for one is of the ledger."""
-    for _, state in case.machine.items(b"queries/query/", queries.QueryState):
+    for _, state in case.machine.items(queries.QUERIES, queries.QueryState):
         for site in state.approvals:
             use = case.tell(site, state.researcher, "query", state.salted_hash)
             if use is None and site in case.pruned:
@@ -173,7 +173,7 @@ def check_queries(case: Case) -> None:
                 continue
             use.query = state
             case.check_grant_at_approval(use, state.query)
-    found = case.machine.items(b"queries/query/", queries.QueryState)
+    found = case.machine.items(queries.QUERIES, queries.QueryState)
     released = {state.salted_hash: state for _, state in found if state.status == "released"}
     for use in case.uses.values():
         if use.intent.use.kind != "query" or use.ended != "released":
@@ -191,7 +191,7 @@ def check_sums(case: Case) -> None:
 
     A query that is spent and not released broke off, or its researcher keeps what it opened: nobody can tell which.
     """
-    for _, state in case.machine.items(b"queries/query/", queries.QueryState):
+    for _, state in case.machine.items(queries.QUERIES, queries.QueryState):
         if state.status == "spent":
             case.finds("verify.unfinished_query", organisation=state.researcher, query=state.query.hex())
         if not all(_opens(case, state, posted) for posted in case.posted(state)):

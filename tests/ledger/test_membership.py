@@ -23,6 +23,7 @@ from ledger.contracts import (
 from ledger.contracts import organisations as contract
 from ledger.contracts.datasets import PopulationState, population_key
 from ledger.contracts.membership import (
+    MEMBERS,
     Consortium,
     MemberState,
     ballot_key,
@@ -476,4 +477,4 @@ def test_state_and_trust_file_agree_after_any_history(
         for member in trust.members:
             kept = world.machine.get(member_key(member.organisation), MemberState)
             assert (kept.keys, kept.roles, kept.re_executes) == (member.keys, member.roles, member.re_executes)
-        assert sum(1 for _ in world.machine.items(b"organisations/member/", MemberState)) == state.members
+        assert sum(1 for _ in world.machine.items(MEMBERS, MemberState)) == state.members

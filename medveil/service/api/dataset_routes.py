@@ -302,7 +302,7 @@ def dataset_routes(at: Workplace) -> APIRouter:
     async def populations(_who: Reader) -> PopulationList:
         """Each with its terms, owners and budget."""
         state = at.organisation.account.state
-        found = state.items(b"datasets/population/", PopulationState)
+        found = state.items(datasets.POPULATIONS, PopulationState)
         return PopulationList(populations=[_population(population, own) for _, population in found])
 
     @router.post("/v1/populations", summary="Register a population", responses=WRITES)
@@ -349,7 +349,7 @@ def dataset_routes(at: Workplace) -> APIRouter:
     @router.get("/v1/datasets", summary="List the datasets")
     async def listed(_who: Reader, population: Population = "") -> DatasetList:
         """What the ledger declares of each table: never a row, never a count."""
-        found = at.organisation.account.state.items(b"datasets/dataset/", DatasetState)
+        found = at.organisation.account.state.items(datasets.DATASETS, DatasetState)
         chosen = [one for _, one in found if population in ("", one.population)]
         return await asyncio.to_thread(lambda: DatasetList(datasets=[_dataset(one, own, at.tables) for one in chosen]))
 

@@ -197,7 +197,7 @@ def member_routes(at: Workplace) -> APIRouter:
                 suspended=member.suspended,
                 keys=fingerprints(member.keys),
             )
-            for _, member in state.items(b"organisations/member/", MemberState)
+            for _, member in state.items(membership.MEMBERS, MemberState)
         ]
         return MemberList(
             members=sorted(found, key=lambda member: member.organisation),

@@ -122,7 +122,7 @@ def query_routes(at: Workplace) -> APIRouter:
     organisation = at.organisation
 
     def known() -> list[queries.QueryState]:
-        found = organisation.account.state.items(b"queries/query/", queries.QueryState)
+        found = organisation.account.state.items(queries.QUERIES, queries.QueryState)
         return sorted((state for _, state in found), key=lambda state: (-state.height, state.query))
 
     def released(handle: str) -> bytes:

@@ -59,7 +59,7 @@ def forget(world: Any) -> None:
 
 
 def proposals(world: Any) -> int:
-    return len(list(world.researcher.account.state.items(b"queries/query/", queries.QueryState)))
+    return len(list(world.researcher.account.state.items(queries.QUERIES, queries.QueryState)))
 
 
 def written_otherwise(world: Any) -> Any:

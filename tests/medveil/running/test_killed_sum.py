@@ -103,7 +103,7 @@ async def whole(gateways: dict[str, Any]) -> Any:
     wanted = {entry.use.query for entries in trails for entry in entries if entry.intent == 0}
     for _ in range(300):
         state = await gateways["bureau"].account.caught_up()
-        if wanted <= {item.salted_hash for _, item in state.items(b"queries/query/", queries.QueryState)}:
+        if wanted <= {item.salted_hash for _, item in state.items(queries.QUERIES, queries.QueryState)}:
             break
         await asyncio.sleep(0.1)
     return state
@@ -115,7 +115,7 @@ async def check(consortium: Consortium, said: list[str]) -> None:
     async with AsyncExitStack() as stack:
         gateways = {name: await stack.enter_async_context(await consortium.start(name)) for name in consortium.members}
         state = await whole(gateways)
-        found = {item.query.hex(): item for _, item in state.items(b"queries/query/", queries.QueryState)}
+        found = {item.query.hex(): item for _, item in state.items(queries.QUERIES, queries.QueryState)}
         assert released <= {handle for handle, item in found.items() if item.status == "released"}
         under_way = [item for item in found.values() if item.status != "released"]
         assert len(under_way) <= 1, "only the last one may be under way"
@@ -180,7 +180,7 @@ async def without_the_fourth(consortium: Consortium) -> None:
     async with AsyncExitStack() as stack:
         gateways = {name: await stack.enter_async_context(await consortium.start(name)) for name in consortium.members}
         state = await gateways["bureau"].account.caught_up()
-        found = [item for _, item in state.items(b"queries/query/", queries.QueryState)]
+        found = [item for _, item in state.items(queries.QUERIES, queries.QueryState)]
         first = min(found, key=lambda item: item.height)
         assert first.status == "released" and len(first.approvals) == 4
         board = read_board(state, first.query)
