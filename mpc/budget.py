@@ -261,10 +261,7 @@ def epsilons(query: Query, cells: int, survivors: Sequence[int] = ()) -> tuple[E
     """
     sites = len(query.roster)
     share = noise_shares(sites, query.colluders)
-    delta = Decimal(1).scaleb(-query.delta_exponent)
-    spare = _EXACT.multiply(delta, _REDRAW_SHARE)
-    kept = _EXACT.subtract(delta, spare)
-    beta = _EXACT.multiply(Decimal(sites * cells), _TAIL)
+    delta, kept, spare, beta = _deltas(query, cells)
     there = tuple(survivors) or (sites,) * PHASES
     spent = (query.split.gate, query.rho_nano - query.split.gate)
     out = []
@@ -279,6 +276,28 @@ def epsilons(query: Query, cells: int, survivors: Sequence[int] = ()) -> tuple[E
             raise Refused("mpc.delta_too_small", exponent=query.delta_exponent)
         out.append(Epsilon(assumption, of_them, _up(rho), f"{epsilon:f}", f"{delta:f}"))  # type: ignore[arg-type]
     return tuple(out)
+
+
+def check_delta(query: Query, cells: int) -> None:
+    """Check that `epsilons` can be stated for a query, whoever survives. Raises Refused. cells: as there.
+
+    The most is that of one honest site, at rho h. What rho + 2 sqrt(rho ln(1/delta)), which is above it (Bun and
+    Steinke 2016, proposition 1.3), has room for needs no search.
+    """
+    _, kept, spare, beta = _deltas(query, cells)
+    cost = _EXACT.divide(Decimal(query.rho_nano * noise_shares(len(query.roster), query.colluders)), NANO)
+    reach = _EXACT.sqrt(_EXACT.multiply(cost, _EXACT.minus(kept.ln(_EXACT))))
+    above = _EXACT.add(_EXACT.fma(2, reach, cost), Decimal("0.001"))  # it is rounded up
+    if _EXACT.multiply(_EXACT.add(1, above.exp(_EXACT)), beta) > spare:
+        epsilons(query, cells)
+
+
+def _deltas(query: Query, cells: int) -> tuple[Decimal, Decimal, Decimal, Decimal]:
+    """delta; what of it is kept for epsilon, and spared for redraws; the chance of any redraw, or more."""
+    delta = Decimal(1).scaleb(-query.delta_exponent)
+    spare = _EXACT.multiply(delta, _REDRAW_SHARE)
+    beta = _EXACT.multiply(Decimal(len(query.roster) * cells), _TAIL)
+    return delta, _EXACT.subtract(delta, spare), spare, beta
 
 
 def _up(value: Fraction) -> str:

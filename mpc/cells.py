@@ -42,7 +42,7 @@ import msgspec
 import pyarrow as pa
 
 from mpc import noise
-from mpc.budget import Scale, rows_of_one_unit, scales, surely_below
+from mpc.budget import Scale, check_delta, rows_of_one_unit, scales, surely_below
 from mpc.query import GATE, SUMS, Kind, Query, local_plans, table_shape
 from mpc.suppression import Hidden, suppress
 from privacy.local import LocalPlan
@@ -115,6 +115,14 @@ def prove_no_wrap(query: Query) -> None:
     """Check that no cell of either phase can wrap, whatever the data and the noise. Raises Refused."""
     gate_layout(query)
     sums_layout(query, _every_group(query))
+
+
+def prove_delta(query: Query) -> None:
+    """Check that the query's delta covers the draws that are drawn again, whoever is honest. Raises Refused.
+
+    Else a query would be paid for, and what it costs could not be stated: there would be no release.
+    """
+    check_delta(query, most_cells(query))
 
 
 def passing(query: Query, totals: Sequence[int], sites: int) -> Passed:

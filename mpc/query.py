@@ -36,6 +36,8 @@ SALT_BYTES = 32
 
 MOST_SITES = 200
 MOST_MEASURES = 16
+MOST_MISSING = 100
+"""Values of a measure that mean "not known": a site looks for each of them in all of its rows."""
 MOST_CELLS = 2**17
 """Cells of one phase: the limit of verified mode."""
 
@@ -201,6 +203,11 @@ def check_query(query: Query) -> None:
     measured = [measure.column for measure in query.measures]
     if len(measured) > MOST_MEASURES:
         raise Refused("mpc.too_many_measures", measures=len(measured), most=MOST_MEASURES)
+    for measure in query.measures:
+        if len(measure.missing) > MOST_MISSING:
+            raise Refused(
+                "mpc.too_many_missing", measure=measure.column, missing=len(measure.missing), most=MOST_MISSING
+            )
     if measured != sorted(set(measured)):
         raise Refused("mpc.measure_order")
     if measured and gcd(*(measure.weight for measure in query.measures)) != 1:

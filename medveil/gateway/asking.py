@@ -85,6 +85,7 @@ async def ask(
     if not await steps.kept(RELEASED) and not (await steps.once(KNOWN, _Looked, looking)).handle:
         check_query(query)
         cells.prove_no_wrap(query)
+        cells.prove_delta(query)
         request = QueryRequest(handle, query, salt, declared)
         try:
             await steps.boundary()

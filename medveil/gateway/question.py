@@ -16,7 +16,7 @@ from ledger.contracts.datasets import Column, DatasetState, PopulationState
 from medveil.gateway.ledger_account import LedgerState
 from medveil.gateway.query_board import check_exact_bounds
 from mpc.budget import split
-from mpc.cells import prove_no_wrap
+from mpc.cells import prove_delta, prove_no_wrap
 from mpc.query import VERSION, Measure, Query, check_query
 from mpc.query_document import Grouped, Measured, QueryDocument, check_document
 from privacy.filters import parse_filter
@@ -83,6 +83,7 @@ def make_query(document: QueryDocument, state: LedgerState, chain: str) -> Query
     check_query(query)
     check_exact_bounds(query, state)
     prove_no_wrap(query)
+    prove_delta(query)
     return query
 
 

@@ -250,6 +250,7 @@ def _check_request(site: Organisation, request: QueryRequest, proposed: queries.
     """Check the query against the declarations on the ledger, once. Raises Refused."""
     query = request.query
     cells.prove_no_wrap(query)
+    cells.prove_delta(query)
     if site.name not in query.roster:
         raise Refused("gateway.not_in_roster", organisation=site.name)
     if query.chain != site.trust.chain:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mpc import cells
 from mpc.budget import (
     SMALLEST_SIGMA,
+    check_delta,
     epsilon_at,
     epsilons,
     rows_of_one_unit,
@@ -24,6 +25,7 @@ from mpc.budget import (
 )
 from mpc.query import KINDS, Measure, Split, local_plans
 from wire.errors import Refused
+from wire.secure_sum import threshold
 
 EDGES = (-3, 0, 2, 9)
 
@@ -180,6 +182,31 @@ def test_a_delta_that_cannot_cover_redraws_is_refused(make_query):
     for huge in (10**15, 2**53 - 1):  # e^epsilon has millions of digits there
         with pytest.raises(Refused, match="redrawn"):
             epsilons(make_query(rho_nano=huge), 1000)
+
+
+@pytest.mark.parametrize("exponent", [3, 6, 12])
+@pytest.mark.parametrize("sites", [3, 4, 40])
+def test_what_is_checked_before_is_what_can_be_stated_in_the_end(make_query, exponent, sites):
+    """With whatever survivors there are: at the last price that passes, and at the first that does not."""
+    roster = tuple(f"site-{number:02}" for number in range(sites))
+    of = {"roster": roster, "datasets": roster, "delta_exponent": exponent}
+
+    def passes(rho, check=check_delta, *more):
+        try:
+            check(make_query(**of, rho_nano=rho), 1000, *more)
+        except Refused as refused:
+            assert refused.code == "mpc.delta_too_small"
+            return False
+        return True
+
+    low, high = 1, 2**45
+    assert passes(low) and not passes(high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if passes(middle) else (low, middle)
+    fewest = threshold(sites)
+    for survivors in ((), (fewest, fewest), (sites, fewest)):
+        assert passes(low, epsilons, survivors) and not passes(high, epsilons, survivors)
 
 
 def test_digits_do_not_depend_on_the_callers_decimal_context(make_query):

@@ -49,6 +49,7 @@ def test_the_example_is_sound_and_travels(make_query):
         ("mpc.roster_order", {"roster": ("a", "a", "b", "c")}),
         ("mpc.one_dataset_a_site", {"datasets": ("only-one",)}),
         ("mpc.too_many_measures", {"measures": tuple(Measure(f"m{i:02}", 0, 30, 1) for i in range(17))}),
+        ("mpc.too_many_missing", {"measures": measure(missing=tuple(range(101)))}),
         ("mpc.measure_order", {"measures": measure() + measure(column="stays")}),
         ("mpc.measure_order", {"measures": measure() + measure(low=1, edges=())}),
         ("mpc.measure_weights", {"measures": measure(weight=2)}),

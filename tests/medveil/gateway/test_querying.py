@@ -6,6 +6,7 @@ closed, and those who wait are told why.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,17 +21,21 @@ from ledger.contracts import (
     Contribute,
     ProposeQuery,
     RevokeGrant,
+    VoteBudget,
     queries,
 )
+from medveil.gateway import asking
+from medveil.gateway.query_board import read_query
 from medveil.gateway.query_run import KeysOfRound, QueryAnswer, QueryRequest, request_session
 from medveil.gateway.serving import serve_query
 from medveil.gateway.steps import Passing
+from mpc import cells
 from mpc.budget import split
 from mpc.query import GATE, SUMS, Measure, salted_hash
 from mpc.sum_messages import Masked, RoundKeys, Unmasking, signed
 from privacy.local import GroupColumn
 from privacy.predicate import Compare, Not
-from wire.errors import ConsentDenied, ProtocolAbort
+from wire.errors import ConsentDenied, ProtocolAbort, Refused
 
 HANDLE = bytes(range(16))
 Play = Callable[[Callable[[Any], Any]], Any]
@@ -419,6 +424,34 @@ def test_a_query_beyond_the_declarations(play: Play, changes: dict[str, Any], co
         asked = changes.get("datasets", [f"stays-{site}" for site in world.hospitals])
         own = [f"stays-{site}" for site in world.hospitals]
         check_denied(world, [name if name == own[place] else "unknown" for place, name in enumerate(asked)])
+
+    play(story)
+
+
+def test_a_price_at_which_no_epsilon_can_be_stated_is_never_paid(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sums would be on the ledger, the budget gone, and there would be no release."""
+
+    class Careless:
+        """A researcher's gateway that does not look."""
+
+        prove_delta = staticmethod(lambda query: None)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(cells, name)
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        await asyncio.gather(*(site.submit(VoteBudget("stays", 10**12)) for site in world.sites))
+        await world.researcher.account.caught_up()
+        dear = world.query(rho_nano=2 * 10**10)
+        with pytest.raises(Refused, match="redrawn"):
+            await asking.ask(world.researcher, dear, HANDLE, bytes(32), Passing())
+        assert read_query(world.researcher.account.state, HANDLE) is None
+        monkeypatch.setattr(asking, "cells", Careless())
+        answer, parts = await world.run(dear, HANDLE)
+        assert isinstance(answer, ConsentDenied) and answer.facts["reason"] == "mpc.delta_too_small"
+        assert world.codes(parts) == ["mpc.delta_too_small"] * 3
+        await world.check_untouched()
 
     play(story)
 
