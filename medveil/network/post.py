@@ -478,6 +478,8 @@ class NetworkPost:
                     arrived = self._arrived.setdefault(session, _Arrival())
                     found = await self._look(lambda db: self._following(db, session, senders))
                     if found is not None:
+                        if found.sequence != self._read.get((session, found.sender), 0):
+                            continue  # somebody else took it while it was looked for
                         self._read[session, found.sender] += 1
                         return found
                     await arrived.wait()

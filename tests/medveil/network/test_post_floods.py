@@ -1,4 +1,4 @@
-"""The post under one member that sends more than it may: it waits for itself, and the others for nobody."""
+"""The post under much at once: a member that sends more than it may waits for itself; listeners share what comes."""
 
 from __future__ import annotations
 
@@ -201,3 +201,16 @@ def test_who_hangs_up_in_the_middle_of_a_message_leaves_no_trace(
     with caplog.at_level(logging.WARNING):
         asyncio.run(story())
     assert not caplog.records
+
+
+def test_listeners_of_one_session_share_what_is_there(tmp_path: Path) -> None:
+    """Each message is one listener's, whoever looked at the disk at the same time, and none is passed over."""
+
+    async def story() -> None:
+        with opened(tmp_path) as (post, _database):
+            for number in range(6):
+                await post.take("a", PeerMessage(SESSION, number, b"%d" % number))
+            got = await asyncio.gather(*(post.receive(SESSION, 10, ("a",)) for _ in range(6)))
+            assert sorted(one.sequence for one in got) == list(range(6))
+
+    asyncio.run(story())
