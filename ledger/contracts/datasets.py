@@ -422,12 +422,12 @@ def check_available(view: View, name: str, rho_nano: int) -> PopulationState:
     if not state.budget:
         raise Refused("datasets.no_budget", population=name, votes=len(state.votes), owners=len(state.owners))
     if rho_nano > state.available:
-        asked, available = _rho(rho_nano), _rho(state.available)
+        asked, available = rho_text(rho_nano), rho_text(state.available)
         raise BudgetExhausted("datasets.budget_exhausted", population=name, asked=asked, available=available)
     return state
 
 
-def _rho(nano: int) -> str:
+def rho_text(nano: int) -> str:
     """Budget as people write it: a decimal."""
     return format(Decimal(nano).scaleb(-9).normalize(), "f")
 

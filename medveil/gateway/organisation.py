@@ -67,6 +67,8 @@ MOST_UNHEARD = 1000
 """First messages of one sender that are put off until it is known whose their key is."""
 UNWRAPS, UNWRAPS_AT_ONCE = 10_000, 50_000
 """Data keys a second, and at once, that are unwrapped without a declared job, unless gateway.toml says otherwise."""
+MOST_PERCENT = 100
+"""Of a population's budget: no recipient has a share of its own."""
 MOST_LIMITS = 3
 """Different limits of one bill about which an organisation is answered: an eighth of what it could be, at best."""
 
@@ -167,6 +169,7 @@ class Organisation:
         self.last_patience = LAST_TIMEOUT
         self.most_limits = MOST_LIMITS
         self.near = NearSites()
+        self.recipient_percent = MOST_PERCENT
         self.extract_shares = ExtractShares()
         self.scoring = asyncio.Lock()
         self.anchoring = asyncio.Lock()

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from ledger.contracts import datasets, queries
 from medveil.gateway.ledger_account import FinalState, LedgerState
-from medveil.gateway.organisation import Organisation
+from medveil.gateway.organisation import MOST_PERCENT, Organisation
 from medveil.gateway.query_board import read_query
 from medveil.gateway.query_run import AnsweredBefore, QueryRequest
 from mpc.history import (
@@ -112,12 +112,16 @@ def earlier_queries(site: Organisation, population: str, but: bytes = b"") -> tu
 
 def forgotten_queries(site: Organisation, population: str, but: bytes = b"") -> tuple[Forgotten, ...]:
     """The queries of a population that this site approved, by the ledger, and does not know. but: all except that."""
-    known, at = _history(site), site.account.state
-    before = _approved.get(site)
-    approved = _read_on(site, before, at, _news(site.name, before, at))
+    known, approved = _history(site), _approvals(site)
     found = [one for handle, one in approved.items() if handle not in known and handle != but]
     found.sort(key=lambda one: one.query)
     return tuple(Forgotten(one.query, one.roster) for one in found if one.population == population)
+
+
+def _approvals(site: Organisation) -> dict[bytes, queries.QueryState]:
+    """The queries that `site` approved by the ledger, and that were not closed, by handle."""
+    before, at = _approved.get(site), site.account.state
+    return _read_on(site, before, at, _news(site.name, before, at))
 
 
 async def look_through(site: Organisation) -> None:
@@ -183,13 +187,43 @@ def check_near(site: Organisation, query: Query, handle: bytes, again: bool = Fa
         check_rosters(query, earlier_queries(site, query.population, handle))
 
 
+def check_share(site: Organisation, handle: bytes) -> None:
+    """Check that who asks stays within its share of the population's budget with what this site serves it, and with
+    this query. Raises Refused. What was closed costs nothing; what was forgotten counts.
+    """
+    if site.recipient_percent >= MOST_PERCENT:
+        return
+    state, approved = site.account.state, _approvals(site)
+    asked = queries.query(state.view(), handle)
+    entered = (read_query(state, one) for one in tuple(_history(site)) if one not in approved)
+    every = {one.query: one for one in (*approved.values(), *entered) if one is not None and one.status != "closed"}
+    costs = (
+        one.rho_nano
+        for one in every.values()
+        if (one.researcher, one.population) == (asked.researcher, asked.population) and one.query != handle
+    )
+    spent, budget = sum(costs), datasets.population(state.view(), asked.population).budget
+    most = budget * site.recipient_percent // MOST_PERCENT
+    if spent + asked.rho_nano > most:
+        raise Refused(
+            "gateway.recipient_share",
+            recipient=asked.researcher,
+            population=asked.population,
+            percent=site.recipient_percent,
+            most=datasets.rho_text(most),
+            left=datasets.rho_text(max(0, most - spent)),
+            asked=datasets.rho_text(asked.rho_nano),
+        )
+
+
 def enter(site: Organisation, request: QueryRequest, decision: Decision) -> None:
-    """Keep a query that is about to be approved; on disk when this returns. Raises Refused as `check_near`.
+    """Keep a query that is about to be approved; on disk when this returns. Refused as by `check_near`, `check_share`.
 
     Nothing is awaited between looking and keeping: of two near queries at once, one is refused.
     """
     query, handle = request.query, request.handle
     check_near(site, query, handle)
+    check_share(site, handle)
     served = Served(handle, query, request.salt, decision.rows, decision.excluded)
     known = _history(site)
     if handle not in known:

@@ -60,6 +60,7 @@
     [queries]                                                 # next to an earlier one that differs by one or two sites
     near_rosters = "refuse"                                   # or "label": the release says which sites are disclosed
     near_survivors = "label"                                  # or "stop": before anything is opened, but paid for
+    recipient_percent = 100                                   # of a population's budget, that one recipient may spend
 
     [extracts]                                                # of others, held here and on their way; in GiB
     whole = 128                                               # of all organisations together
@@ -152,10 +153,14 @@ class Bills(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Queries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What this site does about queries that would give single sites away: `medveil.gateway.near_sites`."""
+    """What this site does about queries that would give single sites away: `medveil.gateway.near_sites`.
+
+    recipient_percent: of a population's budget, how much the queries of one recipient may cost here.
+    """
 
     near_rosters: Literal["refuse", "label"] = "refuse"
     near_survivors: Literal["label", "stop"] = "label"
+    recipient_percent: Annotated[int, msgspec.Meta(ge=1, le=100)] = 100
 
     @property
     def near(self) -> NearSites:
@@ -397,6 +402,7 @@ limits = {config.bills.limits}
 [queries]
 near_rosters = {_quoted(config.queries.near_rosters)}
 near_survivors = {_quoted(config.queries.near_survivors)}
+recipient_percent = {config.queries.recipient_percent}
 
 [extracts]
 whole = {config.extracts.whole}

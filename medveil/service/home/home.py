@@ -182,6 +182,7 @@ class Home:
             raise
         organisation.most_limits = config.bills.limits
         organisation.near = config.queries.near
+        organisation.recipient_percent = config.queries.recipient_percent
         organisation.extract_shares = config.extracts.shares
         return cls(folder, config, organisation, lock)
 

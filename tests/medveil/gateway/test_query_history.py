@@ -325,6 +325,36 @@ def test_a_closed_query_is_not_forgotten(four: Play) -> None:
     four(story)
 
 
+def test_a_recipient_may_spend_its_share_of_a_budget_and_no_more(four: Play) -> None:
+    """Where a site says so; what was closed counts for nothing, what the site has forgotten counts."""
+
+    async def story(world: Any) -> None:
+        site = world.sites[0]
+        site.recipient_percent = 70  # of 10^9
+        await world.released()  # 3 * 10^8
+        closed = bytes(range(16))
+        world.sites[1].recipient_percent = 50
+        answer, _ = await world.run(world.query(rho_nano=250_000_000), closed)
+        assert isinstance(answer, ConsentDenied) and answer.facts["organisation"] == "hospital-2"
+        assert answer.facts["reason"] == "gateway.recipient_share"
+        assert "0.5" in answer.text() and "0.2" in answer.text() and "researcher" in answer.text()
+        assert world.state_of(closed).status == "closed" and (await world.population()).spent == world.rho
+        world.sites[1].recipient_percent = 100
+        await world.released(world.query(rho_nano=250_000_000))
+        for forget_it in (False, True):
+            if forget_it:
+                forget_served(site)
+            answer, parts = await world.run(world.query(rho_nano=150_000_001), secrets.token_bytes(16))
+            assert isinstance(answer, ConsentDenied)
+            assert world.codes(parts)[0] == "gateway.recipient_share"
+        await world.released(world.query(rho_nano=150_000_000))
+        forget(world)
+        _, parts = await world.run(world.query(rho_nano=150_000_000), secrets.token_bytes(16))
+        assert world.codes(parts) == ["allowed"] * 4, "the same question is free"
+
+    four(story)
+
+
 def test_a_site_may_let_a_near_roster_be_labelled(four: Play) -> None:
     async def story(world: Any) -> None:
         first = await world.released()

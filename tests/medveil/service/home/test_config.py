@@ -14,6 +14,7 @@ from medveil.service.home.config import (
     Peers,
     People,
     Provider,
+    Queries,
     address,
     passphrase,
     read_config,
@@ -57,6 +58,7 @@ def test_written_and_read(tmp_path: Path) -> None:
             ),
             peers=Peers("*:9443", ("a.example", "10.0.0.1"), {"bureau": "https://b:9", "insurer-2.x": "https://c"}),
             bills=Bills(limits=7),
+            queries=Queries("label", "stop", 25),
             extracts=Extracts(whole=500, issuer=100, unasked=0),
         ),
     ):
@@ -71,6 +73,8 @@ def test_written_and_read(tmp_path: Path) -> None:
         ('[people]\nlisten_on = "x:1"', "config.bad"),
         ("[peers]\nhosts = [1]", "config.bad"),
         ("[bills]\nlimits = 0", "config.bad"),
+        ("[queries]\nrecipient_percent = 0", "config.bad"),
+        ("[queries]\nrecipient_percent = 101", "config.bad"),
         ("[extracts]\nunasked = -1", "config.bad"),
         ("[extracts]\nissuer = 0.5", "config.bad"),
         ('[people]\nlisten = "nowhere"', "config.bad_address"),
@@ -100,7 +104,7 @@ def test_written_and_read(tmp_path: Path) -> None:
         ('[people]\nproxies = ["0.0.0.0/0"]', "config.bad_proxy"),
         ('[people]\nproxies = ["gateway.example"]', "config.bad_proxy"),
     ],
-    ids=range(32),
+    ids=range(34),
 )
 def test_what_cannot_work(tmp_path: Path, more: str, code: str) -> None:
     path = tmp_path / "gateway.toml"
