@@ -6,8 +6,8 @@ and no expression to evaluate; a value is bound as a parameter and never becomes
 Meaning is three-valued, as in SQL: a comparison with a missing cell is neither true nor false, and
 only rows that are plainly true pass, so a row with a missing cell is never let in by a negation.
 ``to_arrow`` takes care to mean the same (Arrow's own ``is_in`` answers False for null, which Not
-would turn into True) and treats NaN as missing. Order is for numbers only: text would sort by the
-collation of each database. Dates are civil days (`wire.dates`), hence numbers.
+would turn into True, and tells -0.0 from 0.0) and treats NaN as missing. Order is for numbers only:
+text would sort by the collation of each database. Dates are civil days (`wire.dates`), hence numbers.
 """
 
 from __future__ import annotations
@@ -258,8 +258,10 @@ def _scalar(value: int | Fixed | str) -> pa.Scalar:
 
 
 def _any_of(field: str, values: tuple[int | Fixed | str, ...]) -> pc.Expression:
-    kind = pa.string() if isinstance(values[0], str) else pa.float64()
-    return _cell(field, values[0]).isin(pa.array([_scalar(value).as_py() for value in values], kind))
+    """Whether the cell is equal to one of `values`. Arrow's ``is_in`` takes minus zero and zero for two numbers."""
+    text = isinstance(values[0], str)
+    cell = _cell(field, values[0]) if text else pc.add(_cell(field, values[0]), pa.scalar(0.0))  # -0.0 + 0.0 is 0.0
+    return cell.isin(pa.array([_scalar(value).as_py() for value in values], pa.string() if text else pa.float64()))
 
 
 def _fold(parts: tuple[Predicate, ...], join: Callable[[Any, Any], Any]) -> pc.Expression:

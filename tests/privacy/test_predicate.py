@@ -54,7 +54,7 @@ predicates = st.recursive(
 rows = st.lists(
     st.tuples(
         st.none() | st.integers(-3, 3),
-        st.none() | st.sampled_from([-1.5, -0.5, 0.0, 0.5, 1.5, 2.5, 3.0]),
+        st.none() | st.sampled_from([-1.5, -0.5, -0.0, 0.0, 0.5, 1.5, 2.5, 3.0]),
         st.none() | texts,
     ),
     max_size=12,
@@ -144,6 +144,14 @@ def test_a_negation_never_lets_a_missing_cell_in() -> None:
     assert table.filter(to_arrow(Not(Compare("cost", "gt", 5)))).num_rows == 1
     assert table.filter(to_arrow(Not(Between("cost", 5, 6)))).num_rows == 1
     assert table.filter(to_arrow(IsNull("cost"))).num_rows == 2
+
+
+def test_minus_zero_is_zero() -> None:
+    """Arrow's own is_in tells them apart: "not one of 0, 9" would let a row in that "not 0 and not 9" keeps out."""
+    table = pa.table({"cost": [-0.0, 0.0, 9.0, 5e-324, None]})
+    for either in (In("cost", (0, 9)), Or((Compare("cost", "eq", 0), Compare("cost", "eq", 9)))):
+        assert table.filter(to_arrow(either)).num_rows == 3
+        assert table.filter(to_arrow(Not(either))).num_rows == 1
 
 
 def test_values_are_always_parameters() -> None:
