@@ -63,6 +63,9 @@ KEPT_MS = 7 * 86_400_000
 OVER_MS = 2 * KEPT_MS
 """How long it is known that a session is over, in ms: who has not heard of it sends for a while, which is carried."""
 _FULL = "network.full"
+_TAKEN, _WAITS, _FORGOTTEN = 1, 0, -1
+"""How a message stands that goes out: acknowledged, and known until its session is forgotten; waiting; waiting in a
+session that was forgotten meanwhile, so that nothing of it stays once it is acknowledged."""
 _OVER = -1
 """The place of the row that stands for a session which is over: no message has it."""
 
@@ -110,13 +113,13 @@ _OUT, _INTO = outgoing.c, incoming.c
 # Made once: to put a statement together costs more than to run it.
 _NEXT = (
     select(_OUT.place, _OUT.session, _OUT.sequence, _OUT.payload)
-    .where(_OUT.recipient == bindparam("of"), _OUT.acknowledged == 0)
+    .where(_OUT.recipient == bindparam("of"), _OUT.acknowledged <= _WAITS)
     .order_by(_OUT.place)
     .limit(1)
 )
-_ACKNOWLEDGE = (
-    outgoing.update().where(_OUT.place == bindparam("at"), _OUT.acknowledged == 0).values(acknowledged=1, payload=b"")
-)
+_ACKNOWLEDGE = outgoing.update().where(_OUT.place == bindparam("at"), _OUT.acknowledged == _WAITS)
+_ACKNOWLEDGE = _ACKNOWLEDGE.values(acknowledged=_TAKEN, payload=b"")
+_LEAVE = delete(outgoing).where(_OUT.place == bindparam("at"), _OUT.acknowledged == _FORGOTTEN)
 _OF_SESSION = select(_INTO.place, _INTO.sender, _INTO.sequence).where(_INTO.session == bindparam("of"))
 _OF_SESSION = _OF_SESSION.order_by(_INTO.place)
 _FROM_SENDERS = _OF_SESSION.where(_INTO.sender.in_(bindparam("senders", expanding=True)))
@@ -218,7 +221,7 @@ class NetworkPost:
         """Throw away what is too old, and go on delivering what was not acknowledged."""
 
         def waiting(db: Connection) -> dict[str, _Load]:
-            found = db.execute(_SUMS.where(outgoing.c.acknowledged == 0).group_by(outgoing.c.recipient))
+            found = db.execute(_SUMS.where(outgoing.c.acknowledged <= _WAITS).group_by(outgoing.c.recipient))
             return {recipient: _Load(messages, size) for recipient, messages, size in found}
 
         await self.prune()
@@ -237,7 +240,7 @@ class NetworkPost:
             db.execute(delete(incoming).where(into.arrived_at < oldest, into.sequence >= 0))
             db.execute(delete(incoming).where(into.arrived_at < ended, into.sequence == _OVER))
             self._count_again(())
-            lost = _SUMS.where(out.sent_at < oldest, out.acknowledged == 0).group_by(out.recipient)
+            lost = _SUMS.where(out.sent_at < oldest, out.acknowledged <= _WAITS).group_by(out.recipient)
             found = db.execute(lost).all()
             db.execute(delete(outgoing).where(out.sent_at < oldest))
             return found
@@ -269,7 +272,7 @@ class NetworkPost:
             "sequence": sequence,
             "payload": payload,
             "sent_at": self._clock(),
-            "acknowledged": 0,
+            "acknowledged": _WAITS,
         }
         if not await self._has_room(organisation, len(payload)):
             if await self._look(lambda db: self._holds(db, organisation, session, sequence)):
@@ -398,7 +401,7 @@ class NetworkPost:
 
     def _acknowledge(self, db: Connection, place: int) -> bool:
         """Whether it was still to be carried: what is too old is thrown away at any time."""
-        return db.execute(_ACKNOWLEDGE, {"at": place}).rowcount > 0
+        return any(db.execute(done, {"at": place}).rowcount > 0 for done in (_ACKNOWLEDGE, _LEAVE))
 
     # --- receiving ---------------------------------------------------------------------------------
 
@@ -522,12 +525,13 @@ class NetworkPost:
     async def _forget(self, session: bytes, peers: Collection[str], over: bool) -> None:
         def drop(db: Connection) -> None:
             into = (incoming.c.session == session) & (incoming.c.sequence >= 0)
-            done = (outgoing.c.session == session) & (outgoing.c.acknowledged == 1)
+            out = outgoing.c.session == session
             if peers:
                 into &= incoming.c.sender.in_(peers)
-                done &= outgoing.c.recipient.in_(peers)
+                out &= outgoing.c.recipient.in_(peers)
             db.execute(delete(incoming).where(into))
-            db.execute(delete(outgoing).where(done))
+            db.execute(delete(outgoing).where(out, outgoing.c.acknowledged == _TAKEN))
+            db.execute(outgoing.update().where(out, outgoing.c.acknowledged == _WAITS).values(acknowledged=_FORGOTTEN))
             self._count_again(peers)
             for peer in peers if over else ():
                 self._note_over(db, session, peer)
@@ -552,7 +556,7 @@ class NetworkPost:
     async def waiting(self) -> dict[str, int]:
         """Messages that were not acknowledged yet, by recipient: for the metrics."""
         out = outgoing.c
-        counted = select(out.recipient, func.count()).where(out.acknowledged == 0).group_by(out.recipient)
+        counted = select(out.recipient, func.count()).where(out.acknowledged <= _WAITS).group_by(out.recipient)
         return await self._look(lambda db: {row[0]: row[1] for row in db.execute(counted)})
 
     async def _run(self, work: Callable[[Connection], T]) -> T:

@@ -214,3 +214,57 @@ def test_listeners_of_one_session_share_what_is_there(tmp_path: Path) -> None:
             assert sorted(one.sequence for one in got) == list(range(6))
 
     asyncio.run(story())
+
+
+class Line:
+    """A line to one other that takes what comes when it is told to."""
+
+    organisation = "a"
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.took: list[PeerMessage] = []
+
+    async def ask(self, method: str, path: str, kind: type[Any], body: bytes = b"", timeout: float = 30.0) -> Any:
+        await self.open.wait()
+        self.took.append(decode(PeerMessage, body))
+        return Done()
+
+
+def test_of_what_is_forgotten_while_it_waits_nothing_stays_once_it_is_taken(tmp_path: Path) -> None:
+    """It is carried all the same, through a restart; who makes others answer in ever new sessions fills no disk."""
+
+    async def rows(post: NetworkPost) -> list[tuple[bytes, int]]:
+        kept = sa.select(module.outgoing.c.session, module.outgoing.c.sequence).order_by(module.outgoing.c.place)
+        return await post._look(lambda db: [(row[0], row[1]) for row in db.execute(kept)])
+
+    async def all_taken(post: NetworkPost) -> None:
+        async with asyncio.timeout(10):
+            while await post.waiting() or post._loads["a"].messages:
+                await asyncio.sleep(0.01)
+
+    async def story() -> None:
+        with opened(tmp_path) as (post, database):
+            for number in range(3):
+                session = b"session %d" % number
+                await post.send("a", session, 0, b"no")
+                if number < 2:
+                    await post.forget(session, ("a",) if number else ())
+            assert await post.waiting() == {"a": 3}
+            await post.close()
+            line = Line()
+            again = NetworkPost("b", database, lambda _: line, lambda: NOW)
+            await again.start()
+            await again.send("a", b"session 3", 0, b"late")
+            assert again._loads["a"].messages == 4
+            await again.forget(b"session 3", ("c",))
+            line.open.set()
+            await all_taken(again)
+            assert [one.session[-1:] for one in line.took] == [b"0", b"1", b"2", b"3"]
+            assert await rows(again) == [(b"session 2", 0), (b"session 3", 0)], "known until they are forgotten"
+            await again.forget(b"session 2")
+            await again.end(b"session 3", ("a",))
+            assert await rows(again) == []
+            await again.close()
+
+    asyncio.run(story())
