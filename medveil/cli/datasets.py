@@ -12,6 +12,7 @@ from medveil.cli.members import show_written
 
 if TYPE_CHECKING:
     from medveil.client.datasets import Classification
+    from medveil.client.datasets import Population as PopulationTerms
 
 Population = Annotated[str, typer.Argument(help="Name of the population.")]
 Dataset = Annotated[str, typer.Argument(help="Name of the dataset.")]
@@ -33,7 +34,7 @@ def register(app: typer.Typer) -> None:
             return
         columns = (
             ("population", "population"),
-            ("unit", "unit"),
+            ("terms", terms),
             ("owners", "owners"),
             ("datasets", "datasets"),
             ("voted", lambda one: rho(one.budget.voted)),
@@ -77,10 +78,16 @@ def register(app: typer.Typer) -> None:
     def vote(
         population: Population,
         budget: Annotated[str, typer.Argument(metavar="RHO", help="The whole budget: a decimal such as 1 or 0.25.")],
+        public: Annotated[
+            bool,
+            typer.Option("--public", help="Agree that numbers of its larger groups are published without noise."),
+        ] = False,
         json: Json = False,
     ) -> None:
-        """Vote for a population's budget. It is in force once all owners voted the same."""
+        """Vote for a population's budget, and agree to its terms. It is in force once all owners voted the same."""
         from decimal import Decimal, InvalidOperation
+
+        from wire.errors import Refused
 
         try:
             nano = Decimal(budget) * _NANO
@@ -90,9 +97,30 @@ def register(app: typer.Typer) -> None:
         if not whole:
             raise typer.BadParameter("the budget is a decimal above 0 with at most nine places")
         with calling() as client:
-            show_written(client.populations.vote(population, int(nano)), json)
+            found = [one for one in client.populations.list().populations if one.population == population]
+            if any(one.public for one in found) and not public:  # whoever registered it said so, not who votes
+                raise Refused("populations.vote_public", population=population)
+            written = client.populations.vote(population, int(nano))
+        if found and not json:
+            screen.say(f"{population}: {terms(found[0])}")
+        show_written(written, json)
 
     _datasets(app)
+
+
+def terms(one: PopulationTerms) -> str:
+    """What owners agree to when they vote a population's budget, in words."""
+    said = ["counts rows" if one.unit == "row" else f"counts persons, {_many(one.rows_per_person, 'row')} each"]
+    if one.unit == "person":
+        said.append("who are at one site each" if one.spread == "one-site" else "who may be at every site")
+    said.append(_many(one.colluders, "colluder"))
+    if one.public:
+        said.append("PUBLIC: without noise")
+    return ", ".join(said)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def rho(nano: int) -> str:

@@ -123,6 +123,18 @@ def test_budgets_and_tables(at: Any) -> None:
     assert officer.refused("populations", "vote", "nobodys", "1") == "datasets.unknown_population"
     registered = ("populations", "register", "later", "--unit", "person", "--rows-per-person", "2")
     assert "on the ledger" in officer.run(*registered, *(f"--owner={site}" for site in SITES)).output.lower()
+    assert (
+        "counts persons, 2 rows each, who may be at every site, 1 colluder\n"
+        in officer.run("populations", "vote", "later", "1").output
+    )
+    open_to_all = ("populations", "register", "open", "--unit", "row", "--colluders", "0", "--public")
+    officer.run(*open_to_all, *(f"--owner={site}" for site in SITES))
+    assert "PUBLIC" in officer.run("populations", "list").output
+    assert officer.refused("populations", "vote", "open", "1") == "populations.vote_public"
+    opened = {one["population"]: one for one in officer.json("populations", "list")["populations"]}["open"]
+    assert opened["votes"] == []
+    agreed = officer.run("populations", "vote", "open", "1", "--public").output
+    assert "open: counts rows, 0 colluders, PUBLIC: without noise\n" in agreed
     sources = officer.run("datasets", "sources").output
     assert "stays" in sources and "Not half-done: half-done/dataset.toml" in " ".join(sources.split())
     (bad,) = officer.json("datasets", "sources")["bad"]
