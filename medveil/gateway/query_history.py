@@ -223,10 +223,10 @@ def enter(site: Organisation, request: QueryRequest, decision: Decision) -> None
     """
     query, handle = request.query, request.handle
     check_near(site, query, handle)
-    check_share(site, handle)
     served = Served(handle, query, request.salt, decision.rows, decision.excluded)
     known = _history(site)
-    if handle not in known:
+    if handle not in known:  # one that is gone on with keeps its share, whatever the budget is by now
+        check_share(site, handle)
         site.vault.put_document(_SERVED, handle.hex(), encode(served))
         known[handle] = _Known(served, question_digest(query))
 

@@ -20,11 +20,12 @@ from medveil.gateway.near_sites import NearSites
 from medveil.gateway.organisation import Refusal
 from medveil.gateway.query_board import read_board
 from medveil.gateway.query_history import answers, earlier_queries, forgotten_queries, near_releases
-from medveil.gateway.query_run import AnsweredBefore, QueryAnswer
+from medveil.gateway.query_run import AnsweredBefore, QueryAnswer, QueryRequest
 from medveil.gateway.steps import Passing
 from mpc.query import GATE, SUMS
 from mpc.release import Release, verify_release
 from mpc.sum_messages import Masked, RoundKeys, Unmasking
+from privacy.decide import Decision
 from privacy.local import GroupColumn
 from privacy.predicate import And, Compare, In, Not
 from wire.errors import ConsentDenied, ProtocolAbort, Refused, VerificationError
@@ -351,6 +352,23 @@ def test_a_recipient_may_spend_its_share_of_a_budget_and_no_more(four: Play) -> 
         forget(world)
         _, parts = await world.run(world.query(rho_nano=150_000_000), secrets.token_bytes(16))
         assert world.codes(parts) == ["allowed"] * 4, "the same question is free"
+
+    four(story)
+
+
+def test_a_query_that_is_gone_on_with_keeps_its_share(four: Play) -> None:
+    """Whatever the share is when its site starts again: by then it may be paid for."""
+
+    async def story(world: Any) -> None:
+        site = world.sites[0]
+        release = await world.released()
+        site.recipient_percent = 1
+        request = QueryRequest(release.handle, release.query, release.salt)
+        decision = Decision(True, "granted", "study", "", "researcher", "stays-hospital-1")
+        query_history.enter(site, request, decision)
+        forget_served(site)
+        with pytest.raises(Refused, match="1 percent"):
+            query_history.enter(site, request, decision)
 
     four(story)
 
