@@ -5,12 +5,13 @@ What is looked for, each with what it would mean:
     a destroyed key among the vault's keys, or its tombstone missing          it was not destroyed, or came back
     the mark of its wrap (16 random bytes) in any file of the home            a wrap has survived: a page that was not
                                                                               overwritten, a write-ahead log, a copy
+    a packed file                                                             what it holds nobody saw: a copy, perhaps
     the key itself, whichever its wrap, in an older copy of the tables        a backup was left here; so does version 1
     an older copy of the key file, with destroyed epochs                      what a rotation ended can be read with it
     rows under a destroyed or restricted key in a snapshot                    it was not cut anew
     rows of the person that may be used                                       they came later, or were left out; those
                                                                               that were restricted are in use again
-    a marker: text of the person's that a test planted, in any file           plaintext lies about
+    a marker: text of the person's, in any file or its name                   plaintext lies about
 
 Encrypted rows without their key are noise: they are not looked for. Files are read as they are, also those of a
 database that is open. What was not looked into is named: what cannot be read, and links to elsewhere. Of a PostgreSQL
@@ -21,19 +22,18 @@ epoch.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from privacy.erasure.file_search import SHORTEST_TEXT, FileSearch
 from privacy.erasure.receipt import ErasureReceipt
 from wire import messages
 from wire.errors import MedveilError
 
-_PIECE = 1 << 20
-SHORTEST_MARKER = 4
+SHORTEST_MARKER = SHORTEST_TEXT
 """Characters."""
 
 
@@ -128,23 +128,26 @@ def check_erasure(
     """Look for what `receipt`, whose signature was checked, says is gone.
 
     files: to be read. snapshots: by dataset, what gives the ids of the data keys whose rows its snapshot holds.
-    markers: texts of the person's, of at least 4 characters, that must stand nowhere; looked for in UTF-8 and UTF-16.
+    markers: texts of the person's, of at least 4 characters, that must stand nowhere (`privacy.erasure.file_search`).
     root: what file names in the report leave away. Raises what the vault raises; a file that cannot be read is
     reported, and so is a link.
     """
     keys = [one.key for one in receipt.keys]
     found = list(_in_vault(receipt, vault, keys))
-    needles = _needles(receipt, markers)
+    search = FileSearch((mark for one in receipt.keys for mark in one.marks), markers)
     read = size = 0
     unread: list[str] = []
     links: list[str] = []
     for path in files:
-        name = str(path.relative_to(root)) if root is not None and path.is_relative_to(root) else str(path)
+        whole = str(path.relative_to(root)) if root is not None and path.is_relative_to(root) else str(path)
+        name = search.told(whole)
+        if name != whole:
+            found.append(Leftover("privacy.leftover_name", {"file": name}))
         if path.is_symlink():
             links.append(name)
             continue
         try:
-            seen, length = _scan(path, needles)
+            seen = search.within(path)
             if vault.copy_holds(path, keys):
                 found.append(Leftover("privacy.leftover_copy", {"file": name}))
             if vault.copy_of_keys(path):
@@ -152,9 +155,13 @@ def check_erasure(
         except OSError:
             unread.append(name)
             continue
-        read, size = read + 1, size + length
-        for what in sorted(seen):
-            found.append(Leftover("privacy.leftover_text" if what < 0 else "privacy.leftover_wrap", {"file": name}))
+        read, size = read + 1, size + seen.size
+        if seen.texts:
+            found.append(Leftover("privacy.leftover_text", {"file": name}))
+        if seen.marks:
+            found.append(Leftover("privacy.leftover_wrap", {"file": name}))
+        if seen.packed:
+            found.append(Leftover("privacy.leftover_packed", {"file": name}))
     opened = 0
     out = {one.key for one in receipt.keys} | {one.key for one in receipt.restricted}
     for dataset, held in (snapshots or {}).items():
@@ -182,33 +189,6 @@ def _in_vault(receipt: ErasureReceipt, vault: CheckedVault, keys: Sequence[bytes
         if key.state == "active" and key.key not in keys:  # those are told above
             code = "privacy.leftover_restricted" if key.key in restricted else "privacy.leftover_rows"
             yield Leftover(code, {"dataset": key.dataset, "key": key.key.hex()})
-
-
-def _needles(receipt: ErasureReceipt, markers: Sequence[str]) -> dict[bytes, int]:
-    """Bytes to look for: the number of the key whose mark they are, or negative for a marker."""
-    needles = {mark: number for number, one in enumerate(receipt.keys) for mark in one.marks}
-    for number, marker in enumerate(markers, start=1):
-        if len(marker) < SHORTEST_MARKER:
-            raise ValueError(f"a marker has at least {SHORTEST_MARKER} characters: shorter ones stand anywhere")
-        for data in (marker.encode(), marker.encode("utf-16-le"), marker.encode("utf-16-be")):
-            needles.setdefault(data, -number)
-    return needles
-
-
-def _scan(path: Path, needles: Mapping[bytes, int]) -> tuple[set[int], int]:
-    """Which needles a file holds, and its length. Raises OSError."""
-    longest = max(map(len, needles), default=1)
-    pattern = re.compile(b"|".join(map(re.escape, sorted(needles, key=len, reverse=True))) or b"(?!)")
-    seen: set[int] = set()
-    length, tail = 0, b""
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            length += len(piece)
-            window = tail + piece
-            for match in pattern.finditer(window):
-                seen.add(needles[match.group()])
-            tail = window[-(longest - 1) :] if longest > 1 else b""
-    return seen, length
 
 
 def files_below(*folders: Path) -> Iterator[Path]:

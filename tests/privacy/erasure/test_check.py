@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
+import io
+import json
+import lzma
 import shutil
 import sqlite3
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unicodedata import normalize
 
 import msgspec
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from privacy.erasure import steps as erasure
 from privacy.erasure.check import CheckReport, check_erasure, files_below
@@ -73,6 +81,14 @@ def test_a_wrap_that_survives_in_any_file(home: Home, receipt: ErasureReceipt) -
         (home.folder / name).unlink()
 
 
+@pytest.mark.parametrize("spelled", [bytes.hex, lambda mark: mark.hex().upper()])
+def test_a_wrap_in_a_dump(home: Home, receipt: ErasureReceipt, spelled: Callable[[bytes], str]) -> None:
+    """Of PostgreSQL or SQLite, as text: a copy of the vault all the same."""
+    (home.folder / "dump.sql").write_text("COPY keys FROM stdin;\n7\t\\\\x00" + spelled(receipt.keys[0].mark) + "ff\n")
+    report = check(home, receipt)
+    assert [(one.code, one.facts) for one in report.leftovers] == [("privacy.leftover_wrap", {"file": "dump.sql"})]
+
+
 @pytest.mark.parametrize("code", ["utf-8", "utf-16-le", "utf-16-be"])
 def test_plaintext_that_lies_about(code: str, home: Home, receipt: ErasureReceipt) -> None:
     (home.folder / "tmp").mkdir()
@@ -84,6 +100,57 @@ def test_plaintext_that_lies_about(code: str, home: Home, receipt: ErasureReceip
     )
     with pytest.raises(ValueError, match="4 characters"):
         check(home, receipt, markers=["abc"])
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "王小明-复诊".encode("gb18030"),
+        json.dumps("王小明-复诊").encode(),
+        rb"\u738B\u5C0F\u660E-\u590D\u8BCA",
+        normalize("NFD", "Zoé Müller").encode(),
+        "zoé müller".encode(),
+        "ZOÉ MÜLLER".encode("utf-16-le"),
+        b"11010119900101123x",
+    ],
+)
+def test_plaintext_in_another_spelling(written: bytes, home: Home, receipt: ErasureReceipt) -> None:
+    (home.folder / "spill").write_bytes(b"x" * 999 + written + b"\n")
+    markers = ["王小明-复诊", "Zoé Müller", "１１010119900101123X"]
+    report = check(home, receipt, markers=markers)
+    assert [(one.code, one.facts) for one in report.leftovers] == [("privacy.leftover_text", {"file": "spill"})]
+    (home.folder / "spill").write_bytes(b"x" * 999)
+    assert check(home, receipt, markers=[*markers, "\ud800" * 4]).leftovers == ()
+
+
+def test_a_text_in_the_name_of_a_file_or_folder(home: Home, receipt: ErasureReceipt) -> None:
+    (home.folder / f"letters to {WANG.upper()}").mkdir()
+    (home.folder / f"letters to {WANG.upper()}" / "first.txt").write_bytes(b"nothing in it")
+    report = check(home, receipt)
+    assert [(one.code, one.facts) for one in report.leftovers] == [("privacy.leftover_name", {"file": "*/first.txt"})]
+    assert all(WANG not in one.text(language).lower() for one in report.leftovers for language in ("en", "zh"))
+
+
+def _zip(data: bytes) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("vault.sqlite", data)
+    return made.getvalue()
+
+
+def _columns(data: bytes) -> bytes:
+    made = io.BytesIO()
+    parquet.write_table(pa.table({"name": [data]}), made, compression="zstd")
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, _zip, _columns])
+def test_a_packed_copy_is_not_taken_for_nothing(
+    pack: Callable[[bytes], bytes], before: Path, home: Home, receipt: ErasureReceipt
+) -> None:
+    (home.folder / "copy").write_bytes(pack((before / "vault" / "vault.sqlite").read_bytes()))
+    report = check(home, receipt)
+    assert [(one.code, one.facts) for one in report.leftovers] == [("privacy.leftover_packed", {"file": "copy"})]
 
 
 def test_an_older_copy_that_was_put_back_without_its_register(
