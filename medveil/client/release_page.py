@@ -26,7 +26,8 @@ _STYLE = """
 background:#fff;max-width:980px;padding:4px 16px 16px}.mv h1{font-size:22px;margin:.4em 0}
 .mv h1,.mv p,.mv li{overflow-wrap:anywhere}.mv h2{font-size:17px;margin:1.2em 0 .3em}
 .mv table{border-collapse:collapse;font-size:14px}.mv th,.mv td{text-align:left;padding:4px 14px 4px 0;
-border-bottom:1px solid #dde3e8;vertical-align:middle;background:none}.mv th{color:#5a6875;font-weight:600}
+border-bottom:1px solid #dde3e8;vertical-align:middle;background:none;
+min-width:6em}.mv th{color:#5a6875;font-weight:600}
 .mv .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.mv small{color:#5a6875}
 .mv .h td{color:#5a6875}.mv .w{border-left:3px solid #a1490c;background:#f4f7f9;padding:6px 14px;margin:10px 0}
 .mv .wide{overflow-x:auto}
@@ -160,11 +161,11 @@ class _Page:
             low, high = _decimal(measure.low, measure.scale), _decimal(measure.high, measure.scale)
             heading, numbers = self._say("measure", column=measure.column, low=low, high=high), ["count", "mean", "sd"]
             edges = [_decimal(edge, measure.scale) for edge in measure.edges]
-        yield f'<h2>{heading}</h2><div class="wide"><table><tr>'
+        yield f'<h2>{heading}</h2><div class="wide"><table><thead><tr>'
         names = [group.name for group in query.groups]
         yield "".join(f"<th>{escape(name)}</th>" for name in names or [""])
         yield "".join(f'<th class="n">{self._say(name)}</th>' for name in numbers)
-        yield f"<th>{self._say('histogram', edges=_list(edges))}</th></tr>" if edges else "</tr>"
+        yield f"<th>{self._say('histogram', edges=_list(edges))}</th></tr></thead>" if edges else "</tr></thead>"
         top = max((Decimal(cell.value or 0) for group in result.groups for cell in group.bins), default=Decimal(0))
         for group in result.groups:
             estimates = (self._estimate(getattr(group, name), query.exact) for name in numbers)
