@@ -55,10 +55,34 @@ def read_cover(path: Path) -> ExtractCover:
     return cover
 
 
+_FORMULA = r"(?s)^\s*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}].|^[\t\r\n]"
+"""Text that a spreadsheet takes for a formula, full-width signs included."""
+_SIGNED_NUMBER = r"^[+\-][0-9]+(\.[0-9]+)?$"
+
+
 def _csv(table: pa.Table, file: BinaryIO) -> None:
+    """Cells and names that a spreadsheet would carry out begin with ' there; other formats have them as they are."""
     from pyarrow import csv
 
-    csv.write_csv(table, file)
+    names = _no_formula(pa.chunked_array([pa.array(table.column_names, pa.string())])).to_pylist()
+    columns = [_no_formula(_texts(column)) for column in table.columns]
+    csv.write_csv(pa.table(columns, names), file)
+
+
+def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column whose texts are plain, however it is kept."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _no_formula(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    import pyarrow.compute as pc
+
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column
+    formula = pc.match_substring_regex(column, _FORMULA)
+    formula = pc.and_(formula, pc.invert(pc.match_substring_regex(column, _SIGNED_NUMBER)))
+    quoted = pc.binary_join_element_wise(pa.scalar("'", column.type), column, pa.scalar("", column.type))
+    return pc.if_else(formula, quoted, column)
 
 
 def _parquet(table: pa.Table, file: BinaryIO) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import os
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from medveil.extracts.opening import FORMATS, write_plain
 from wire.errors import Refused
@@ -43,3 +46,26 @@ def test_the_folder_is_put_on_disk_as_well(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "fsync", flushing)
     write_plain(ROWS, tmp_path / "rows.csv")
     assert kinds == [False, True]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_no_cell_of_a_csv_is_a_formula(kind: pa.DataType) -> None:
+    """Whoever opens a copy in a spreadsheet carries out nothing that somebody typed into a patient's record."""
+    formulas = ["=1+1", "+1+cmd", "-1+1", "@SUM(A1)", " =1", "\t=1", "\r=1", "\n1", "=\n1", '=1",2']
+    formulas += ["＝1", "＋x", "－x", "＠x"]
+    plain = ["east", "-12.5", "+3", "-", "20-29", "a=b", "", None, "王－明", "'=1"]
+    rows = pa.table({"=name": pa.array([*formulas, *plain], kind), "cost": [-1] * len([*formulas, *plain])})
+    written = io.BytesIO()
+    FORMATS[".csv"](rows, written)
+    names, *cells = csv.reader(io.StringIO(written.getvalue().decode(), newline=""))
+    assert names == ["'=name", "cost"]
+    assert [one for one, _ in cells] == [*("'" + one for one in formulas), *(one or "" for one in plain)]
+    assert {one for _, one in cells} == {"-1"}
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".arrow"])
+def test_the_other_formats_have_every_cell_as_it_is(ending: str, tmp_path: Path) -> None:
+    rows = pa.table({"=name": ["=1+1", "@x"]})
+    write_plain(rows, tmp_path / f"rows{ending}")
+    read = parquet.read_table if ending == ".parquet" else lambda path: pa.ipc.open_file(path).read_all()
+    assert read(tmp_path / f"rows{ending}").equals(rows)
