@@ -38,6 +38,7 @@ from medveil.gateway.scoring import ScoreRequest
 from medveil.gateway.steps import Steps
 from medveil.gateway.tables import Tables
 from medveil.gateway.wallets import Wallets
+from privacy.decide import Decision
 from privacy.erasure.deletion import DeleteNotice, Deletion
 from privacy.grants.terms import SignedGrant
 from wire.canonical import Wire
@@ -86,22 +87,27 @@ class AtHome(NamedTuple):
 
 async def answer(
     kind: str, organisation: Organisation, home: AtHome, opened: Opened, steps: Steps, clock: Clock
-) -> None:
-    """Run the flow of `kind` for an opening, from its beginning or from where it was cut short. Raises as it does."""
+) -> bool:
+    """Run the flow of `kind` for an opening, from its beginning or from where it was cut short. Raises as it does.
+
+    False where the use was denied, and the peer was told so.
+    """
     peer, session = opened.peer, opened.session
     match kind:
         case "query.serve":
-            await serving.serve_query(organisation, peer, session, home.tables, steps, clock)
+            return (await serving.serve_query(organisation, peer, session, home.tables, steps, clock)).allowed
         case "eligibility.answer":
-            await eligibility.answer(organisation, peer, session, home.wallets, steps, clock)
+            return (await eligibility.answer(organisation, peer, session, home.wallets, steps, clock)).allowed
         case "score.serve":
-            await scoring.serve_scores(organisation, peer, session, home.tables, steps, clock)
+            served = await scoring.serve_scores(organisation, peer, session, home.tables, steps, clock)
+            return not isinstance(served, Decision)
         case "evidence.answer":
             await collecting.answer(organisation, peer, session, steps)
         case "extract.take":
             await extract_taking.take_extract(organisation, peer, session, steps, clock)
         case _:
             raise ValueError(f"no flow answers as {kind!r}")
+    return True
 
 
 _Wanted = str | _TAKEN

@@ -47,6 +47,7 @@ EVENTS = frozenset(
         "job.failed",
         "job.cancelled",
         "jobs.forgotten",
+        "peers.put_off",
         "extracts.deleted",
         "extracts.listed",
         "stream.dropped",

@@ -242,6 +242,10 @@ class Jobs:
         self._metrics.faults.inc()
         self._log.error("fault", part="reception", **about(error))
 
+    def put_off(self) -> None:
+        """Say that what an organisation begins is put off: the trail names whom it denied so often."""
+        self._log.warning("peers.put_off")
+
     async def close(self, grace: float) -> None:
         """Stop: running jobs at their next step, within `grace` seconds; later ones in the middle of a step, which
         runs again when the process does."""
