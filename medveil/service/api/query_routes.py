@@ -10,9 +10,10 @@ from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 
 from ledger.contracts import datasets, queries
-from ledger.engines.engine import Cursor
-from ledger.reading import Selection
+from ledger.engines.engine import Cursor, Engine
+from ledger.reading import Entry, Selection
 from medveil.gateway import explaining, problems, question
+from medveil.gateway.ledger_account import LedgerState
 from medveil.gateway.query_history import RELEASES, answers
 from medveil.service.accounts.rights import Principal
 from medveil.service.api.audit_routes import FlowView, uses
@@ -43,6 +44,23 @@ Document = Annotated[
     WithJsonSchema({"$ref": f"#/components/schemas/{COMPONENT}"}),
 ]
 """What is asked: `mpc.query_document`, which says what is wrong with one."""
+
+
+async def written_about(
+    engine: Engine, state: LedgerState, organisation: str, handle: bytes, page: int = 1000
+) -> list[Entry]:
+    """What an organisation wrote about a query, in the ledger's order: from its proposal to the last sums, behind which
+    nothing about it takes effect. page: entries that are read at once. Raises Refused for a query that is not there."""
+    asked = queries.query(state.view(), handle)
+    last = state.get(queries.release_key(handle, asked.phases), queries.ReleaseState)
+    found: list[Entry] = []
+    after = Cursor(asked.height - 1)
+    while True:
+        read = await engine.entries(Selection(organisation, kind=queries.NAME), after, page)
+        found += [one for one in read if any(event.subject == handle.hex() for event in one.result.events)]
+        if len(read) < page or (last is not None and read[-1].height > last.height):
+            return found
+        after = Cursor.of(read[-1])
 
 
 class QueryView(BaseModel):
@@ -216,14 +234,7 @@ def query_routes(at: Workplace) -> APIRouter:
     @router.get("/v1/queries/{query}/receipts", summary="Get a query's receipts", responses=problems.documented(404))
     async def receipts(_who: Reader, query: HandlePath) -> ReceiptList:
         """The receipts of what this organisation wrote about a query."""
-        state = queries.query(organisation.account.state.view(), bytes.fromhex(query))
-        found, after = [], Cursor(state.height - 1)
-        while True:
-            page = await at.engine.entries(Selection(organisation.name, kind=queries.NAME), after, 1000)
-            found += [one for one in page if any(event.subject == query for event in one.result.events)]
-            if len(page) < 1000:
-                break
-            after = Cursor.of(page[-1])
+        found = await written_about(at.engine, organisation.account.state, organisation.name, bytes.fromhex(query))
         kept = [await at.engine.wait(one.result.envelope, _PATIENCE) for one in found]
         return ReceiptList(receipts=[base64.b64encode(encode(one)).decode("ascii") for one in kept])
 

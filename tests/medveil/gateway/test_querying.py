@@ -29,6 +29,7 @@ from medveil.gateway.query_board import read_query
 from medveil.gateway.query_run import KeysOfRound, QueryAnswer, QueryRequest, request_session
 from medveil.gateway.serving import serve_query
 from medveil.gateway.steps import Passing
+from medveil.service.api.query_routes import written_about
 from mpc import cells
 from mpc.budget import split
 from mpc.query import GATE, SUMS, Measure, salted_hash
@@ -62,6 +63,33 @@ def test_a_query_whose_groups_are_all_too_small_ends_well(play: Play) -> None:
         release = await world.released(world.query(minimum_group=100_000))
         assert [(len(one.groups), len(one.hidden)) for one in release.results] == [(0, 2)]
         assert release.phases[1].opened.totals == ()
+
+    play(story)
+
+
+def test_what_was_written_about_a_query_is_looked_for_until_its_sums(play: Play) -> None:
+    """Not to the end of all that whoever asks has written since."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        first = await world.released()
+        for rho in (1_000_000, 1_000_001, 1_000_002):
+            await world.released(world.query(rho_nano=rho))
+        account, engine = world.researcher.account, world.researcher.account._engine
+        every = await written_about(engine, account.state, "researcher", first.handle)
+        kinds = ["propose", "fix_parties", "fix_survivors", "release", "fix_parties", "fix_survivors", "release"]
+        assert [one.kinds for one in every] == [(f"queries.{kind}",) for kind in kinds]
+        read: list[int] = []
+
+        class Counted:
+            async def entries(self, *args: Any) -> Any:
+                found = await engine.entries(*args)
+                read.extend(one.height for one in found)
+                return found
+
+        assert await written_about(Counted(), account.state, "researcher", first.handle, 2) == every
+        assert len(read) <= len(every) + 2
+        assert await written_about(engine, account.state, "hospital-1", first.handle, 3)
 
     play(story)
 
