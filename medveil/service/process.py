@@ -250,6 +250,8 @@ def _ready(gateway: Gateway, as_json: bool) -> Callable[[], None]:
             said = {"organisation": gateway.organisation.name, "peers": place}
             print(json.dumps(said), flush=True)
             return
-        print(f"medveil: {gateway.organisation.name} is serving; peers at {place}", file=sys.stderr, flush=True)
+        # With its end at once: the log writes to the same place.
+        sys.stderr.write(f"medveil: {gateway.organisation.name} is serving; peers at {place}\n")
+        sys.stderr.flush()
 
     return tell
