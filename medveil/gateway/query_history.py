@@ -102,11 +102,13 @@ def _status(state: LedgerState, handle: bytes) -> str:
 
 def earlier_queries(site: Organisation, population: str, but: bytes = b"") -> tuple[Earlier, ...]:
     """The queries of a population that this site served and that were answered, or may be yet. but: all except that."""
-    state = site.account.state
+    state, approved = site.account.state, _approvals(site)
     return tuple(
         Earlier(handle, known.served.query)
         for handle, known in tuple(_history(site).items())
-        if known.served.query.population == population and handle != but and _status(state, handle) != "closed"
+        if known.served.query.population == population
+        and handle != but
+        and (handle in approved or _status(state, handle) != "closed")
     )
 
 
@@ -255,9 +257,11 @@ def answered(site: Organisation, query: Query, decision: Decision) -> AnsweredBe
     question, state = question_digest(query), site.account.state
     found = []
     for handle, known in tuple(_history(site).items()):
-        served, asked = known.served, read_query(state, handle)
-        same = (served.rows, served.excluded) == (decision.rows, decision.excluded) and known.question == question
-        if same and asked is not None and asked.status == "released":
+        served = known.served
+        if known.question != question or (served.rows, served.excluded) != (decision.rows, decision.excluded):
+            continue
+        asked = read_query(state, handle)
+        if asked is not None and asked.status == "released":
             found.append((asked.height, AnsweredBefore(handle, served.query, served.salt)))
     return min(found, key=lambda pair: pair[0])[1] if found else None
 

@@ -306,6 +306,28 @@ def test_a_query_that_is_entered_while_another_thread_reads_is_known(
     four(story)
 
 
+def test_of_queries_that_do_not_matter_the_ledger_is_not_asked(four: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a site that served ten thousand would decode each of them for every new one."""
+
+    async def story(world: Any) -> None:
+        site = world.sites[0]
+        queries_of = [world.query(rho_nano=rho) for rho in (10**6, 10**6 + 1, 10**6 + 2)]
+        handles = [(await world.released(query)).handle for query in queries_of]
+        decision = Decision(True, "granted", "study", "", "researcher", "stays-hospital-1")
+        asked: list[bytes] = []
+        read = query_history.read_query
+        monkeypatch.setattr(
+            query_history, "read_query", lambda state, handle: asked.append(handle) or read(state, handle)
+        )
+        assert {one.handle for one in earlier_queries(site, "stays")} == set(handles)
+        assert query_history.answered(site, world.query(rho_nano=10**6 + 3), decision) is None
+        assert asked == []
+        found = query_history.answered(site, queries_of[1], decision)
+        assert found is not None and found.handle == handles[1] and asked == [handles[1]]
+
+    four(story)
+
+
 def test_a_closed_query_is_not_forgotten(four: Play) -> None:
     """It opened nothing: who approved it and lost its home may answer the next one."""
 
