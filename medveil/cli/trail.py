@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
             return
         screen.say("Uses that looked at this person's own record:")
         screen.table(found.noted, _COLUMNS)
-        screen.say("\nUses of tables with rows of this person, which may have reached them:")
+        screen.say("\nUses of tables that have or had rows of this person, which may have reached them:")
         reached = ("reached", lambda one: "by the grant's filter" if one.reached else "not known")
         screen.table(found.possible, (*_COLUMNS, reached))
         if not found.known:

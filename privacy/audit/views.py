@@ -5,7 +5,8 @@ Entries name no person. What concerns one is put together at home, from two sour
     noted     uses that looked at this person's own record: views, proofs, scores, extracts, erasures. They were
               noted beside the chain, under the vault's keyed id
     possible  other uses of a dataset that holds rows of the person: a query looks at many. The grant's row filter
-              says whether it could reach them; what the query itself filtered stands nowhere
+              says whether it could reach them; what the query itself filtered stands nowhere. So are uses of before
+              an erasure of the person in it: whether one reached rows that are gone, nobody can tell any more
 
 The answer to a person's "who used my data" (PIPL article 45) is both, told apart.
 """
@@ -20,6 +21,7 @@ import msgspec
 from privacy.audit.entries import OWN_KINDS, Entry, Outcome
 
 _PIECE = 500
+_UNDER_WAY = 1 << 63
 
 
 class Trail(Protocol):
@@ -83,22 +85,37 @@ def of_person(
     ids that the person had before: entries are never changed, and may have them.
 
     Denied uses, in which nobody's row was looked at, are not among the possible ones; nor is a use that ended without
-    a release, or one whose grant's filter is known to leave the person out.
+    a release, or one whose grant's filter is known to leave the person out. What an erasure took does not count as left
+    out by the rows that are there now.
     """
     entries = {entry.sequence: entry for one in (person, *earlier) for entry in _all(trail, "person", one)}
     noted = _seen(trail, [entries[number] for number in sorted(entries)])
     direct = {seen.intent.sequence for seen in noted}
+    erased = _erased(noted)
     possible = []
-    for dataset in dict.fromkeys(datasets):
+    for dataset in dict.fromkeys((*datasets, *erased)):
         for seen in _seen(trail, _all(trail, "dataset", dataset)):
-            use = seen.intent.use
+            use, before = seen.intent.use, seen.intent.sequence < erased.get(dataset, 0)
             if not use.allowed or use.kind in OWN_KINDS or seen.intent.sequence in direct:
                 continue
-            reached = reaches(dataset, use.grant)
+            if not before and dataset not in datasets:
+                continue
+            reached = reaches(dataset, use.grant) if dataset in datasets else None
+            reached = reached or None if before else reached
             if seen.outcome in ("", "released") and reached is not False:
                 possible.append((seen, reached))
     ordered = tuple(sorted(possible, key=lambda pair: pair[0].intent.sequence))
     return PersonView(noted, ordered, known=bool(noted or datasets))
+
+
+def _erased(noted: Iterable[UseSeen]) -> dict[str, int]:
+    """By dataset, the number in the trail up to which uses may have reached rows that an erasure took."""
+    found: dict[str, int] = {}
+    for seen in noted:
+        if seen.intent.use.kind == "erasure" and seen.outcome != "failed":
+            until = seen.ended.sequence if seen.ended is not None else _UNDER_WAY
+            found[seen.intent.use.dataset] = max(until, found.get(seen.intent.use.dataset, 0))
+    return found
 
 
 def _seen(trail: Trail, intents: Iterable[Entry]) -> tuple[UseSeen, ...]:

@@ -10,6 +10,7 @@ import pytest
 
 from medveil.gateway import erasing, use_state
 from medveil.gateway.person_view import person_sights, person_view
+from privacy.audit import Use
 from privacy.grants.opt_outs import ALL, OptOut
 from privacy.legal_holds import LegalHold, place_hold
 from wire.dates import NO_END
@@ -22,6 +23,7 @@ LOADED = ("330106199105230170", "330106910523017", "330106 19910523 0170")
 """As three tables write one number: the second one's is of before 1999."""
 WAYS = (*LOADED, " 330106199105230170", "３３０１０６１９９１０５２３０１７０")
 OTHER = "330106199105230197"
+SHARED = Use("researcher", "slips", "extract", "HMB", "copies", b"", True, "granted")
 
 
 def load(hospital: Any) -> None:
@@ -36,6 +38,7 @@ def test_an_erasure_takes_all_tables(play: Play, way: str) -> None:
         hospital = world["hospital-1"]
         load(hospital)
         tables = world.tables(hospital)
+        hospital.audit.outcome(hospital.audit.intent(SHARED), "released")
         assert len(tables.snapshots.table("slips")) == 2
         planned = erasing.plan(hospital, way, world.now())
         assert planned.plan.datasets == ("cards", "slips", "visits")
@@ -44,6 +47,9 @@ def test_an_erasure_takes_all_tables(play: Play, way: str) -> None:
         for table in planned.plan.datasets:
             assert hospital.vault.read(table)["cost"].to_pylist() == [2]
         assert tables.snapshots.read("slips")["cost"].to_pylist() == [2]
+        for other in WAYS:
+            ((seen, reached),) = person_view(hospital, other).possible
+            assert (seen.intent.use.recipient, reached) == ("researcher", None), "its rows are gone, and it had them"
         receipt = erasing.receipt_of(hospital, planned.name, world.now())
         assert erasing.check(hospital, receipt, hospital.folder, snapshots=tables.snapshots).leftovers == ()
         for other in WAYS:

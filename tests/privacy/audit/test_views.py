@@ -66,6 +66,33 @@ def test_a_person_sees_what_touched_it_and_what_may_have(trail: AuditTrail, use:
     assert gone.noted == view.noted and gone.possible == ()
 
 
+def test_who_was_erased_sees_what_may_have_reached_the_rows_that_are_gone(trail: AuditTrail, use: Use) -> None:
+    """That data were shared is kept: to say that nobody may have had them would be a lie."""
+
+    def released(**changes: object) -> int:
+        number = trail.intent(msgspec.structs.replace(use, **changes))
+        trail.outcome(number, "released")
+        return number
+
+    def seen(*datasets: str) -> list[tuple[int, bool | None]]:
+        view = of_person(trail, WANG, datasets, lambda dataset, grant: grant == "all")
+        return [(one.intent.sequence, reached) for one, reached in view.possible]
+
+    before = [released(), released(grant="all"), released(dataset="bills")]
+    failed = trail.intent(own_use("hospital-1", "bills", "erasure"), persons=[WANG])
+    trail.outcome(failed, "failed")
+    assert seen() == [] and seen("claims-1") == [(before[1], True)]
+    erasure = trail.intent(own_use("hospital-1", "claims-1", "erasure"), b"e" * 16, persons=[WANG])
+    beside = released()
+    assert seen() == [(before[0], None), (before[1], None), (beside, None)], "not done: rows may be there"
+    trail.outcome(erasure, "done")
+    later = [released(), released(grant="all")]
+    assert seen() == [(before[0], None), (before[1], None), (beside, None)]
+    # Loaded again: the rows of now say nothing of those that are gone.
+    assert seen("claims-1") == [(before[0], None), (before[1], True), (beside, None), (later[1], True)]
+    assert of_person(trail, LI, [], lambda dataset, grant: True).possible == ()
+
+
 def test_what_touched_a_person_is_written_with_the_intent(
     trail: AuditTrail, use: Use, reopen: Callable[[], AuditTrail]
 ) -> None:
