@@ -17,6 +17,7 @@ who sent it: envelopes and cosignatures carry their own signatures, answers carr
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -39,8 +40,8 @@ LONGEST_WAIT = 25.0
 """Seconds for which one question may stay open: below the patience of proxies."""
 MOST_BLOCKS = 64
 """Blocks of one answer."""
-BLOCK_BYTES = 8 * 1024 * 1024
-"""Bytes of blocks after which an answer is full."""
+BLOCK_BYTES = 2 * 1024 * 1024
+"""Bytes of blocks after which an answer is full: a member that reads none of its answers has hundreds of them here."""
 LARGEST_ENVELOPE = 1_400_000
 """Bytes of an envelope that are read at all."""
 
@@ -184,9 +185,17 @@ def question_number(request: Request, name: str) -> int:
     return int(text)
 
 
+class Lanes(defaultdict[str, asyncio.Lock]):
+    """One a member: what costs its asker nothing is done once at a time for each, and between that for the others."""
+
+    def __init__(self) -> None:
+        super().__init__(asyncio.Lock)
+
+
 class _Door:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._lanes = Lanes()
 
     async def submit(self, request: Request, member: str) -> Wire:
         return Bytes(await self._engine.submit(await read_body(request, LARGEST_ENVELOPE)))
@@ -223,8 +232,15 @@ class _Door:
 
     async def blocks(self, request: Request, member: str) -> Wire:
         after = question_number(request, "after")
+        wait = min(question_number(request, "wait") / 1000, LONGEST_WAIT)
+        if (await self._engine.head()).height <= after:  # it waits for the next one
+            return await self._blocks(after, wait)
+        async with self._lanes[member]:
+            return await self._blocks(after, wait)
+
+    async def _blocks(self, after: int, wait: float) -> Blocks:
         found: list[BlockWithHead] = []
-        size, wait = 0, min(question_number(request, "wait") / 1000, LONGEST_WAIT)
+        size = 0
         following = self._engine.subscribe(after + 1).__aiter__()
         try:
             async with asyncio.timeout(max(wait, 0.05)) as limit:
@@ -236,6 +252,7 @@ class _Door:
                     if (await self._engine.head()).height <= block.header.height:
                         return Blocks(tuple(found), False)
                     limit.reschedule(None)  # what is there already is not waited for
+                    await asyncio.sleep(0)  # nor does anybody wait for all of it to be read
         except TimeoutError:
             return Blocks((), False)
         return Blocks(tuple(found), True)

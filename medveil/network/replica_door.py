@@ -24,6 +24,7 @@ from medveil.network.ledger_door import (
     Blocks,
     BlockWithHead,
     Identify,
+    Lanes,
     answering,
     question_number,
 )
@@ -59,8 +60,11 @@ def replica_routes(replica: Replica, copy: Copy | None, identify: Identify) -> l
         note = replica.cosigned
         return Shown(None if note is None else note.format(), replica.height if copy is None else copy.height)
 
+    lanes = Lanes()
+
     async def blocks(request: Request, member: str) -> Wire:
-        return await asyncio.to_thread(_page, copy, question_number(request, "after"))
+        async with lanes[member]:
+            return await asyncio.to_thread(_page, copy, question_number(request, "after"))
 
     found = (("head", head), ("blocks", blocks))
     return [Route(f"/peer/v1/replica/{name}", answering(identify, work), methods=["GET"]) for name, work in found]
