@@ -268,7 +268,8 @@ class Jobs:
             most, each = (
                 (self.limits.of_peers, self.limits.per_peer) if peer else (self.limits.running, self.limits.per_owner)
             )
-            if self._of_kind[peer] >= most or self._of_owner[job.owner] >= each:
+            own = self._of_owner[job.owner]
+            if own >= each or (self._of_kind[peer] >= most and not (peer and own == 0)):
                 continue
             del self._waiting[job.id]
             self._of_owner[job.owner] += 1

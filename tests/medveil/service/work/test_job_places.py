@@ -76,6 +76,30 @@ def test_peers_have_places_of_their_own(make_set: Make) -> None:
     asyncio.run(main())
 
 
+def test_peers_that_take_all_places_keep_no_other_out(make_set: Make) -> None:
+    """Whoever has nothing running begins one: members that fill every place with what waits stop nobody's query."""
+    own = make_set(job_limits=JobLimits(of_peers=2, per_peer=2))
+
+    async def main() -> None:
+        open_ = asyncio.Event()
+
+        async def work(journal: Journal) -> None:
+            await open_.wait()
+
+        own.jobs.register("sum", work)
+        taking = [await own.jobs.start("sum", "organisation:a", b"") for _ in range(4)]
+        others = [await own.jobs.start("sum", owner, b"") for owner in ("organisation:b", "organisation:c") * 2]
+        for job in (*taking[:2], *others[:2]):
+            await until(own, job.id, "running")
+        await asyncio.sleep(0.1)
+        assert [own.store.get(job.id).state for job in (*taking[2:], *others[2:])] == ["waiting"] * 4
+        open_.set()
+        for job in (*taking, *others):
+            await until(own, job.id, "done")
+
+    asyncio.run(main())
+
+
 def test_a_repeated_request_is_one_job(make_set: Make) -> None:
     own = make_set()
     ran = 0
