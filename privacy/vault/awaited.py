@@ -8,7 +8,7 @@ that person from then on, and what stood under it is the person's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from threading import RLock
 
@@ -20,7 +20,7 @@ from privacy.vault import tables
 from privacy.vault.documents import Documents
 from privacy.vault.opened import Opened
 from privacy.vault.person_names import canonical
-from privacy.vault.places import ID_BYTES
+from privacy.vault.places import ID_BYTES, ONE_NAME
 from wire.canonical import decode
 from wire.errors import DecodeError
 
@@ -53,6 +53,25 @@ class Awaited:
             found.update(zip(ids[::2], ids[1::2], strict=True))
         self._ids = self._noted()
         return found
+
+    def present(self, person: bytes) -> bytes:
+        """The id that a person has now, by one that it has or had."""
+        self._learn()
+        return self._opened.renamed.get(person, person)
+
+    def named(self, notes: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        """Notes under the ids that their persons have now."""
+        if not self._opened.reads_only:
+            yield from notes
+            return
+        found = list(notes)
+        self._learn()  # after they were read: what is heard of later is under the present id, or known here
+        yield from ((self._opened.renamed.get(person, person), content) for person, content in found)
+
+    def _learn(self) -> None:
+        """In a vault that is opened to read: take up what whoever writes has heard of since."""
+        if self._opened.reads_only and self._opened.header.version >= ONE_NAME:
+            self._opened.renamed = self.known()
 
     def _noted(self) -> frozenset[bytes]:
         return frozenset(_ids(self._documents.find(AWAITED, "") or b""))

@@ -506,7 +506,7 @@ class Vault:
 
     def person_notes(self, kind: str) -> Iterator[tuple[bytes, bytes]]:
         """(keyed person id, content) of every note of one kind."""
-        return self._notes.all(kind)
+        return self._awaited.named(self._notes.all(kind))
 
     def remove_person_note(self, kind: str, person: str | bytes) -> bool:
         """Delete a note; whether there was one."""
@@ -579,7 +579,7 @@ class Vault:
             return self._opened.person_id(person)
         if len(person) != ID_BYTES:
             raise ValueError("a keyed person id has 16 bytes")
-        return self._opened.renamed.get(person, person)
+        return self._awaited.present(person)
 
     def _name_persons(self) -> None:
         """Bring a vault of before to one id for each person, and legal holds with it."""

@@ -209,6 +209,24 @@ def awaiting(tmp_path: Path, provider: FileKeyProvider, url: str, before: pytest
     return again(tmp_path, provider, url)
 
 
+def test_a_reader_that_is_open_hears_of_whom_an_opt_out_is(
+    tmp_path: Path, provider: FileKeyProvider, vault_url: str, before: pytest.MonkeyPatch
+) -> None:
+    """Else it would count the person in until it is opened again."""
+    with (
+        awaiting(tmp_path, provider, vault_url, before) as vault,
+        Vault.reader(tmp_path / "vault", provider, "hospital-1", database=vault_url) as reader,
+    ):
+        ((waiting, _),) = reader.person_notes(NOTE)
+        vault.ingest("visits", pa.table({"n": [1]}), persons=[LOWER])
+        person = vault.person_id(LOWER)
+        assert waiting != person and reader.person_id(waiting) == person
+        assert [key.person for key in reader.keys_of(waiting)] == [person]
+        assert OptOutRegister(reader.person_notes(NOTE)).scopes_of(person, 5) == ("all",)
+    with Vault.reader(tmp_path / "vault", provider, "hospital-1", database=vault_url) as reader:
+        assert OptOutRegister(reader.person_notes(NOTE)).scopes_of(person, 5) == ("all",)
+
+
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
 def test_what_fails_while_somebody_is_heard_of_is_done_by_the_next_call(
     step: int, tmp_path: Path, provider: FileKeyProvider, vault_url: str, before: pytest.MonkeyPatch
