@@ -168,9 +168,12 @@ def find_recalls(
 
 def _found(issuer: Organisation, extracts: Extracts, state: FinalState, at: int, fault: Fault) -> tuple[Recall, ...]:
     known = {one.entry: one for one in recalls.recalls(issuer.vault)}
-    new = []
+    new, looked_at = [], set[int]()  # one extract may be in any number of erasures
 
     def recall(entry: int, released: int, why: Why) -> None:
+        if entry in looked_at:
+            return
+        looked_at.add(entry)
         found = issuer.audit.entries(entry, entry)
         if not found:  # a pruned entry is of an extract whose day is long over
             return
@@ -186,7 +189,9 @@ def _found(issuer: Organisation, extracts: Extracts, state: FinalState, at: int,
             released = given.released or _released(issuer, given.entry)
             if released and not given.deleted:
                 recall(given.entry, released, "erasure")
-            if (one := known.get(given.entry)) is not None:  # it was killed between both notes
+            one = known.get(given.entry)
+            if one is not None and ((one.told and not given.told) or (one.deleted and not given.deleted)):
+                # It was killed between both notes, or the extract is in an earlier erasure, too.
                 steps.note_given(issuer.vault, one.entry, told=one.told, deleted=one.deleted)
     revoked, through = _of_revoked(issuer, state)
     for entry, released in revoked:

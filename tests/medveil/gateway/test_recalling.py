@@ -387,6 +387,36 @@ def test_notices_about_nothing_are_bounded(play: Play, tmp_path: Path, monkeypat
     scene(play, tmp_path, story)
 
 
+def test_a_round_reads_erasures_once_however_many_there_are(
+    play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each extract is in each erasure of its table: to read all of them for each would take hours some day."""
+
+    async def story(one: Scene) -> None:
+        for _ in range(3):
+            one.give()
+        for person in ("wang", "li"):
+            one.erase(person)
+        await recalling.keep_up(one.holder, one.made, one.clock)
+        one.give()
+        one.holder.vault.ingest(DATASET, pa.table({"cost": [4]}), persons=["zhao"], append=True)
+        last = one.erase("zhao")
+        await recalling.keep_up(one.holder, one.made, one.clock)
+        assert [given.told > 0 for given in steps.erasure(one.holder.vault, last).given] == [True] * 4
+        read, looked_up = watch_lists(one.holder, monkeypatch), list[int]()
+        entries = one.holder.audit.entries
+
+        def looking_up(first: int, until: int) -> Any:
+            looked_up.append(first)
+            return entries(first, until)
+
+        monkeypatch.setattr(one.holder.audit, "entries", looking_up)
+        await recalling.keep_up(one.holder, one.made, one.clock)
+        assert read.count("erasure") == 1 and len(looked_up) == len(set(looked_up)) == 4
+
+    scene(play, tmp_path, story)
+
+
 def test_cut_short_at_every_write_it_ends_once(play: Play, tmp_path: Path) -> None:
     async def story(one: Scene) -> None:
         async def hear() -> None:
