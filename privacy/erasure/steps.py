@@ -104,8 +104,12 @@ class ErasableVault(Protocol):
         """A document's content."""
         ...
 
+    def find_document(self, kind: str, name: str) -> bytes | None:
+        """The same; None where there is none."""
+        ...
+
     def documents(self, kind: str) -> tuple[str, ...]:
-        """Names of the documents of one kind."""
+        """Names of the documents of one kind: each is unsealed for it."""
         ...
 
     def remove_document(self, kind: str, name: str) -> bool:
@@ -181,8 +185,9 @@ def begin(
     if not fits(reference):
         raise Refused("privacy.erasure_form", field="reference")
     made = Erasure(plan, reference, at, at + rotate_within)
-    if made.name in vault.documents(KIND):
-        found = erasure(vault, made.name)
+    kept = vault.find_document(KIND, made.name)
+    if kept is not None:
+        found = decode(Erasure, kept)
         if found.plan != plan:
             raise Refused("privacy.erasure_exists", erasure=made.name)
         return found
@@ -194,9 +199,10 @@ def begin(
 
 def erasure(vault: ErasableVault, name: str) -> Erasure:
     """The erasure of that id (hex). Raises Refused where there is none."""
-    if name not in vault.documents(KIND):
+    found = vault.find_document(KIND, name)
+    if found is None:
         raise Refused("privacy.no_erasure", erasure=name[:64])
-    return decode(Erasure, vault.document(KIND, name))
+    return decode(Erasure, found)
 
 
 def erasures(vault: ErasableVault) -> tuple[Erasure, ...]:
@@ -218,7 +224,7 @@ def unfinished(vault: ErasableVault, trail: AuditTrail) -> tuple[Erasure, ...]:
 
 def note_begun(vault: ErasableVault, name: str, at: int) -> None:
     """Note that the erasure `name` is carried out since instant `at`: it is `unfinished` until it is done."""
-    if name not in vault.documents(BEGUN):
+    if vault.find_document(BEGUN, name) is None:
         vault.put_document(BEGUN, name, at.to_bytes(8, "big"))
 
 

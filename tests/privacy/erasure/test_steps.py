@@ -448,3 +448,17 @@ def test_what_cannot_be_done_now_is_done_later(home: Home) -> None:
         erasure.apply(home.vault, home.trail, planned.name, home.clock, recut=refusing, given=home.given)
     assert [one.name for one in unfinished(home.vault, home.trail)] == [planned.name]
     check_whole(home)
+
+
+def test_an_erasure_looks_at_no_other(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To list them each is unsealed, which a token does one after the other."""
+    listed, documents = [], home.vault.documents
+
+    def listing(kind: str) -> tuple[str, ...]:
+        listed.append(kind)
+        return documents(kind)
+
+    monkeypatch.setattr(home.vault, "documents", listing)
+    made = home.apply(home.plan().name)
+    assert made.done and erasure.erasure(home.vault, made.name) == made
+    assert not {erasure.KIND, erasure.BEGUN} & set(listed)
