@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
+from privacy.erasure.receipt import MARK_BYTES
+
 _PIECE = 1 << 20
 SHORTEST_TEXT = 4
 """Characters of the shortest text that is looked for."""
@@ -30,6 +32,8 @@ _PACKED = re.compile(
     rb"|PAR1|PGDMP|%PDF-",  # columns, a dump of PostgreSQL, pages: packed within
     re.DOTALL,
 )
+_DIGITS = bytes(one in b"0123456789abcdefABCDEF" for one in range(256))
+_HEX = b"\x01" * 2 * MARK_BYTES
 _ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
 
 
@@ -51,10 +55,10 @@ class FileSearch:
             raise ValueError(f"a marker has at least {SHORTEST_TEXT} characters: shorter ones stand anywhere")
         self._texts = {spelling for text in texts for spelling in _spellings(text)}
         written = {data for text in self._texts for data in _written(text)}
-        self._marks = {data for mark in marks for data in (mark, mark.hex().encode(), mark.hex().upper().encode())}
-        needles = sorted(written | self._marks, key=len, reverse=True)
-        self._longest = max(map(len, needles), default=1)
-        self._pattern = re.compile(b"|".join(map(re.escape, needles)) or b"(?!)")
+        self._marks = frozenset(marks)
+        in_hex = {data for mark in self._marks for data in (mark.hex().encode(), mark.hex().upper().encode())}
+        self._longest = max(map(len, written | self._marks | in_hex), default=1)
+        self._pattern, self._in_hex = _any_of(written | self._marks), _any_of(in_hex)
 
     def within(self, path: Path) -> Seen:
         """What a file holds. Raises OSError."""
@@ -67,6 +71,8 @@ class FileSearch:
                 window = tail + piece
                 for match in self._pattern.finditer(window):
                     marks, texts = marks or match.group() in self._marks, texts or match.group() not in self._marks
+                if _HEX in window.translate(_DIGITS):  # there seldom is any: most files are no text
+                    marks = marks or self._in_hex.search(window) is not None
                 tail = window[-(self._longest - 1) :] if self._longest > 1 else b""
         return Seen(marks, texts, size, packed)
 
@@ -76,6 +82,10 @@ class FileSearch:
 
     def _named(self, part: str) -> bool:
         return any(text in part for text in self._texts)
+
+
+def _any_of(needles: Iterable[bytes]) -> re.Pattern[bytes]:
+    return re.compile(b"|".join(map(re.escape, sorted(needles, key=len, reverse=True))) or b"(?!)")
 
 
 def _spellings(text: str) -> Iterator[str]:

@@ -84,8 +84,10 @@ def test_a_wrap_that_survives_in_any_file(home: Home, receipt: ErasureReceipt) -
 @pytest.mark.parametrize("spelled", [bytes.hex, lambda mark: mark.hex().upper()])
 def test_a_wrap_in_a_dump(home: Home, receipt: ErasureReceipt, spelled: Callable[[bytes], str]) -> None:
     """Of PostgreSQL or SQLite, as text: a copy of the vault all the same."""
-    (home.folder / "dump.sql").write_text("COPY keys FROM stdin;\n7\t\\\\x00" + spelled(receipt.keys[0].mark) + "ff\n")
-    report = check(home, receipt)
+    for before in ("COPY keys FROM stdin;\n7\t\\\\x00", "\n" * ((1 << 20) - 9)):
+        (home.folder / "dump.sql").write_text(before + spelled(receipt.keys[0].mark) + "ff\n")
+        report = check(home, receipt)
+        assert len(report.leftovers) == 1
     assert [(one.code, one.facts) for one in report.leftovers] == [("privacy.leftover_wrap", {"file": "dump.sql"})]
 
 
