@@ -96,14 +96,17 @@ def campaign(consortium: Consortium, kills: int, seed: int) -> None:
     asyncio.run(check(consortium, logs["researcher"].read_text().splitlines()))
 
 
-async def whole(gateways: dict[str, Any]) -> Any:
-    """The bureau's state with every query that a hospital wrote an intent for: a block that was final for the hospitals
-    when the bureau was killed is final for the bureau once it is cosigned again."""
+async def whole(gateways: dict[str, Any], released: set[str]) -> Any:
+    """The bureau's state with every query that a hospital wrote an intent for, and with the release of each that the
+    researcher was told of: a block that was final for these when the bureau was killed is final for the bureau once it
+    is cosigned again."""
     trails = [gateways[name].organisation.audit.entries() for name in HOSPITALS]
     wanted = {entry.use.query for entries in trails for entry in entries if entry.intent == 0}
     for _ in range(300):
         state = await gateways["bureau"].account.caught_up()
-        if wanted <= {item.salted_hash for _, item in state.items(queries.QUERIES, queries.QueryState)}:
+        found = [item for _, item in state.items(queries.QUERIES, queries.QueryState)]
+        done = {item.query.hex() for item in found if item.status == "released"}
+        if wanted <= {item.salted_hash for item in found} and released <= done:
             break
         await asyncio.sleep(0.1)
     return state
@@ -114,7 +117,7 @@ async def check(consortium: Consortium, said: list[str]) -> None:
     released = {line.split()[2] for line in said if line.startswith("released")}
     async with AsyncExitStack() as stack:
         gateways = {name: await stack.enter_async_context(await consortium.start(name)) for name in consortium.members}
-        state = await whole(gateways)
+        state = await whole(gateways, released)
         found = {item.query.hex(): item for _, item in state.items(queries.QUERIES, queries.QueryState)}
         assert released <= {handle for handle, item in found.items() if item.status == "released"}
         under_way = [item for item in found.values() if item.status != "released"]
