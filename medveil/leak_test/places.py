@@ -7,17 +7,19 @@ open elsewhere, whether it would dump a core, and the memory of every organisati
 
 from __future__ import annotations
 
+import bz2
 import contextlib
-import gzip
 import io
+import lzma
 import shutil
 import sqlite3
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from medveil.leak_test.search import PIECE
 
@@ -45,6 +47,18 @@ PLACES = (LEDGER, VAULTS, HOMES, EVIDENCE, BACKUPS, LOGS, ANSWERS, ERRORS, PRINT
           PROCESS, ELSEWHERE, MEMORY, OTHER, OWN, INPUT)  # fmt: skip
 _LEDGER = ("ledger.sqlite", "blocks.sqlite", "cosigned.note", "consortium.json")
 _SQLITE = b"SQLite format 3\x00"
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"
+_INFLATE = partial(zlib.decompressobj, 32 + zlib.MAX_WBITS)
+_STREAMS: dict[bytes, tuple[str, Callable[[], Any]]] = {
+    b"\x1f\x8b": ("gzip", _INFLATE),
+    b"x\x9c": ("zlib", _INFLATE),
+    b"x\x01": ("zlib", _INFLATE),
+    b"x\xda": ("zlib", _INFLATE),
+    b"BZh": ("bzip2", bz2.BZ2Decompressor),
+    b"\xfd7zXZ\x00": ("xz", lzma.LZMADecompressor),
+}
+"""By their first bytes: what they are called, and what unpacks them."""
+_STEP = 1 << 16
 _DEEPEST = 3
 _CLOSED = 1 << 30
 """Bytes that one packed thing may hold when it is opened."""
@@ -134,7 +148,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 
 def _is_packed(head: bytes) -> bool:
-    return head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"PAR1", b"\x28\xb5\x2f\xfd", b"x\x9c", b"x\x01", b"x\xda"))
+    return head.startswith((b"PK\x03\x04", b"PAR1", _ZSTANDARD, *_STREAMS))
 
 
 def _unpacked(name: str, data: bytes, depth: int) -> Iterator[View]:
@@ -146,21 +160,43 @@ def _unpacked(name: str, data: bytes, depth: int) -> Iterator[View]:
         if data.startswith(b"PK\x03\x04"):
             with zipfile.ZipFile(io.BytesIO(data)) as packed:
                 inner += [(info.filename, packed.read(info)) for info in packed.infolist() if info.file_size < _CLOSED]
-        elif data.startswith(b"\x1f\x8b"):
-            inner.append(("gzip", gzip.decompress(data)))
         elif data.startswith(b"PAR1"):
             inner.append(("columns", _columns(data)))
-        elif data.startswith(b"\x28\xb5\x2f\xfd"):
-            import pyarrow as pa
-
-            with pa.input_stream(io.BytesIO(data), compression="zstd") as stream:
-                inner.append(("zstd", stream.read()))
-        elif data.startswith(b"x"):
-            inner.append(("zlib", zlib.decompress(data)))
+        elif data.startswith(_ZSTANDARD):
+            inner.append(("zstd", _of_zstandard(data)))
+    for head, (what, begin) in _STREAMS.items():
+        if data.startswith(head):
+            inner.append((what, _unpacked_stream(begin, data)))
     for what, found in inner:
         whole = f"{name}/{what}" if name else what
         yield View(whole, iter((found,)))
         yield from _unpacked(whole, found, depth + 1)
+
+
+def _unpacked_stream(begin: Callable[[], Any], data: bytes) -> bytes:
+    """What packed data hold, one stream after another; of one that was cut short, or goes on as something else, what
+    comes before that."""
+    found = bytearray()
+    while data and len(found) < _CLOSED:
+        stream, at = begin(), 0
+        with contextlib.suppress(OSError, EOFError, zlib.error, lzma.LZMAError):
+            while at < len(data) and not stream.eof:
+                found += stream.decompress(data[at : at + _STEP])
+                at += _STEP
+        if not stream.eof:
+            break
+        data = stream.unused_data + data[at:]
+    return bytes(found)
+
+
+def _of_zstandard(data: bytes) -> bytes:
+    import pyarrow as pa
+
+    found = bytearray()
+    with contextlib.suppress(OSError), pa.input_stream(io.BytesIO(data), compression="zstd") as stream:
+        while len(found) < _CLOSED and (piece := stream.read(_STEP)):
+            found += piece
+    return bytes(found)
 
 
 def _columns(data: bytes) -> bytes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import secrets
 import sqlite3
 import zipfile
@@ -66,6 +68,9 @@ _PACKED: dict[str, Callable[[bytes, Path], object]] = {
     "as it is": lambda data, path: path.write_bytes(b"z" * 777 + data),
     "gzip": lambda data, path: path.write_bytes(gzip.compress(b"z" * 777 + data)),
     "zlib": lambda data, path: path.write_bytes(zlib.compress(b"z" * 777 + data)),
+    "bzip2": lambda data, path: path.write_bytes(bz2.compress(b"z" * 777 + data)),
+    "xz": lambda data, path: path.write_bytes(lzma.compress(b"z" * 777 + data)),
+    "two streams": lambda data, path: path.write_bytes(gzip.compress(b"z") + gzip.compress(data)),
     "zip": _zip,
     "zstd": _zstd,
     "parquet": _parquet,
@@ -87,6 +92,19 @@ def test_packed(tmp_path: Path, planted: Planted, how: str) -> None:
         assert verdict.leaks[0].offset == 777
     said = "\n".join(told(verdict))
     assert said and word not in said and "identity number of patient 2 of hospital-1" in said
+
+
+@pytest.mark.parametrize("how", ["gzip", "zlib", "bzip2", "xz", "zstd"])
+@pytest.mark.parametrize("end", ["cut short", "goes on"])
+def test_packed_and_not_whole(tmp_path: Path, planted: Planted, how: str, end: str) -> None:
+    """As of a process that was killed while it wrote: what can be unpacked is searched."""
+    path = tmp_path / "temp" / "left"
+    path.parent.mkdir()
+    noise = secrets.token_bytes(2_000_000)
+    _PACKED[how](planted.patients[1].identity.encode() + noise, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-60_000] if end == "cut short" else whole + b"and more")
+    assert {leak.what for leak in judged(planted, tmp_path).leaks} == {"identity number of patient 2 of hospital-1"}
 
 
 _FILES = {
