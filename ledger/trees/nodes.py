@@ -185,7 +185,7 @@ def changed(node: Node, before: Node) -> Iterator[bytes]:
         if isinstance(here, Inner) and isinstance(there, Inner):
             pairs += zip(here.children(), there.children(), strict=True)
         else:
-            known = set(records(there))
+            known = dict.fromkeys(records(there))
             yield from (record for record in records(here) if record not in known)
 
 
