@@ -127,8 +127,10 @@ def _approvals(site: Organisation) -> dict[bytes, queries.QueryState]:
 
 
 async def look_through(site: Organisation) -> None:
-    """Read on what this site approved, beside the event loop: a ledger of millions of keys is a long way."""
+    """Read what this site served, and on what it approved, beside the event loop: a ledger of millions of keys is a
+    long way, and each document that was served is decrypted."""
     before, at = _approved.get(site), site.account.state
+    await asyncio.to_thread(_history, site)
     news = await asyncio.to_thread(_news, site.name, before, at)
     if _approved.get(site) is before:  # or somebody else has
         _read_on(site, before, at, news)
@@ -143,7 +145,9 @@ def _news(site: str, before: _Approved | None, at: FinalState) -> list[queries.Q
 def _read_on(
     site: Organisation, before: _Approved | None, at: FinalState, news: list[queries.QueryState]
 ) -> dict[bytes, queries.QueryState]:
-    found = {} if before is None else dict(before.queries)  # another thread may be looking at that
+    found = {} if before is None else before.queries
+    if news:
+        found = dict(found)  # another thread may be looking at that
     for one in news:
         if one.status == "closed":
             found.pop(one.query, None)

@@ -185,6 +185,7 @@ async def _serve(run: Run, request: QueryRequest, tables: Tables, clock: Clock) 
 
         part = Part(site, run, request, researcher, read, check_grant)
         run.guard = check_grant
+        await look_through(site)  # again: a query that is taken up by another process has been checked before
         enter(site, request, decision)
         run.spared = len(query.roster) > threshold(len(query.roster))
         await run.write(

@@ -225,3 +225,25 @@ def test_too_wide_noise_is_refused(make_query):
     with pytest.raises(Refused) as caught:
         scales(query)
     assert caught.value.code == "mpc.noise_too_wide"
+
+
+@pytest.mark.parametrize(
+    ("sites", "cells", "rho"),
+    [
+        (4, 10, 6.8),
+        (10, 10, 2.2),
+        (100, 10, 0.18),
+        (200, 10, 0.088),
+        (4, 2**17, 4.5),
+        (10, 2**17, 1.4),
+        (100, 2**17, 0.11),
+    ],
+)
+def test_the_highest_price_is_what_the_documents_say(make_query, sites, cells, rho):
+    """docs/limitations.md, docs/protocols/private-release.md: so much is answered, a sixth more is not."""
+    names, tables = (tuple(f"{kind}-{site}" for site in range(sites)) for kind in ("site", "table"))
+    query = make_query(roster=names, datasets=tables, colluders=1, rho_nano=int(rho * 10**9))
+    check_delta(query, cells)
+    with pytest.raises(Refused) as refused:
+        check_delta(make_query(roster=names, datasets=tables, colluders=1, rho_nano=int(rho * 7 / 6 * 10**9)), cells)
+    assert refused.value.code == "mpc.delta_too_small"

@@ -14,7 +14,7 @@ import pytest
 
 from ledger.contracts import CloseQuery, RevokeGrant, queries
 from ledger.trees.state import StateTree
-from medveil.gateway import query_history
+from medveil.gateway import query_history, serving
 from medveil.gateway.asking import ask
 from medveil.gateway.near_sites import NearSites
 from medveil.gateway.organisation import Refusal
@@ -28,6 +28,7 @@ from mpc.sum_messages import Masked, RoundKeys, Unmasking
 from privacy.decide import Decision
 from privacy.local import GroupColumn
 from privacy.predicate import And, Compare, In, Not
+from privacy.vault import Vault
 from wire.errors import ConsentDenied, ProtocolAbort, Refused, VerificationError
 
 from .restored_site import forget_served
@@ -271,6 +272,41 @@ def test_the_ledger_is_gone_through_once(four: Play, monkeypatch: pytest.MonkeyP
         forget_served(site)
         both = tuple(sorted((first.handle, second.handle)))
         assert tuple(one.handle for one in forgotten_queries(site, "stays")) == both
+
+    four(story)
+
+
+def test_a_query_that_another_process_takes_up_goes_through_nothing_on_the_event_loop(
+    four: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was checked before that process began, which knows nothing yet when it comes to enter the query."""
+    news, documents = query_history._news, Vault.documents
+    inside: list[str] = []
+
+    def watched(site: str, before: Any, at: Any) -> Any:
+        if before is None and threading.current_thread() is threading.main_thread():
+            inside.append(f"ledger of {site}")
+        return news(site, before, at)
+
+    def listed(vault: Vault, kind: str) -> Any:
+        if kind == "query-served" and threading.current_thread() is threading.main_thread():
+            inside.append("served queries")
+        return documents(vault, kind)
+
+    async def story(world: Any) -> None:
+        decide = serving.decide_use
+
+        async def decided(site: Any, *rest: Any) -> Any:
+            found = await decide(site, *rest)
+            query_history._served.pop(site, None)
+            query_history._approved.pop(site, None)
+            return found
+
+        monkeypatch.setattr(query_history, "_news", watched)
+        monkeypatch.setattr(Vault, "documents", listed)
+        monkeypatch.setattr(serving, "decide_use", decided)
+        await world.released()
+        assert inside == []
 
     four(story)
 
