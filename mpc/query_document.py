@@ -163,8 +163,6 @@ def parse_document(value: object) -> QueryDocument:
     taken: dict[str, Any] = {}
     for name, one in said.items():
         taken[name] = _READ[name](one, name)
-    if taken.get("version", VERSION) != VERSION:
-        raise DecodeError("query_document.version", field="version", version=VERSION)
     if taken.get("roster") and len(taken["roster"]) < FEWEST_SITES:
         raise DecodeError("query_document.roster_size", field="roster", fewest=FEWEST_SITES)
     return QueryDocument(**taken)
@@ -263,7 +261,9 @@ def _flag(value: object, place: str) -> bool:
 
 
 def _version(value: object, place: str) -> int:
-    return _whole(value, place, VERSION, VERSION)
+    if isinstance(value, bool) or value != VERSION:
+        raise DecodeError("query_document.version", field=place, version=VERSION)
+    return VERSION
 
 
 def _names(value: object, place: str) -> tuple[str, ...]:

@@ -237,6 +237,7 @@ def test_too_wide_noise_is_refused(make_query):
         (4, 2**17, 4.5),
         (10, 2**17, 1.4),
         (100, 2**17, 0.11),
+        (200, 2**17, 0.056),
     ],
 )
 def test_the_highest_price_is_what_the_documents_say(make_query, sites, cells, rho):

@@ -81,7 +81,9 @@ MEASURE = {"column": "cost"}
     [
         ({"measure": "cost"}, "unknown", "measure"),
         ({"rho\x1b[31m": "1"}, "unknown", "?"),
-        ({"version": 2}, "whole", "version"),
+        ({"version": 2}, "version", "version"),
+        ({"version": "1"}, "version", "version"),
+        ({"version": True}, "version", "version"),
         ({"population": "Stays"}, "name", "population"),
         ({"population": "a" * 65}, "name", "population"),
         ({"population": 7}, "text", "population"),

@@ -406,6 +406,29 @@ def test_a_commitment_that_was_not_announced_is_caught(consortium):
         state.receive(wrong)
 
 
+@pytest.mark.parametrize("point", [b"\xff" * 48, b"\xc0" + bytes(47), bytes(48)])
+def test_no_share_is_shown_for_a_contribution_that_is_no_point(consortium, point):
+    """A site may announce one, and a coordinator count it: the others would show their shares for nothing."""
+    run = consortium.run().deal()
+    session, salt = run.session, bytes(range(32))
+    digest = contribution_digest(session.query, session.phase, "hospital-2", point, salt)
+    lie = changed(next(one for one in run.announcements if one.site == "hospital-2"), digest=digest)
+    for site, shares in run.dealt.items():
+        run.coordinator = run.coordinator.receive(site, shares)
+    run.coordinator, run.parties, run.handed = run.coordinator.close()
+    told = [lie if one.site == "hospital-2" else one for one in run.announced()]
+    own = {site: run.announced() if site == "hospital-2" else told for site in SITES}
+    out = {site: run.states[site].receive(run.parties, run.handed[site], own[site]) for site in SITES}
+    for _, masked, _ in out.values():
+        run.coordinator = run.coordinator.receive(masked)
+    _, survivors = run.coordinator.close([contribution for _, _, contribution in out.values()])
+    posts = [
+        changed(one, point=point, salt=salt) if one.site == "hospital-2" else one for one in survivors.contributions
+    ]
+    with Aborts("mpc.bad_point", "hospital-2"):
+        out["hospital-1"][0].receive(changed(survivors, contributions=tuple(posts)))
+
+
 # --- unmasking ----------------------------------------------------------------------------------
 
 

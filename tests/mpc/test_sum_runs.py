@@ -281,9 +281,14 @@ def test_a_stranger_checks_the_opening(consortium):
         run.survivors, sites=run.survivors.sites[:2], contributions=run.survivors.contributions[:2]
     )
     other = msgspec.structs.replace(run.survivors, contributions=run.survivors.contributions[::-1][:2])
-    for survivors in (fewer, other):
-        with pytest.raises(VerificationError):
+    sites = (*run.survivors.sites[:-1], "site-99")
+    last = msgspec.structs.replace(run.survivors.contributions[-1], site="site-99")
+    contributions = (*run.survivors.contributions[:-1], last)
+    stranger = msgspec.structs.replace(run.survivors, sites=sites, contributions=contributions)
+    for survivors in (fewer, other, stranger):
+        with pytest.raises(VerificationError) as caught:
             check_opening(run.session, survivors, opened)
+        assert caught.value.code == "mpc.not_the_roster"
 
 
 def test_the_parties_are_those_of_the_board(consortium):
