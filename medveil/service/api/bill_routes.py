@@ -140,8 +140,13 @@ def bill_routes(at: Workplace) -> APIRouter:
     @router.get("/v1/bills", summary="List your bills")
     async def listed(_who: Biller) -> BillList:
         """Those that this organisation registered."""
-        found = organisation.account.state.items(b"bills/", bills.BillState)
-        return BillList(bills=[_bill(bill) for _, bill in found if bill.hospital == organisation.name])
+        state = organisation.account.state
+
+        def read() -> BillList:
+            found = state.items(b"bills/", bills.BillState)
+            return BillList(bills=[_bill(bill) for _, bill in found if bill.hospital == organisation.name])
+
+        return await asyncio.to_thread(read)
 
     @router.get("/v1/bills/{handle}", summary="Look at a bill", responses=problems.documented(404))
     async def look(_who: Biller, handle: HandlePath) -> BillView:

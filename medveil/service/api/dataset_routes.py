@@ -302,8 +302,12 @@ def dataset_routes(at: Workplace) -> APIRouter:
     async def populations(_who: Reader) -> PopulationList:
         """Each with its terms, owners and budget."""
         state = at.organisation.account.state
-        found = state.items(datasets.POPULATIONS, PopulationState)
-        return PopulationList(populations=[_population(population, own) for _, population in found])
+
+        def read() -> PopulationList:
+            found = state.items(datasets.POPULATIONS, PopulationState)
+            return PopulationList(populations=[_population(population, own) for _, population in found])
+
+        return await asyncio.to_thread(read)
 
     @router.post("/v1/populations", summary="Register a population", responses=WRITES)
     async def open_population(_who: Opener, body: NewPopulation) -> Written:
@@ -349,9 +353,14 @@ def dataset_routes(at: Workplace) -> APIRouter:
     @router.get("/v1/datasets", summary="List the datasets")
     async def listed(_who: Reader, population: Population = "") -> DatasetList:
         """What the ledger declares of each table: never a row, never a count."""
-        found = at.organisation.account.state.items(datasets.DATASETS, DatasetState)
-        chosen = [one for _, one in found if population in ("", one.population)]
-        return await asyncio.to_thread(lambda: DatasetList(datasets=[_dataset(one, own, at.tables) for one in chosen]))
+        state = at.organisation.account.state
+
+        def read() -> DatasetList:
+            found = state.items(datasets.DATASETS, DatasetState)
+            chosen = [one for _, one in found if population in ("", one.population)]
+            return DatasetList(datasets=[_dataset(one, own, at.tables) for one in chosen])
+
+        return await asyncio.to_thread(read)
 
     @router.get("/v1/datasets/{dataset}", summary="Look at a dataset", responses=problems.documented(404))
     async def look(who: Reader, dataset: DatasetPath) -> DatasetDetail:

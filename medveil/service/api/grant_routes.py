@@ -295,12 +295,12 @@ def grant_routes(at: Workplace) -> APIRouter:
     @router.get("/v1/grants", summary="List the grants that you issued")
     async def issued(_who: Reader) -> GrantList:
         """This organisation's own, each with its status on the ledger."""
-        return _listed(at, await asyncio.to_thread(granting.issued, at.organisation))
+        return await asyncio.to_thread(lambda: _listed(at, granting.issued(at.organisation)))
 
     @router.get("/v1/grants/held", summary="List the grants that you hold")
     async def held(_who: Holder) -> GrantList:
         """What others granted this organisation, each with its status on the ledger."""
-        return _listed(at, await asyncio.to_thread(granting.held, at.organisation))
+        return await asyncio.to_thread(lambda: _listed(at, granting.held(at.organisation)))
 
     @router.get("/v1/grants/explained", summary="Explain what somebody may do", responses=problems.documented(409))
     async def explain(request: Request, _who: Reader, recipient: RecipientName, dataset: DatasetName) -> GrantedUses:

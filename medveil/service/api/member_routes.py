@@ -1,5 +1,6 @@
 """The routes of the consortium's members: who they are, the trust file, and votes on who joins and leaves."""
 
+import asyncio
 import base64
 import hmac
 from collections.abc import Iterable
@@ -178,6 +179,34 @@ def pending_changes(state: FinalState) -> list[PendingView]:
     return found
 
 
+def _members(at: Workplace) -> MemberList:
+    """Takes a while: the whole state is walked."""
+    account = at.organisation.account
+    state = account.state
+    consortium = membership.consortium(state.view())
+    found = [
+        MemberView(
+            organisation=member.organisation,
+            roles=list(member.roles),
+            tier=member.tier,
+            re_executes=member.re_executes,
+            suspended=member.suspended,
+            keys=fingerprints(member.keys),
+        )
+        for _, member in state.items(membership.MEMBERS, MemberState)
+    ]
+    return MemberList(
+        members=sorted(found, key=lambda member: member.organisation),
+        votes=open_votes(state),
+        changes=pending_changes(state),
+        chain=account.trust.chain,
+        genesis=account.trust.genesis_hash.hex(),
+        height=state.height,
+        k=consortium.k,
+        sequencer=consortium.sequencer,
+    )
+
+
 def member_routes(at: Workplace) -> APIRouter:
     """The router of ``/v1/members``."""
     router = PathRouter(tags=["members"])
@@ -185,30 +214,7 @@ def member_routes(at: Workplace) -> APIRouter:
     @router.get("/v1/members", summary="List the members")
     async def members(_who: Reader) -> MemberList:
         """Who belongs to the consortium, by name; votes on members, and what is decided and not in force yet."""
-        account = at.organisation.account
-        state = account.state
-        consortium = membership.consortium(state.view())
-        found = [
-            MemberView(
-                organisation=member.organisation,
-                roles=list(member.roles),
-                tier=member.tier,
-                re_executes=member.re_executes,
-                suspended=member.suspended,
-                keys=fingerprints(member.keys),
-            )
-            for _, member in state.items(membership.MEMBERS, MemberState)
-        ]
-        return MemberList(
-            members=sorted(found, key=lambda member: member.organisation),
-            votes=open_votes(state),
-            changes=pending_changes(state),
-            chain=account.trust.chain,
-            genesis=account.trust.genesis_hash.hex(),
-            height=state.height,
-            k=consortium.k,
-            sequencer=consortium.sequencer,
-        )
+        return await asyncio.to_thread(_members, at)
 
     @router.get(
         "/v1/members/trust",

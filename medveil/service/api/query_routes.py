@@ -140,6 +140,7 @@ def query_routes(at: Workplace) -> APIRouter:
     organisation = at.organisation
 
     def known() -> list[queries.QueryState]:
+        """All that the ledger has, the newest first. Takes a while: the whole state is walked."""
         found = organisation.account.state.items(queries.QUERIES, queries.QueryState)
         return sorted((state for _, state in found), key=lambda state: (-state.height, state.query))
 
@@ -180,14 +181,18 @@ def query_routes(at: Workplace) -> APIRouter:
     @router.get("/v1/queries", summary="List your queries")
     async def listed(_who: Reader) -> QueryList:
         """Those that this organisation asked, and those of others that answered it."""
-        own, name = await asyncio.to_thread(answers, organisation), organisation.name
-        return QueryList(queries=[_view(one) for one in known() if one.researcher == name or one.query in own])
+
+        def read() -> QueryList:
+            own, name = answers(organisation), organisation.name
+            return QueryList(queries=[_view(one) for one in known() if one.researcher == name or one.query in own])
+
+        return await asyncio.to_thread(read)
 
     @router.get("/v1/queries/served", summary="List the parts that you took")
     async def served(_who: TrailReader, first: Number = 1, limit: PageLimit = 100) -> ServedList:
         """Queries that asked for this organisation's data, allowed or denied, from the audit trail."""
         found = await asyncio.to_thread(uses, organisation.audit, first, limit + 1, "query")
-        handles = {state.salted_hash.hex(): state for state in known()}
+        handles = {state.salted_hash.hex(): state for state in await asyncio.to_thread(known)}
         page = []
         for one in found[:limit]:
             state = handles.get(one.use.query)

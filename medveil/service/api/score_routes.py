@@ -218,19 +218,24 @@ def score_routes(at: Workplace) -> APIRouter:
     @router.get("/v1/models", summary="List the models")
     async def listed(_who: Proposer) -> ModelList:
         """Every model that was reviewed and registered."""
-        found = organisation.account.state.items(b"models/", models.ModelState)
-        return ModelList(
-            models=[
-                ModelView(
-                    model=one.model,
-                    owner=one.owner,
-                    reviewer=one.reviewer,
-                    digest=one.digest.hex(),
-                    height=one.height,
-                )
-                for _, one in found
-            ]
-        )
+        state = organisation.account.state
+
+        def read() -> ModelList:
+            found = state.items(b"models/", models.ModelState)
+            return ModelList(
+                models=[
+                    ModelView(
+                        model=one.model,
+                        owner=one.owner,
+                        reviewer=one.reviewer,
+                        digest=one.digest.hex(),
+                        height=one.height,
+                    )
+                    for _, one in found
+                ]
+            )
+
+        return await asyncio.to_thread(read)
 
     @router.get("/v1/models/shown", summary="List the models shown to you")
     async def shown(_who: Reviewer) -> ShownList:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from ledger.contracts.datasets import VoteBudget
 from ledger.contracts.organisations import VoteAdmission
 from ledger.envelope import open_envelope
 from ledger.receipts import Receipt, verify_receipt
+from medveil.gateway.ledger_account import FinalState
 from medveil.service.home.cards import fingerprint, make_card
 from wire.canonical import decode, encode
 from wire.checkpoint.trust_file import parse_trust
@@ -186,3 +188,31 @@ def test_the_audit_trail_is_for_those_who_may_read_it(hospital: Staffed) -> None
     for path in ("/v1/audit/entries", "/v1/audit/flows", "/v1/queries/served"):
         assert refused(hospital, "researcher", "GET", path)[0] == 403
         ask(hospital, "auditor", "GET", path)
+
+
+@pytest.mark.parametrize(
+    ("role", "path"),
+    [
+        ("auditor", "/v1/members"),
+        ("auditor", "/v1/populations"),
+        ("auditor", "/v1/datasets"),
+        ("auditor", "/v1/queries"),
+        ("auditor", "/v1/queries/served"),
+        ("clerk", "/v1/bills"),
+        ("officer", "/v1/models"),
+    ],
+)
+def test_the_whole_ledger_is_walked_beside_the_event_loop(
+    hospital: Staffed, monkeypatch: pytest.MonkeyPatch, role: str, path: str
+) -> None:
+    """It takes seconds where a million keys stand, and everybody else would wait."""
+    looping: list[bool] = []
+    items = FinalState.items
+
+    def walked(state: FinalState, prefix: bytes, kind: type[Any]) -> Iterator[tuple[bytes, Any]]:
+        looping.append(asyncio._get_running_loop() is not None)
+        return items(state, prefix, kind)
+
+    monkeypatch.setattr(FinalState, "items", walked)
+    ask(hospital, role, "GET", path)
+    assert looping and not any(looping)
