@@ -173,6 +173,7 @@ RULES: Mapping[str, tuple[str, str]] = {
     "bool_type": ("true or false is meant", "应为 true 或 false"),
     "bool_parsing": ("true or false is meant", "应为 true 或 false"),
     "string_type": ("a text is meant", "应为文本"),
+    "string_unicode": ("half of a character stands in it", "含有不完整的字符"),
     "name": (
         "a name has lower-case letters a-z first, then digits too and single - _ . between them, at most 64 in all",
         "名称以小写字母 a-z 开头，由小写字母、数字及其间单个的 - _ . 组成，最长 64 个字符",

@@ -122,6 +122,14 @@ def test_whether_a_population_is_public_is_said_by_true_and_false_alone(hospital
     assert (status, problem["errors"]) == (422, [{"place": "body.public", "rule": "bool_type"}])
 
 
+def test_half_of_a_character_is_told_in_words(hospital: Staffed) -> None:
+    officer = hospital.session("officer")
+    for language, said in (("en", "half of a character"), ("zh", "不完整的字符")):
+        sent = b'{"person": "wang\\ud800"}'
+        answer = hospital.send("POST", "/v1/opt-outs/of", officer, body=sent, language=language)
+        assert answer.status_code == 422 and said in answer.json()["detail"]
+
+
 def test_history_and_receipts(consorted: Consorted, hospital: Staffed) -> None:
     head = ask(hospital, "researcher", "GET", "/v1/ledger/head")
     assert head["height"] >= 4 and head["chain"] == "test-chain"
