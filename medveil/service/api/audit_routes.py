@@ -149,11 +149,11 @@ def uses_by(trail: AuditTrail, first: int, limit: int, recipient: str, grant: st
 def uses(trail: AuditTrail, first: int, limit: int, kind: str = "") -> list[FlowView]:
     """Up to `limit` uses whose intent is entry `first` or later, each with its outcome if that is there.
 
-    kind: only uses of this kind. Reads on until every one of them has ended, or the chain has.
+    kind: only uses of this kind. Entries are read until there are enough; where one of these ends later, by an index.
     """
     found: dict[int, FlowView] = {}
     first = max(first, trail.pruned.last + 1)
-    while len(found) < limit or any(not one.outcome for one in found.values()):
+    while len(found) < limit:
         entries = trail.entries(first, first + _CHUNK - 1)
         for entry in entries:
             begun = found.get(entry.intent)
@@ -167,6 +167,9 @@ def uses(trail: AuditTrail, first: int, limit: int, kind: str = "") -> list[Flow
         if len(entries) < _CHUNK:
             break
         first += _CHUNK
+    for one in found.values():
+        if not one.outcome and (end := trail.end(one.intent)) is not None:
+            one.ended, one.outcome = end.time, end.outcome
     return list(found.values())
 
 
