@@ -152,7 +152,8 @@ class Made(msgspec.Struct, frozen=True):
 
     state: staged, released, leaving (its recipient may have it), delivered, withdrawn (it never left) or
     recalled (it was taken back when it may have left). audit: number of the entry that announced it. columns: with what
-    was done to each, or "as it is". risk: hash of the report that was measured.
+    was done to each, or "as it is". rows: exact for whoever makes extracts or audits; else rounded up as on the ledger.
+    risk: hash of the report that was measured.
     """
 
     extract: str

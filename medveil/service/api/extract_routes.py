@@ -49,6 +49,8 @@ Deleter = Annotated[Principal, Depends(May("extracts.delete"))]
 AskPath = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Id of the request: 32 hex digits.")]
 ExtractPath = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Id of the extract: 32 hex digits.")]
 
+_EXACT = frozenset({"extracts.preview", "audit.read"})
+"""Whoever has one of these rights sees exact counts of own extracts; noise is for colleagues who ask, as for others."""
 _CHUNK = 256 * 1024
 _HANDED: dict[int | str, dict[str, Any]] = {**binary("The file."), **problems.documented(404, 409)}
 
@@ -170,13 +172,14 @@ def extract_routes(at: Workplace) -> APIRouter:
         return await at.begin("extract.make", who, said, idempotency_key, response, request.state.language)
 
     @router.get("/v1/extracts", summary="List the extracts")
-    async def listed(_who: Reader) -> ExtractList:
+    async def listed(who: Reader) -> ExtractList:
         """Those that this organisation made, and those that it holds or held."""
+        exact = not who.rights.isdisjoint(_EXACT)
 
         def read() -> ExtractList:
             here = {one.extract for one in held_extracts.held(organisation)}
             return ExtractList(
-                made=[made_view(one) for one in made_extracts.made(organisation)],
+                made=[made_view(one, exact) for one in made_extracts.made(organisation)],
                 held=[held_view(one, one.extract in here) for one in held_extracts.ever_held(organisation)],
             )
 
@@ -185,9 +188,10 @@ def extract_routes(at: Workplace) -> APIRouter:
     @router.get(
         "/v1/extracts/made/{extract}", summary="Look at an extract that you made", responses=problems.documented(404)
     )
-    async def own(_who: Reader, extract: ExtractPath) -> MadeView:
+    async def own(who: Reader, extract: ExtractPath) -> MadeView:
         """How it stands, and what it says of itself."""
-        return made_view(await asyncio.to_thread(made_extracts.made_of, organisation, bytes.fromhex(extract)))
+        one = await asyncio.to_thread(made_extracts.made_of, organisation, bytes.fromhex(extract))
+        return made_view(one, not who.rights.isdisjoint(_EXACT))
 
     @router.post(
         "/v1/extracts/{extract}/deliver", status_code=202, summary="Deliver an extract again", responses=BEGINS
@@ -206,7 +210,7 @@ def extract_routes(at: Workplace) -> APIRouter:
         """Remove one that was not delivered. Where its recipient may have it already, it is told to delete it."""
         code = "gateway.extract_declined"
         one = await asyncio.to_thread(extract_leaving.withdraw, organisation, bytes.fromhex(extract), code, at.clock)
-        return made_view(one)
+        return made_view(one, True)
 
     @router.get(
         "/v1/extracts/{extract}/file",

@@ -191,7 +191,8 @@ class MadeView(BaseModel):
 
     state: staged; released; leaving (its recipient may have it); delivered; withdrawn (it never left); recalled (it was
     taken back when it may have left). audit: number of the entry that announced it. columns: with what was done to
-    each, or "as it is". risk: hash of the report that was measured. code: why it was taken back.
+    each, or "as it is". rows: exact for whoever makes extracts or audits; else rounded up as on the ledger. risk: hash
+    of the report that was measured. code: why it was taken back.
     """
 
     extract: str
@@ -383,8 +384,8 @@ def _done(facts: ExtractFacts) -> dict[str, str]:
     return {column.name: column.mask or "as it is" for column in facts.columns}
 
 
-def made_view(one: MadeExtract) -> MadeView:
-    """An extract that was made here."""
+def made_view(one: MadeExtract, exact: bool) -> MadeView:
+    """An extract that was made here. exact: whether the number of its rows is shown as it is."""
     facts = one.facts
     return MadeView(
         extract=one.extract.hex(),
@@ -394,7 +395,7 @@ def made_view(one: MadeExtract) -> MadeView:
         dataset=facts.dataset,
         purpose=facts.purpose,
         columns=_done(facts),
-        rows=facts.rows,
+        rows=facts.rows if exact else row_class(facts.rows),
         made=facts.made,
         delete_by=facts.delete_by,
         audit=facts.audit,

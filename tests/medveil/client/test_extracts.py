@@ -90,6 +90,10 @@ def test_an_extract_from_asking_to_deleting(world: World, tmp_path: Path) -> Non
         assert made.extract in officer.extracts.preview(grant="copies", risk=RISK).earlier
         flows = officer.audit.flows(grant="copies").flows
         assert [(flow.use.kind, flow.outcome) for flow in flows] == [("extract", "released")]
+    for role, rows in (("researcher", 100), ("auditor", 48)):
+        with world.client("hospital-1", role) as colleague:
+            (found,) = [one for one in colleague.extracts.list().made if one.extract == made.extract]
+            assert found.rows == rows, "exact counts are for who makes extracts, and who audits"
     with world.client("researcher-1", "auditor") as auditor:
         kinds = [flow.use.kind for flow in auditor.audit.flows().flows]
         assert kinds.count("opening") == 3, "twice in the clear, once sealed"
