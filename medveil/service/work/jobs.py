@@ -42,6 +42,8 @@ _DIGEST = "request-digest"
 
 PEER = "organisation:"
 """What the owner of a job begins with that another organisation began; its name follows."""
+PERSON = "person:"
+"""The same of a person's; a program's begins otherwise."""
 
 
 Sent = Callable[[bytes], bytes]
@@ -67,7 +69,8 @@ class JobLimits:
     """How many run at once, in all and of one owner, and how many of one owner may wait.
 
     Other organisations' are counted apart from those of the own people: flows that answer mostly wait for each other,
-    and with few places two gateways could each run what the other lets wait.
+    and with few places two gateways could each run what the other lets wait. One of a person or an organisation that
+    has none running always runs: what waits in every place keeps nobody else from an erasure.
     """
 
     running: int = 16
@@ -269,7 +272,8 @@ class Jobs:
                 (self.limits.of_peers, self.limits.per_peer) if peer else (self.limits.running, self.limits.per_owner)
             )
             own = self._of_owner[job.owner]
-            if own >= each or (self._of_kind[peer] >= most and not (peer and own == 0)):
+            first = own == 0 and job.owner.startswith((PEER, PERSON))  # a person may have any number of programs
+            if own >= each or (self._of_kind[peer] >= most and not first):
                 continue
             del self._waiting[job.id]
             self._of_owner[job.owner] += 1

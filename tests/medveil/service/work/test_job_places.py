@@ -100,6 +100,30 @@ def test_peers_that_take_all_places_keep_no_other_out(make_set: Make) -> None:
     asyncio.run(main())
 
 
+def test_programs_that_take_all_places_keep_no_person_out(make_set: Make) -> None:
+    """An officer's erasure does not wait until colleagues' programs have what they wait for."""
+    own = make_set(job_limits=JobLimits(running=2, per_owner=1))
+
+    async def main() -> None:
+        open_ = asyncio.Event()
+
+        async def work(journal: Journal) -> None:
+            await open_.wait()
+
+        own.jobs.register("sum", work)
+        programs = [await own.jobs.start("sum", f"program:{name}", b"") for name in "abc"]
+        officer = [await own.jobs.start("sum", "person:officer", b"") for _ in range(2)]
+        for job in (*programs[:2], officer[0]):
+            await until(own, job.id, "running")
+        await asyncio.sleep(0.1)
+        assert [own.store.get(job.id).state for job in (programs[2], officer[1])] == ["waiting"] * 2
+        open_.set()
+        for job in (*programs, *officer):
+            await until(own, job.id, "done")
+
+    asyncio.run(main())
+
+
 def test_a_repeated_request_is_one_job(make_set: Make) -> None:
     own = make_set()
     ran = 0
