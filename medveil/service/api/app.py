@@ -204,11 +204,13 @@ async def _keep_denial(request: Request, error: MedveilError) -> None:
 
 
 def _counted(parts: Parts) -> Identify:
-    """`identify`, with the caller's own rate limit."""
+    """`identify`, with the caller's own rate limit. Who is looked up again when the body has come counts once."""
 
     async def identified(request: Request) -> Principal:
         caller = await parts.identify(request)
-        parts.rates.principal(caller.id)
+        if getattr(request.state, "counted", "") != caller.id:
+            parts.rates.principal(caller.id)
+            request.state.counted = caller.id
         return caller
 
     return identified

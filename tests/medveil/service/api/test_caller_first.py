@@ -185,6 +185,19 @@ def test_what_was_lost_while_a_body_came_is_lost(tmp_path: Path, who: str) -> No
         assert [one.revoked for one in service.staff.tokens.all(ROOT)] == ([] if who == "person" else [True])
 
 
+@pytest.mark.parametrize("who", ["person", "program"])
+def test_a_call_with_a_body_counts_once(tmp_path: Path, who: str) -> None:
+    """A person is looked up twice in one: before the body and after it."""
+    with Staffed(tmp_path, settings={"per_principal": "4/hour"}) as service:
+        if who == "person":
+            path, sent = "/v1/tokens", {"bearer": service.session("officer")}
+        else:
+            path, sent = "/v1/jobs/" + "0" * 32 + "/cancel", {"bearer": service.token("officer", {"jobs.cancel"})[0]}
+        signer = KEY if who == "program" else None
+        answers = [service.send("POST", path, **sent, signer=signer).status_code for _ in range(5)]
+        assert answers == [422 if who == "person" else 404] * 4 + [429]
+
+
 def _rest(connection: socket.socket) -> bytes:
     said = b""
     while more := connection.recv(65_536):
