@@ -45,7 +45,7 @@ _ASK_AGAIN_S = 60  # for an unknown key id
 _LEEWAY_S = 60
 _OLDEST_S = 600
 _LARGEST = 256 * 1024
-_MOST_ATTEMPTS = 10_000
+_MOST_ATTEMPTS = 30_000  # as many as one address may begin while one lasts
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 attempts = sa.Table(
@@ -118,14 +118,19 @@ class ProviderSignIn:
         self._keys: tuple[float, list[dict[str, Any]]] | None = None
 
     def begin(self) -> Begun:
-        """Start one attempt. Raises Unavailable (provider unreachable; too many attempts open), DecodeError."""
+        """Start one attempt. Raises Unavailable (provider unreachable), DecodeError.
+
+        Anybody may: where too many are open the oldest gives way, so that no stranger keeps others from signing in.
+        """
         endpoint = self._discovered()["authorization_endpoint"]
         state, browser, nonce, verifier = (new_secret(self._rand) for _ in range(4))
         now = self._clock()
         with self._database.transaction() as connection:
             connection.execute(attempts.delete().where(attempts.c.expires <= now))
-            if connection.execute(sa.select(sa.func.count()).select_from(attempts)).scalar_one() >= _MOST_ATTEMPTS:
-                raise Unavailable("oidc.too_many", retry_after=60)
+            beyond = connection.execute(sa.select(sa.func.count()).select_from(attempts)).scalar_one() - _MOST_ATTEMPTS
+            if beyond >= 0:
+                oldest = sa.select(attempts.c.state).order_by(attempts.c.expires, attempts.c.state).limit(beyond + 1)
+                connection.execute(attempts.delete().where(attempts.c.state.in_(oldest)))
             row = {"state": kept("state", state), "browser": kept("browser", browser), "nonce": nonce}
             connection.execute(attempts.insert().values(**row, verifier=verifier, expires=now + ATTEMPT_MS))
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from joserfc.jwk import OctKey
 
+from medveil.service.accounts import oidc
 from medveil.service.accounts.oidc import Provider as Described
 from medveil.service.accounts.oidc import ProviderSignIn, attempts
 from medveil.service.accounts.passwords import Hashing, Passwords
@@ -343,6 +344,22 @@ def test_an_attempt_works_once_in_its_browser_and_for_ten_minutes(house: House) 
     house.door.begin()
     with house.database.reading() as connection:
         assert len(connection.execute(sa.select(attempts)).all()) == 1
+
+
+def test_a_stranger_who_begins_many_keeps_nobody_from_signing_in(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oidc, "_MOST_ATTEMPTS", 3)
+    early = house.round()
+    for _ in range(2):
+        house.clock.pass_time(1)
+        house.door.begin()
+    answer = house.round()
+    house.door.begin()
+    with house.database.reading() as connection:
+        assert len(connection.execute(sa.select(attempts)).all()) == 3
+    assert house.sign_in.principal(house.door.finish(*answer).session).name == "ada"
+    with pytest.raises(Refused) as gone:  # the oldest gave way
+        house.door.finish(*early)
+    assert gone.value.code == "oidc.no_attempt"
 
 
 @pytest.mark.parametrize(
