@@ -98,16 +98,16 @@ def check_steps(release: Release, state: LedgerState, chain: str, backend: str) 
     handle, query = release.handle, release.query
     if query.chain != chain:
         raise VerificationError("verify.other_chain", chain=query.chain, expected=chain)
-    board = read_board(state, handle)
     try:
         check_query(query)  # else it may not even be readable
         check_declared(query, state, query.person)
     except Refused as error:
         raise VerificationError("mpc.release_unsound", query=handle.hex(), why=error.code) from None
+    for number in range(1, PHASES + 1):
+        _check_phase(state, handle, number, len(query.roster))
+    board = read_board(state, handle)
     if set(board.approvals) != set(board.roster):
         raise VerificationError("mpc.not_approved", query=handle.hex())
-    for record in release.phases:
-        _check_phase(state, handle, record.phase, len(query.roster))
     verify_release(release, board, backend)  # sum, noise, what is hidden, label and debit follow from the board
     asked = queries.query(state.view(), handle)
     population = datasets.population(state.view(), asked.population)

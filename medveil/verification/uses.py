@@ -69,13 +69,13 @@ def _check_intent(case: Case, use: Use, members: Sequence[str]) -> None:
         raise use.wrong("recipient")
     if len(said.query) not in (0, 32):
         raise use.wrong("query")
+    if use.intent.time > use.anchored.time + SKEW:
+        raise use.wrong("time")
     if said.kind in OWN_KINDS:  # done at home: no grant, nobody else
         if (said.recipient, said.rule, said.grant, said.allowed) != (use.owner, said.kind, "", True):
             raise use.wrong("rule")
         if said.purpose != UNKNOWN:
             raise use.wrong("purpose")
-        if use.intent.time > use.anchored.time + SKEW:
-            raise use.wrong("time")
         return
     if (said.rule == "granted") != said.allowed or (not said.allowed and said.rule not in _DENYING):
         raise use.wrong("rule")
@@ -86,8 +86,6 @@ def _check_intent(case: Case, use: Use, members: Sequence[str]) -> None:
             check_name(said.grant, "grant")
         except DecodeError:
             raise use.wrong("grant") from None
-    if use.intent.time > use.anchored.time + SKEW:
-        raise use.wrong("time")
     if said.allowed:
         case.check_grant(use)
 

@@ -181,6 +181,18 @@ def test_a_share_that_was_changed_swapped_or_forged_is_caught(consortium):
     state.receive(run.parties, shares, announced)  # and nothing of that has spoiled it
 
 
+def test_a_share_of_a_dealer_that_is_no_party_is_not_taken(consortium):
+    """The parties are those of the ledger: whoever was lost before has nothing to say, true or not."""
+    run = seven(consortium)
+    run.deal()
+    for site, shares in run.dealt.items():
+        run.coordinator = run.coordinator.receive(site, shares)
+    run.coordinator, run.parties, run.handed = run.coordinator.close(run.session.roster[:6])
+    late = next(one for one in run.dealt["site-6"] if one.holder == "site-0")
+    with Aborts("mpc.wrong_share", "site-6"):
+        run.states["site-0"].receive(run.parties, [*run.handed["site-0"], late], run.announced())
+
+
 def test_the_coordinator_takes_only_all_that_a_site_dealt(consortium):
     run = consortium.run().deal()
     for keys in run.keys:
@@ -190,8 +202,9 @@ def test_the_coordinator_takes_only_all_that_a_site_dealt(consortium):
         with pytest.raises(ProtocolAbort) as caught:
             run.coordinator.receive("hospital-2", wrong)
         assert caught.value.parties == ("hospital-2",)
-    with Aborts("mpc.wrong_share", "hospital-2"):
-        run.coordinator.receive("hospital-2", run.dealt["hospital-3"])
+    for wrong in (run.dealt["hospital-3"], [*shares, run.dealt["hospital-3"][0]], [*shares, shares[0]]):
+        with Aborts("mpc.wrong_share", "hospital-2"):
+            run.coordinator.receive("hospital-2", wrong)
     with Aborts("mpc.not_in_roster", "hospital-9"):
         run.coordinator.receive("hospital-9", shares)
     with Aborts("mpc.sent_twice", "hospital-2"):
@@ -379,6 +392,17 @@ def test_survivors_of_another_run_too_few_or_strangers_are_refused(consortium):
         assert caught.value.code == code
 
 
+def test_a_sum_in_bulk_mode_has_no_commitments(consortium):
+    run = consortium.run(mode="bulk").mask()
+    for masked in run.masked:
+        run.coordinator = run.coordinator.receive(masked)
+    _, survivors = run.coordinator.close()
+    posted = consortium.run().mask().contributions
+    with Aborts("mpc.wrong_session"):
+        run.states["hospital-1"].receive(changed(survivors, contributions=tuple(posted)))
+    run.states["hospital-1"].receive(survivors)
+
+
 def test_who_took_no_part_is_no_survivor(consortium):
     run = seven(consortium)
     run.lost = {"site-6": "deal"}
@@ -500,13 +524,17 @@ def test_a_survivor_that_shows_the_other_seed_is_caught(consortium):
         run.coordinator.receive(resigned(run, one, shares=(ShownShare("site-0", pairs), *one.shares[1:])))
 
 
-@pytest.mark.parametrize("what", ["self", "pairs"])
+@pytest.mark.parametrize("what", ["self", "pairs", "no seed"])
 def test_a_dealer_whose_shares_are_of_no_seed_is_named(consortium, what):
     """site-6 deals shares of another seed than it said, each with the digest that fits: its holders cannot know."""
     run = seven(consortium).deal()
     session = run.session
     own = run.states["site-6"]._own
     wrong = secret_sharing.split(bytes(32), own.above[0], range(1, 8))
+    if what == "no seed":  # shares of a number of 33 bytes
+        size = secret_sharing.SHARE_BYTES
+        beyond = {x: (int.from_bytes(one, "big") + (1 << 256)) % secret_sharing.PRIME for x, one in wrong.items()}
+        wrong = {x: one.to_bytes(size, "big") for x, one in beyond.items()}
     kept = list(run.dealt["site-6"])
     for place, share in enumerate(kept):
         number = session.number(share.holder)
@@ -514,7 +542,7 @@ def test_a_dealer_whose_shares_are_of_no_seed_is_named(consortium, what):
             secret_sharing.split(own.seed, own.above[0], [number])[number],
             secret_sharing.split(own.mask.private_bytes_raw(), own.above[1], [number])[number],
         ]
-        good[0 if what == "self" else 1] = wrong[number]
+        good[1 if what == "pairs" else 0] = wrong[number]
         keys = next(one for one in run.keys if one.site == share.holder)
         agreed = _agreed(own.seal, keys.seal, share.holder)
         sealed = _sealing(own, "site-6", share.holder, keys, agreed).encrypt(bytes(12), b"".join(good), b"")

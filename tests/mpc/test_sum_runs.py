@@ -8,6 +8,7 @@ import json
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -268,15 +269,18 @@ def test_a_stranger_checks_the_opening(consortium):
     run.lost = {"site-03": "mask"}
     opened = run.open()
     check_opening(run.session, run.survivors, opened)
-    wrong = [
-        msgspec.structs.replace(opened, totals=(opened.totals[0] + 1, *opened.totals[1:])),
-        msgspec.structs.replace(opened, totals=opened.totals[:-1]),
-        msgspec.structs.replace(opened, totals=(2**62, *opened.totals[1:])),
-        msgspec.structs.replace(opened, blinding=bytes(32)),
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"totals": (opened.totals[0] + 1, *opened.totals[1:])}, "mpc.sum_mismatch"),
+        ({"totals": opened.totals[:-1]}, "mpc.totals_shape"),
+        ({"totals": (*opened.totals, 0)}, "mpc.totals_shape"),  # as a sum of commitments it would be right
+        ({"totals": (2**62, *opened.totals[1:])}, "mpc.sum_mismatch"),
+        ({"totals": (opened.totals[0] + R, *opened.totals[1:])}, "mpc.sum_mismatch"),  # this one, too
+        ({"blinding": bytes(32)}, "mpc.sum_mismatch"),
     ]
-    for one in wrong:
-        with pytest.raises((VerificationError, DecodeError)):
-            check_opening(run.session, run.survivors, one)
+    for changes, code in wrong:
+        with pytest.raises((VerificationError, DecodeError)) as found:
+            check_opening(run.session, run.survivors, msgspec.structs.replace(opened, **changes))
+        assert found.value.code == code, changes
     fewer = msgspec.structs.replace(
         run.survivors, sites=run.survivors.sites[:2], contributions=run.survivors.contributions[:2]
     )

@@ -23,15 +23,16 @@ from ledger.contracts.datasets import (
     dataset_key,
     population_key,
 )
-from ledger.contracts.queries import QueryState, query_key
+from ledger.contracts.queries import PhaseState, QueryState, phase_key, query_key
 from ledger.envelope import open_envelope
 from ledger.receipts import ProvenValue
 from medveil.client import AsyncClient, Group, Measure, Question, Released, Session, Use, column
 from medveil.client.filters import Filter
 from medveil.client.releases import check_new
+from medveil.verification import releases
 from medveil.verification.folder import verify
 from medveil.verification.proven import ProvenState
-from medveil.verification.releases import STEPS, Certificate, check_steps
+from medveil.verification.releases import STEPS, Certificate, check_certificate, check_steps
 from mpc.history import NearSums
 from mpc.query import GATE
 from mpc.release import DatasetNote, Estimate, Release
@@ -160,16 +161,68 @@ def test_a_certificate_is_replayed_from_one_file_step_by_step(world: World, rele
     assert twice.value.code == "verify.proven_twice"
 
 
-def test_a_query_of_more_phases_than_a_release_shows_has_none(world: World, released: Released) -> None:
-    """What they opened would be in no release and paid for by none."""
-    release, chain, key = released.release, world.trust.chain, query_key(released.release.handle)
+def in_a_query(**changes: Any) -> Callable[[Release], tuple[bytes, type, Callable[[Any], Any]]]:
+    return lambda release: (query_key(release.handle), QueryState, lambda one: msgspec.structs.replace(one, **changes))
+
+
+def in_phase_one(change: Callable[[PhaseState], dict[str, Any]]) -> Callable[[Release], Any]:
+    """What the ledger says of phase 1, changed."""
+
+    def changed(one: PhaseState) -> PhaseState:
+        return msgspec.structs.replace(one, **change(one))
+
+    return lambda release: (phase_key(release.handle, GATE), PhaseState, changed)
+
+
+def announced_otherwise(phase: PhaseState) -> dict[str, Any]:
+    first, *rest = phase.announced
+    return {"announced": (msgspec.structs.replace(first, digest=bytes(32)), *rest)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        (in_a_query(phases=4), "mpc.phases_missing"),  # what they opened would be in no release and paid for by none
+        (in_a_query(approvals=SITES[1:]), "mpc.not_approved"),
+        (in_a_query(status="reserved"), "verify.not_debited"),
+        (in_phase_one(announced_otherwise), "verify.not_announced"),
+        (in_phase_one(lambda one: {"announced": one.announced[1:]}), "verify.not_announced"),
+        (in_phase_one(lambda one: {"contributed": one.contributed[1:]}), "mpc.not_the_roster"),
+        (in_phase_one(lambda one: {"parties": one.parties[1:]}), "mpc.not_the_roster"),
+    ],
+)
+def test_a_release_of_a_ledger_that_decided_otherwise_does_not_verify(
+    world: World, released: Released, changed: Any, code: str
+) -> None:
+    """Contracts do not let it come to that; who verifies does not rely on them."""
+    release, chain = released.release, world.trust.chain
     check_steps(release, ProvenState.of(released.proofs), chain, "arkworks")
-    (asked,) = (one for one in released.proofs if one.key == key)
-    four = msgspec.structs.replace(decode(QueryState, asked.value or b""), phases=4)
-    longer = (*released.proofs, msgspec.structs.replace(asked, value=encode(four)))
     with pytest.raises(VerificationError) as found:
-        check_steps(release, ProvenState.of(longer), chain, "arkworks")
-    assert found.value.code == "mpc.phases_missing"
+        check_steps(release, ProvenState.of(released.proofs), "another-chain", "arkworks")
+    assert found.value.code == "verify.other_chain"
+    key, kind, change = changed(release)
+    (stands,) = (one for one in released.proofs if one.key == key)
+    other = msgspec.structs.replace(stands, value=encode(change(decode(kind, stands.value or b""))))
+    with pytest.raises(VerificationError) as found:
+        check_steps(release, ProvenState.of((*released.proofs, other)), chain, "arkworks")
+    assert found.value.code == code
+
+
+def test_a_certificate_of_no_proofs_or_of_one_from_before_the_sums_does_not_verify(
+    world: World, released: Released, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was budget, vote or declaration before the sums were opened may be another by then."""
+    with world.client("researcher-1", "researcher") as researcher:
+        certificate = decode(Certificate, researcher.queries.certificate(released.query))
+    changed = msgspec.structs.replace
+    first, *rest = certificate.proofs
+    early = changed(first, block=changed(first.block, height=1))
+    monkeypatch.setattr(releases, "verify_value", lambda *_: None)  # as if the head of then had been cosigned
+    check_certificate(certificate, world.trust, "arkworks")
+    for proofs, what in (((), "proof"), ((early, *rest), "sums on the ledger")):
+        with pytest.raises(VerificationError) as found:
+            check_certificate(changed(certificate, proofs=proofs), world.trust, "arkworks")
+        assert (found.value.code, found.value.facts["what"]) == ("verify.missing", what)
 
 
 def test_no_field_of_a_certified_release_may_be_another(world: World, released: Released, tmp_path: Path) -> None:

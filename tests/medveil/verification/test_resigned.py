@@ -518,3 +518,12 @@ def test_files_that_cannot_be_checked_alone_say_so(case: Any, tmp_path: Path) ->
         assert refused.value.code == "verify.needs_folder"
     for name in ("receipts/bureau-1.evidence", "values/absent.evidence", "ledger.evidence"):
         assert case.verify(folder / name).verdict == "verified"
+
+
+def test_a_chain_of_nobodys_is_not_passed_over(case: Any, tmp_path: Path) -> None:
+    """Its entries would be told as a member's, and nothing anchors them."""
+    batch = replace(case.structs[NAME], organisation="hospital-9")
+    case.write(tmp_path / "evidence", case.structs | {"access/hospital-9-1.evidence": batch})
+    with pytest.raises(VerificationError) as found:
+        case.verify(tmp_path / "evidence")
+    assert found.value.code == "verify.not_anchored" and "hospital-9" in found.value.message

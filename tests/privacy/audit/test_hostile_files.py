@@ -116,6 +116,23 @@ def test_a_batch_without_its_end(cell: str, path: Path, clock: Clock) -> None:
         used(path, clock)
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM batches WHERE first = 5",
+        "DELETE FROM batches WHERE first = 9",
+        "UPDATE batches SET first = 6 WHERE first = 5",
+        "UPDATE batches SET anchored = 2 WHERE first = 9",
+    ],
+)
+def test_a_batch_that_is_not_where_it_was(statement: str, path: Path, clock: Clock) -> None:
+    """All entries are there and chained: only what the ledger holds of them is forgotten."""
+    AuditTrail(path, "hospital-1", clock=clock).close()
+    assert altered(path, statement)
+    with pytest.raises(VerificationError):
+        AuditTrail(path, "hospital-1", clock=clock)
+
+
 def test_an_old_entry_that_ends_nothing_hides_no_use_that_is_under_way(path: Path, clock: Clock) -> None:
     assert altered(path, "UPDATE entries SET intent = NULL WHERE sequence = 6")
     with AuditTrail(path, "hospital-1", clock=clock) as trail:
