@@ -91,11 +91,12 @@ class Passwords:
 class HashingThreads:
     """Threads of their own for what hashes passwords, so that sign-ins hold up nobody else who needs a thread.
 
-    most: waiting or working at a time, of all addresses; each: of one. Used in one event loop.
+    Another set of them asks a provider. most: waiting or working at a time, of all addresses; each: of one; threads:
+    how many work. Used in one event loop.
     """
 
-    def __init__(self, most: int = 32, each: int = 4) -> None:
-        self._threads = ThreadPoolExecutor(_PARALLEL, "passwords")
+    def __init__(self, most: int = 32, each: int = 4, threads: int = _PARALLEL, name: str = "passwords") -> None:
+        self._threads = ThreadPoolExecutor(threads, name)
         self._most = most
         self._each = each
         self._inside: Counter[str] = Counter()

@@ -35,6 +35,7 @@ class Staff:
     trail: SecurityTrail
     site: Site
     hashing: HashingThreads
+    asking: HashingThreads
     standing: Standing
     identify: Identify
     clock: Callable[[], int]
@@ -70,6 +71,7 @@ class Staff:
             SecurityTrail(database, clock, bounds),
             site,
             HashingThreads(),
+            HashingThreads(64, 16, 8, "provider"),
             standing,
             make_identify(sign_in, tokens, standing, database, site.origins, clock),
             clock,
@@ -85,10 +87,11 @@ class Staff:
             token_routes(self.tokens),
             security_routes(self.database, self.trail),
         ]
-        return [*own, provider_routes(provider, self.site)] if provider is not None else own
+        return [*own, provider_routes(provider, self.site, self.asking)] if provider is not None else own
 
     async def close(self) -> None:
         """Write what was only counted, and end the threads. The database is its owner's to close."""
         await self.trail.close()
         await asyncio.to_thread(self.standing.close)
         self.hashing.close()
+        await asyncio.to_thread(self.asking.close)

@@ -98,8 +98,11 @@ def sign_in_routes(sign_in: SignIn, people: People, site: Site, hashing: Hashing
     return router
 
 
-def provider_routes(provider: ProviderSignIn, site: Site, after: str = "/console/") -> APIRouter:
-    """The router of ``/v1/sign-in/provider``. after: the path where a browser goes once it is signed in."""
+def provider_routes(
+    provider: ProviderSignIn, site: Site, asking: HashingThreads, after: str = "/console/"
+) -> APIRouter:
+    """The router of ``/v1/sign-in/provider``. asking: threads that wait for the provider, which may take its time, and
+    anybody may have them wait; after: the path where a browser goes once it is signed in."""
     router = PathRouter(tags=["sign-in"])
 
     @router.post("/v1/sign-in/provider", summary="Begin to sign in by the provider", openapi_extra=OPEN,
@@ -107,7 +110,7 @@ def provider_routes(provider: ProviderSignIn, site: Site, after: str = "/console
     async def begin(request: Request, response: Response) -> Leading:
         """Where to send the browser, which gets a cookie that it needs when it comes back."""
         site.check_own_page(request, said=False)
-        begun = await asyncio.to_thread(provider.begin)
+        begun = await asking.run(address_of(request), provider.begin)
         site.set_cookie(response, ATTEMPT, begun.browser, seconds=ATTEMPT_MS // 1000, lax=True)
         return Leading(url=begun.url)
 
@@ -127,7 +130,8 @@ def provider_routes(provider: ProviderSignIn, site: Site, after: str = "/console
         browser = site.cookie(request, ATTEMPT)
         if not browser or not state:
             raise Refused("oidc.no_attempt")
-        signed_in = await asyncio.to_thread(
+        signed_in = await asking.run(
+            address_of(request),
             provider.finish,
             {name: value for name, value in given.items() if value},
             browser,
