@@ -38,6 +38,7 @@ from medveil.gateway.collecting import (
     results,
 )
 from medveil.gateway.ledger_account import FinalState
+from medveil.gateway.long_work import at_length
 from medveil.gateway.organisation import Clock, Organisation
 from medveil.gateway.query_board import read_board
 from medveil.gateway.steps import Steps
@@ -156,7 +157,7 @@ class _Export:
         everybody = {me.name: own, **{member: receipts[member].joined(shown[member]) for member in asked.present}}
         state = await me.account.caught_up()
         fitting = {name: _fitting(evidence, everybody, state, ledger.size) for name, evidence in everybody.items()}
-        await asyncio.to_thread(self._write, fitting, ledger, clock())
+        await at_length(self._write, fitting, ledger, clock())
         gaps = {gap.organisation: gap for gap in (*ledger.gaps, *asked.gaps)}
         return Exported(len(self._kinds), ledger.size - 1, tuple(gaps[name] for name in sorted(gaps)))
 
@@ -167,7 +168,7 @@ class _Export:
         if self._begun.exists():  # of a run that was cut short
             await asyncio.to_thread(shutil.rmtree, self._begun)
         self._begun.mkdir(mode=0o700, parents=True)
-        main, *pieces = await asyncio.to_thread(write_whole, self._begun / ("ledger" + SUFFIX), export)
+        main, *pieces = await at_length(write_whole, self._begun / ("ledger" + SUFFIX), export)
         files = ((main.name, EXPORT.kind), *((piece.name, BLOCKS.kind) for piece in pieces))
         state = self._organisation.account.state
         ends = tuple(_ChainEnd(name, _chain_end(state, name, size)) for name in self._organisation.trust.everybody)

@@ -34,6 +34,7 @@ from medveil.gateway.extract_leaving import (
 )
 from medveil.gateway.extract_wanted import check_request, note_wanted, settle_wanted, wanted, wanted_of
 from medveil.gateway.granting import judge
+from medveil.gateway.long_work import at_length
 from medveil.gateway.made_extracts import (
     MadeExtract,
     find_made,
@@ -177,7 +178,7 @@ class _Making:
     async def _made(self) -> ExtractFacts:
         try:
             await self._holder.account.present()
-            staged = await asyncio.to_thread(self._stage)
+            staged = await at_length(self._stage)
             self._fault("staged")
             try:
                 await anchor_within_patience(self._holder, self._steps)

@@ -9,7 +9,6 @@ are; another table under the same name is refused.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from connectors.sources import find_tables
 from ledger.contracts import Column, RegisterDataset, datasets
 from medveil.gateway import use_state
 from medveil.gateway.ledger_account import FinalState
+from medveil.gateway.long_work import at_length
 from medveil.gateway.organisation import Organisation
 from medveil.gateway.steps import Steps
 from medveil.gateway.tables import keep_layout
@@ -183,10 +183,10 @@ async def load_table(
     _check_population(organisation, await organisation.account.caught_up(), dataset, layout)
 
     async def ingesting() -> TableQuality:
-        return await asyncio.to_thread(_ingest, organisation, dataset, layout, read, source, table)
+        return await at_length(_ingest, organisation, dataset, layout, read, source, table)
 
     quality = await steps.once(_LOADED, TableQuality, ingesting)
-    declaration = await asyncio.to_thread(_declaration, organisation, dataset, layout)
+    declaration = await at_length(_declaration, organisation, dataset, layout)
     await organisation.ensure(lambda state: _declared(state, organisation.name, declaration), declaration)
     return quality
 

@@ -1,11 +1,11 @@
 """The route of backups: the home of a running gateway, copied while it goes on."""
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from medveil.gateway.long_work import at_length
 from medveil.service.accounts.rights import Principal
 from medveil.service.api.callers import May
 from medveil.service.api.job_routes import JobView
@@ -65,7 +65,7 @@ def register_backup(at: Workplace, home: Home, folder: Path | None) -> None:
         day = format_instant(began.at).replace(":", "").replace(" ", "-")
         out = folder / f"{at.organisation.name}-{day}-{journal.job[:8]}"
         if not out.exists():  # else this job had come so far when it was cut short: a backup is whole or not there
-            await asyncio.to_thread(make_backup, home, out, at.clock)
+            await at_length(make_backup, home, out, at.clock)
         return (Path(home.config.backups) / out.name).as_posix()
 
     at.jobs.register(KIND, run)

@@ -13,6 +13,7 @@ from medveil.extracts.opening import FORMATS
 from medveil.gateway import extract_drafts, extract_leaving, extract_wanted, held_extracts, made_extracts, problems
 from medveil.gateway.extract_drafts import Draft
 from medveil.gateway.extracting import ExtractWish, cut_of, other_cut
+from medveil.gateway.long_work import at_length
 from medveil.service.accounts.rights import Principal
 from medveil.service.api.bodies import Sent
 from medveil.service.api.callers import May
@@ -160,7 +161,7 @@ def extract_routes(at: Workplace) -> APIRouter:
         """The decision, rows and masks, and the risk that single persons are found in it. Nothing is written."""
         wish = await asyncio.to_thread(wish_of, body, organisation)
         await organisation.account.present()
-        return await asyncio.to_thread(preview, at, wish, request.state.language)
+        return await at_length(preview, at, wish, request.state.language)
 
     @router.post("/v1/extracts", status_code=202, summary="Make an extract", responses=BEGINS)
     async def make(
@@ -235,7 +236,7 @@ def extract_routes(at: Workplace) -> APIRouter:
     async def rows(_who: Opener, extract: ExtractPath, body: Opening) -> Response:
         """Its rows in the clear, decrypted in memory. Noted in the audit trail; refused after its day of deletion."""
         await organisation.account.present()
-        whole = await asyncio.to_thread(_opened, at, bytes.fromhex(extract), body.format)
+        whole = await at_length(_opened, at, bytes.fromhex(extract), body.format)
         return _Handed(whole, f"{extract}.{body.format}")
 
     @router.post("/v1/extracts/{extract}/delete", summary="Delete a held extract", responses=WRITES)

@@ -25,6 +25,7 @@ from medveil.gateway import (
     scoring,
 )
 from medveil.gateway.erasure_checks import CheckKept, keep_check, read_receipt
+from medveil.gateway.long_work import at_length
 from medveil.gateway.scoring import ScoreRequest
 from medveil.gateway.wallets import Wallets
 from medveil.service.api.audit_routes import audit_routes
@@ -215,7 +216,7 @@ def register_flows(at: Workplace, wallets: Wallets) -> None:
             keep_check(organisation, CheckKept.of(receipt, report, at.clock()))
 
         async def checking() -> _Finished:
-            await asyncio.to_thread(look)
+            await at_length(look)
             return _Finished(at.clock())
 
         await journal.once("checked", _Finished, checking)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,14 @@ def test_a_table_is_cleaned_encrypted_and_declared(play: Play, folder: Path) -> 
         hospital = world["hospital-1"]
         source = source_in(folder, "ward-a", "stays-2026")
         where = (source.source, source.table)
-        quality = await load_table(hospital, "stays-new", source.layout, source.read, Passing(), *where)
+        threads: list[str] = []
+
+        def read() -> pa.Table:
+            threads.append(threading.current_thread().name)
+            return source.read()
+
+        quality = await load_table(hospital, "stays-new", source.layout, read, Passing(), *where)
+        assert threads and all(name.startswith("long work") for name in threads)
         assert quality == quality_of(hospital, "stays-new")
         assert (quality.rows, quality.duplicates, quality.source, quality.table) == (4, 1, *where)
         assert [(one.column, one.missing, one.out_of_range) for one in quality.columns] == [

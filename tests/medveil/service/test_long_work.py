@@ -1,0 +1,80 @@
+"""What takes long at a gateway keeps nothing waiting that takes a moment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medveil.gateway.long_work import AT_ONCE, at_length
+from medveil.service.api import extract_routes
+from wire.errors import Refused
+
+from .working import Consorted
+
+THREADS = min(32, (os.cpu_count() or 1) + 4)
+"""Of an event loop, as the standard library has it."""
+
+
+def test_long_work_waits_for_long_work_alone() -> None:
+    working, most = 0, 0
+    counting, end = threading.Lock(), threading.Event()
+
+    def long() -> None:
+        nonlocal working, most
+        with counting:
+            working += 1
+            most = max(most, working)
+        end.wait(20)
+        with counting:
+            working -= 1
+
+    async def main() -> None:
+        begun = [asyncio.create_task(at_length(long)) for _ in range(THREADS + 1)]
+        async with asyncio.timeout(5):
+            assert await asyncio.to_thread(lambda: "at once") == "at once"
+        end.set()
+        await asyncio.gather(*begun)
+
+    asyncio.run(main())
+    assert most == AT_ONCE
+
+
+def test_who_looks_at_large_extracts_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as a process has threads for all it does, the ledger's disk and others' sign-ins included."""
+    end = threading.Event()
+
+    def slow(*_given: Any) -> Any:
+        end.wait(20)
+        raise Refused("gateway.extract_empty", dataset="stays")
+
+    monkeypatch.setattr(extract_routes, "wish_of", lambda *_: None)
+    monkeypatch.setattr(extract_routes, "preview", slow)
+    with (
+        Consorted(tmp_path / "consortium") as consorted,
+        consorted.service("hospital-1", tmp_path / "service") as service,
+        ThreadPoolExecutor(THREADS + 1) as lookers,
+    ):
+        officer, auditor = service.session("officer"), service.session("auditor")
+        body = json.dumps({"grant": "copies"}).encode()
+        looking = [
+            lookers.submit(service.send, "POST", "/v1/extracts/preview", officer, body=body) for _ in range(THREADS + 1)
+        ]
+        try:
+            until = time.monotonic() + 10
+            while service.set.metrics.in_flight._value.get() < len(looking):
+                assert time.monotonic() < until
+            time.sleep(0.2)
+            before = time.monotonic()
+            assert service.send("GET", "/v1/people", auditor).status_code == 200
+            assert time.monotonic() - before < 5
+        finally:
+            end.set()
+        assert {one.result().json()["code"] for one in looking} == {"gateway.extract_empty"}
