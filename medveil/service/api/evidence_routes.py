@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from medveil.gateway import problems
+from medveil.gateway.long_work import at_length
 from medveil.service.accounts.rights import Principal
 from medveil.service.api.bodies import Sent
 from medveil.service.api.callers import May
@@ -147,7 +148,7 @@ def evidence_routes(at: Workplace) -> APIRouter:
         folder = home / FOLDER / evidence
         if not (folder / MANIFEST_NAME).is_file():
             raise Refused("evidence.unknown", evidence=evidence)
-        whole = await asyncio.to_thread(_zipped, folder)
+        whole = await at_length(_zipped, folder)
         named = {"content-disposition": f'attachment; filename="evidence-{evidence}.zip"'}
         return _Folder(whole, media_type="application/zip", headers=named)
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from medveil.gateway.long_work import AT_ONCE, at_length
-from medveil.service.api import extract_routes
+from medveil.service.api import evidence_routes, extract_routes
 from wire.errors import Refused
+from wire.evidence import MANIFEST_NAME
 
 from .working import Consorted
 
@@ -78,3 +79,24 @@ def test_who_looks_at_large_extracts_keeps_nobody_waiting(tmp_path: Path, monkey
         finally:
             end.set()
         assert {one.result().json()["code"] for one in looking} == {"gateway.extract_empty"}
+
+
+def test_evidence_is_packed_in_threads_for_long_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed: list[str] = []
+    zipped = evidence_routes._zipped
+
+    def packing(folder: Path) -> Any:
+        packed.append(threading.current_thread().name)
+        return zipped(folder)
+
+    monkeypatch.setattr(evidence_routes, "_zipped", packing)
+    with (
+        Consorted(tmp_path / "consortium") as consorted,
+        consorted.service("hospital-1", tmp_path / "service") as service,
+    ):
+        folder = consorted.consortium["hospital-1"].folder / evidence_routes.FOLDER / ("0" * 32)
+        folder.mkdir(parents=True)
+        (folder / MANIFEST_NAME).write_text("{}")
+        answer = service.send("GET", f"/v1/evidence/{folder.name}", service.session("auditor"))
+        assert answer.status_code == 200 and answer.content[:2] == b"PK"
+    assert [name.startswith("long work") for name in packed] == [True]
