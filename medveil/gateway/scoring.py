@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 from ledger.contracts import models
 from medveil.gateway.granting import decide_use, end_use, refusal_of, still_granted
+from medveil.gateway.long_work import reading
 from medveil.gateway.models import key_of
 from medveil.gateway.organisation import Clock, Organisation, Refusal, refusal
 from medveil.gateway.steps import FlowCancelled, Steps
@@ -229,7 +230,7 @@ async def _scored(
         if kinds.get(column) != "number":
             raise Refused("gateway.not_a_number", dataset=request.dataset, column=column)
     rows_of = bind(kinds, decision.rows)
-    found = await asyncio.to_thread(tables.records, request.dataset, columns, rows_of, decision.excluded)
+    found = await reading(tables.records, request.dataset, columns, rows_of, decision.excluded)
     rows = integer_features(model.features, [values for _, values in found])
     numbered = [(record, row) for (record, _), row in zip(found, rows, strict=True)]
     result = await asyncio.to_thread(

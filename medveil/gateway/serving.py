@@ -17,7 +17,6 @@ outcome is "aborted".
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from functools import partial
 
@@ -25,6 +24,7 @@ import pyarrow as pa
 
 from ledger.contracts import datasets, queries
 from medveil.gateway.granting import NO_DATASET, decide_use, end_use, log_denial, refusal_of, still_granted
+from medveil.gateway.long_work import reading
 from medveil.gateway.organisation import Clock, Organisation, Refusal, refusal
 from medveil.gateway.query_board import check_declared, is_summed, read_query
 from medveil.gateway.query_history import answered, check_near, enter, leave, look_through
@@ -176,8 +176,8 @@ async def _serve(run: Run, request: QueryRequest, tables: Tables, clock: Clock) 
         rows = bind(tables.layout(use.dataset).kinds(), decision.rows, query.filter)
 
         async def read() -> list[pa.Table]:
-            engine = await asyncio.to_thread(tables.engine, use.dataset, decision.excluded)
-            return [await asyncio.to_thread(engine.run, plan, rows) for plan in local_plans(query)]
+            engine = await reading(tables.engine, use.dataset, decision.excluded)
+            return [await reading(engine.run, plan, rows) for plan in local_plans(query)]
 
         def check_grant() -> None:
             if not still_granted(site, use, decision, clock()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -240,10 +241,12 @@ def test_a_query_reads_without_them(play: Play) -> None:
         hospital = world["hospital-1"]
         use_state.opt_out(hospital, "wang", OptOut("all", "", 0))
         asked: dict[str, Any] = {}
+        threads: set[str] = set()
         engine = VaultTables.engine
 
         def seen(tables: VaultTables, dataset: str, excluded: Any) -> Any:
             asked[dataset] = excluded
+            threads.add(threading.current_thread().name.rpartition("_")[0])
             return engine(tables, dataset, excluded)
 
         with pytest.MonkeyPatch.context() as patch:
@@ -251,6 +254,7 @@ def test_a_query_reads_without_them(play: Play) -> None:
             assert (await world.released()).results[0].groups
         assert asked.pop(DATASET) == ("all",)
         assert set(asked.values()) == {()}
+        assert threads == {"reading tables"}, "those of the ledger, of steps and of sign-ins are others"
 
     play(story)
 
