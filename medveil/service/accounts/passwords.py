@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from medveil.service.api.rates import network
 from wire.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -102,7 +103,11 @@ class HashingThreads:
         self._inside: Counter[str] = Counter()
 
     async def run(self, address: str, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `work` returns. Raises Unavailable where too many wait, and what `work` raises."""
+        """What `work` returns. Raises Unavailable where too many wait, and what `work` raises.
+
+        address: of the caller; all of a host's (`medveil.service.api.rates`) count as one.
+        """
+        address = network(address)
         if self._inside.total() >= self._most or self._inside[address] >= self._each:
             raise Unavailable("accounts.busy", retry_after=2)
         self._inside[address] += 1

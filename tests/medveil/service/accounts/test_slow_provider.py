@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from medveil.service.accounts.passwords import HashingThreads
+from wire.errors import Unavailable
 
 from ..staffed import Staffed
 
@@ -46,3 +50,20 @@ def test_who_waits_for_a_provider_keeps_nobody_waiting(tmp_path: Path, silent: s
         codes = [answer.json()["code"] for answer in answers]
         assert {answer.status_code for answer in answers} == {503}
         assert set(codes) == {"oidc.unreachable", "accounts.busy"} and codes.count("accounts.busy") >= STRANGERS - 16
+
+
+def test_all_addresses_of_one_host_have_the_places_of_one() -> None:
+    async def main() -> None:
+        threads, end = HashingThreads(most=8, each=2, threads=3), threading.Event()
+        waiting = [asyncio.create_task(threads.run(f"2001:db8::{number}", end.wait, 20)) for number in (1, 2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable) as busy:
+            await threads.run("2001:db8::3", int)
+        assert busy.value.code == "accounts.busy"
+        assert await threads.run("2001:db8:0:1::3", lambda: 7) == 7
+        end.set()
+        assert await asyncio.gather(*waiting) == [True, True]
+        assert await threads.run("2001:db8::3", lambda: 8) == 8
+        threads.close()
+
+    asyncio.run(main())
