@@ -9,9 +9,11 @@ from functools import partial
 import pytest
 
 from medveil.channel import InMemoryPost
-from medveil.gateway.parcels import Address, pack, unpack
+from medveil.gateway.parcels import Address, Parcel, _Signed, pack, unpack
+from wire.canonical import encode
+from wire.domains import MESSAGE, SEAL_MESSAGE, framed
 from wire.errors import MedveilError, Unavailable, VerificationError
-from wire.sealing import OpenKey, open
+from wire.sealing import OpenKey, open, seal
 from wire.signing import Signer
 
 
@@ -82,6 +84,24 @@ def test_a_parcel_opens_only_as_addressed(keys: tuple[Signer, OpenKey]) -> None:
         unpack(payload, address, partial(open, open_key), (Signer(os.urandom(32)).key,))
     with pytest.raises(VerificationError):
         unpack(payload, address, partial(open, OpenKey.generate(os.urandom)), (signer.key,))
+
+
+def test_a_recipient_cannot_pass_a_parcel_on_as_meant_for_somebody_else(keys: tuple[Signer, OpenKey]) -> None:
+    """HPKE names no sender: b has what a signed for it, and seals that to c as if a had sent it there."""
+    signer, open_key = keys
+    inner = Parcel(
+        meant := Address("a", "b", b"session", 3), b"yes", signer.sign(MESSAGE, encode(_Signed(meant, b"yes")))
+    )
+    for address in (
+        Address("a", "c", b"session", 3),
+        Address("a", "b", b"another", 3),
+        Address("a", "b", b"session", 4),
+        Address("d", "b", b"session", 3),
+    ):
+        again = encode(seal(open_key.key, framed(SEAL_MESSAGE, encode(address)), encode(inner)))
+        with pytest.raises(VerificationError) as found:
+            unpack(again, address, partial(open, open_key), (signer.key,))
+        assert found.value.code == "channel.misaddressed" and found.value.facts["sender"] == address.sender
 
 
 def test_every_changed_byte_of_a_parcel_is_refused(keys: tuple[Signer, OpenKey]) -> None:

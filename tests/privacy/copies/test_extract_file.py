@@ -175,6 +175,23 @@ def test_another_format_is_refused_in_words(issuer: Issuer, own: OpenKey, made: 
     assert raised.value.code == "extracts.newer"
 
 
+@pytest.mark.parametrize("more", [b"", b"\0", b"more of it" * 100])
+def test_a_body_of_another_length_is_told_before_its_rows_are_read(
+    issuer: Issuer, own: OpenKey, made: Path, more: bytes
+) -> None:
+    """Who lists what he holds reads the end alone: `medveil extract list`."""
+    end = read_end(made).bytes()
+    body = made.read_bytes()[: -len(end)]
+    made.write_bytes((body + more if more else body[:-1]) + end)
+    for look in (
+        lambda: inspect_extract(made, [own], [issuer.signer.key], "university"),
+        lambda: opened(issuer, made, own),
+    ):
+        with pytest.raises(VerificationError) as raised:
+            look()
+        assert raised.value.code == "parquet.altered"
+
+
 def test_what_an_issuer_says_of_its_own_body_must_be_so(issuer: Issuer, own: OpenKey, tmp_path: Path) -> None:
     """Signed facts that do not fit the body: other columns, another number of rows, an unknown type."""
     plain = pa.table({"visits": [1, 2], "cost": [1.0, 2.0], "health": ["a", "b"]})
