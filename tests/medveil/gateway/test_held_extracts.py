@@ -7,20 +7,24 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
+from ledger.contracts import access
 from medveil.gateway import extract_delivery, extract_taking, held_extracts, recalling
 from medveil.gateway.held_extracts import PART_MS, Tidied, held, held_folder, held_path, tidy_held
+from medveil.gateway.made_extracts import made_path
 from medveil.gateway.recalled_extracts import ExtractsHere
 from medveil.gateway.steps import Passing
-from privacy.copies.extract_file import ExtractFacts
+from privacy.copies.extract_file import ExtractFacts, seal_end
+from privacy.copies.extracts import inspect_extract
 from privacy.erasure import recalls
 from privacy.erasure.deletion import DeleteNotice
 from privacy.erasure.recalls import Recall
-from wire.errors import Refused, Unavailable
+from wire.errors import Refused, Unavailable, VerificationError
 
 from .cutting import Killed
-from .extracts_world import HOLDER, RECIPIENT, deliver, grant, load, make, offered, wish
+from .extracts_world import HOLDER, RECIPIENT, TABLE, deliver, grant, load, make, offered, wish
 
 Play = Callable[[Callable[[Any], Any]], Any]
 
@@ -208,5 +212,35 @@ def test_the_same_notice_again_is_not_answered_each_time(play: Play) -> None:
         later = lambda: world.now() + recalling.ANSWERED_MS + 1  # noqa: E731
         await recalling.take_notice(recipient, here, HOLDER, asked, later)
         assert sent == [HOLDER] * 2
+
+    play(story)
+
+
+def test_what_an_issuer_has_not_anchored_or_not_granted_is_not_taken(play: Play) -> None:
+    """No log, no release: that is for the recipient to see, too, whatever an issuer signs."""
+
+    async def story(world: Any) -> None:
+        facts = await one_made(world)
+        holder, recipient = world[HOLDER], world[RECIPIENT]
+        path, seal = made_path(holder, facts.cover.extract), recipient.keys.newest.seal
+        chain = recipient.account.state.get(access.chain_key(HOLDER), access.ChainState)
+        grant_of = held_extracts.check_held(recipient, HOLDER, facts.grant, TABLE, world.now())
+        assert grant_of.check(path, facts.cover.extract) == facts
+        opened = inspect_extract(path, [seal], [holder.signer.key], RECIPIENT)
+        body = path.read_bytes()[: facts.length]
+        for changes, code in (
+            ({"audit": chain.last + 1}, "gateway.extract_not_announced"),
+            ({"grant": "another"}, "extracts.altered"),
+            ({"commitment": bytes(32)}, "extracts.altered"),
+            ({"dataset": "others"}, "extracts.altered"),
+            ({"delete_by": grant_of.grant.terms.delete_by + 1}, "extracts.altered"),
+        ):
+            other = msgspec.structs.replace(facts, **changes)
+            path.write_bytes(body + seal_end(other, opened.key, seal.key, holder.signer).bytes())
+            with pytest.raises(VerificationError) as found:
+                grant_of.check(path, facts.cover.extract)
+            assert found.value.code == code, changes
+        with pytest.raises(VerificationError):
+            grant_of.check(path, bytes(16))
 
     play(story)
