@@ -136,7 +136,11 @@ def opt_out_routes(at: Workplace) -> APIRouter:
 
     @router.post("/v1/opt-outs", summary="Take down an opt-out", responses=problems.documented(409))
     async def add(request: Request, _who: Manager, body: NewOptOut) -> PersonOptOutsView:
-        """What a person does not want done with their data. Counts from the next decision on, also of uses that run."""
+        """What a person does not want done with their data. Counts from the next decision on.
+
+        A use that runs is stopped if it keeps to no opt-out of this scope; one that does keeps to those that it knew of
+        when it read.
+        """
         return await asyncio.to_thread(added, body, request.state.language)
 
     @router.post("/v1/opt-outs/withdraw", summary="Withdraw an opt-out", responses=problems.documented(409))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import itertools
 import os
 import resource
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from privacy.keys import FileKeyProvider
-from privacy.vault import Erasure, Register, Vault
+from privacy.vault import Erasure, Register, Vault, growing_file
 from privacy.vault.safeguard_log import Safeguard, SafeguardLog
 from privacy.vault.safeguards import FILE
 from wire.errors import DecodeError, Unavailable
@@ -205,6 +206,25 @@ def test_files_of_before_are_read_and_written_anew_with_the_next(noted: Noted) -
     noted.path.write_bytes(old[:30] + b"x" + old[31:])
     with pytest.raises(DecodeError):
         noted.numbers()
+
+
+def test_a_file_of_before_that_cannot_be_written_anew_stays_as_it_is(
+    noted: Noted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is appended to it either: behind what has no marks it would be damage."""
+    old = base64.b64decode(OF_BEFORE[noted.which])
+    noted.path.write_bytes(old)
+    with monkeypatch.context() as patch:
+        patch.setattr(growing_file, "put_in_place", failing)
+        with pytest.raises(Unavailable):
+            noted.append(7)
+    assert noted.path.read_bytes() == old and list(noted.path.parent.iterdir()) == [noted.path]
+    noted.append(7)
+    assert noted.numbers()[-1] == 7
+
+
+def failing(*_: object) -> None:
+    raise OSError(errno.EIO, "I/O")
 
 
 @pytest.mark.parametrize("sector", range(1, 6))
