@@ -44,7 +44,7 @@ def test_who_waits_for_a_provider_keeps_nobody_waiting(tmp_path: Path, silent: s
         time.sleep(0.3)
         before = time.monotonic()
         assert service.send("GET", "/v1/people", auditor).status_code == 200
-        assert time.monotonic() - before < 2
+        assert time.monotonic() - before < 8
         silent.close()  # who waits hears at once
         answers = [one.result() for one in begun]
         codes = [answer.json()["code"] for answer in answers]
