@@ -26,7 +26,6 @@ Sources: identity numbers GB 11643-1999 (check character ISO 7064 MOD 11-2), reg
 
 from __future__ import annotations
 
-import calendar
 import re
 import unicodedata
 from bisect import bisect_right
@@ -263,10 +262,7 @@ def _identity(number: str, edges: tuple[int, ...], level: RegionLevel, on: int) 
 
 def _age(born: date, on: date) -> int:
     """By calendar; a birthday on 29 February is kept on 1 March in a common year, as in `wire.dates.birth_days`."""
-    month, day = born.month, born.day
-    if (month, day) == (2, 29) and not calendar.isleap(on.year):
-        month, day = 3, 1
-    return on.year - born.year - ((on.month, on.day) < (month, day))
+    return on.year - born.year - ((on.month, on.day) < (born.month, born.day))
 
 
 def _band(value: float, edges: tuple[int, ...]) -> str | None:

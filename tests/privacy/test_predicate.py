@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from collections.abc import Callable
 from fractions import Fraction
 
 import pyarrow as pa
@@ -12,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privacy.predicate import (
+    DEEPEST,
+    MOST_NODES,
     And,
     Between,
     Compare,
@@ -192,6 +195,34 @@ def test_a_deep_predicate_is_refused_not_followed() -> None:
         deep = Not(deep)
     with pytest.raises(Refused, match="nested deeper"):
         check(deep, KINDS)
+
+
+@pytest.mark.parametrize("over", [lambda part: Not(part), lambda part: And((part, part)), lambda part: Or((part,))])
+def test_as_deep_and_as_large_as_may_be_and_no_more(over: Callable[[Predicate], Predicate]) -> None:
+    """Whoever reads filters of others goes down their whole depth, again and again."""
+    deep: Predicate = IsNull("age")
+    for _ in range(DEEPEST - 1):
+        deep = Not(deep)
+    check(deep, KINDS)
+    with pytest.raises(Refused, match="nested deeper"):
+        check(over(deep), KINDS)
+    wide = over(In("age", tuple(range(MOST_NODES // 2 - 10))))
+    whole = And((wide, In("age", tuple(range(MOST_NODES - 2 - _nodes(wide))))))
+    assert _nodes(whole) == MOST_NODES
+    check(whole, KINDS)
+    with pytest.raises(Refused, match="nested deeper"):
+        check(Not(whole), KINDS)
+
+
+def _nodes(predicate: Predicate) -> int:
+    match predicate:
+        case And(parts) | Or(parts):
+            return 1 + sum(map(_nodes, parts))
+        case Not(part):
+            return 1 + _nodes(part)
+        case In(_, values):
+            return 1 + len(values)
+    return 1
 
 
 @pytest.mark.parametrize(

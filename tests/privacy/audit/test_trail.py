@@ -120,6 +120,15 @@ def test_an_intent_under_its_own_nonce_is_written_once(trail: AuditTrail, tmp_pa
         assert len(again.entries()) == 2
 
 
+def test_what_was_begun_under_a_nonce_is_found_until_it_ends(trail: AuditTrail, tmp_path: Path) -> None:
+    first, other = trail.intent(USE, b"a" * 16), trail.intent(USE, b"b" * 16)
+    assert (trail.begun(b"a" * 16), trail.begun(b"b" * 16), trail.begun(b"c" * 16)) == (first, other, None)
+    trail.outcome(first, "aborted")
+    trail.close()
+    with reopened(tmp_path) as again:
+        assert (again.begun(b"a" * 16), again.begun(b"b" * 16)) == (None, other)
+
+
 def test_how_a_use_ended_and_how_many_entries_wait(trail: AuditTrail) -> None:
     assert trail.waiting() == 0
     intent = trail.intent(USE)

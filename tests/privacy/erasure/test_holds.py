@@ -61,6 +61,7 @@ def test_a_hold_that_would_hold_nothing_is_refused_unless_it_is_for_what_will_co
     with pytest.raises(Refused) as raised:
         place_hold(home.vault, hold)
     assert raised.value.code == "privacy.hold_nobody" and all_holds(home.vault) == ()
+    assert raised.value.facts["dataset"] == (dataset or "*")
     place_hold(home.vault, hold, not_here_yet=True)
     place_hold(home.vault, hold)  # again: it stands
     assert all_holds(home.vault) == (hold,)

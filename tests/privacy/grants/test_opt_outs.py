@@ -122,7 +122,9 @@ def test_withdrawing_ends_it_and_keeps_what_was() -> None:
     said = (OptOut("all", "", 5), OptOut("all", "", 90), OptOut("use", "query", 5))
     left = withdrawn(said, "all", 50)
     assert left == (OptOut("all", "", 5, 50), OptOut("use", "query", 5))
-    assert withdrawn(left, "all", 60) == left
+    assert withdrawn(left, "all", 60) == withdrawn(left, "all", 50) == left
+    assert withdrawn((OptOut("all", "", 50),), "all", 50) == (), "it stood at no instant"
+    assert withdrawn((OptOut("all", "", 49),), "all", 50) == (OptOut("all", "", 49, 50),)
 
 
 @pytest.mark.parametrize(

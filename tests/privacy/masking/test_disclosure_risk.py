@@ -137,6 +137,51 @@ def test_three_institutions_and_the_dominance_rule() -> None:
     assert dominated(2**62, 2**61, 2**58) == (1, ["dominance"])  # exact beyond doubles
 
 
+def dominance(rows: list[dict[str, object]], percent: int) -> set[object]:
+    """The drugs that break the p % rule by its definition, of amounts with their signs or without."""
+    broken = set()
+    for drug in {row["drug"] for row in rows}:
+        known = [row for row in rows if row["drug"] == drug and row["maker"] is not None]
+        for signed in (True, False):
+            totals: dict[object, int] = defaultdict(int)
+            for row in known:
+                paid = int(str(row["paid"] or 0))
+                totals[row["maker"]] += paid if signed else abs(paid)
+            shares = sorted((abs(total) for total in totals.values()), reverse=True)
+            if shares and 100 * (sum(shares) - sum(shares[:2])) < percent * shares[0]:
+                broken.add(drug)
+    return broken
+
+
+sales = st.fixed_dictionaries(
+    {
+        "drug": st.sampled_from(["d", "e", "f"]),
+        "maker": st.sampled_from(["a", "b", "c", "d", None]),
+        "paid": st.one_of(
+            st.none(), st.sampled_from([1, 9, 10, 11, 99, 100, 101, -1, -10, -100]), st.integers(-200, 200)
+        ),
+    }
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(sales, min_size=1, max_size=16), st.sampled_from([1, 10, 99, 100]))
+def test_dominance_is_that_of_the_definition(rows: list[dict[str, object]], percent: int) -> None:
+    kinds = {"drug": pa.string(), "maker": pa.string(), "paid": pa.int64()}
+    table = pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()})
+    columns = RiskColumns(("drug",), institution="maker", amounts=("paid",))
+    measured = measure(table, columns, RiskPolicy(1, 1, 1_000_000, 3, percent))
+    found = {row["drug"] for row in measured.groups.to_pylist() if "dominance" in row["reasons"]}
+    assert found == dominance(rows, percent) and measured.report.dominated == len(found)
+
+
+def test_closeness_may_be_what_the_policy_says() -> None:
+    columns, reached = RiskColumns(("age",), ("illness",)), measure(visits(), RiskColumns(("age",), ("illness",)), OPEN)
+    t = reached.report.closeness
+    assert measure(visits(), columns, RiskPolicy(1, 1, t)).report.within
+    assert not measure(visits(), columns, RiskPolicy(1, 1, t - 1)).report.within
+
+
 def test_withholding_measures_again_until_nothing_offends() -> None:
     columns, policy = RiskColumns(("age",), ("illness",)), RiskPolicy(3, 2, 500_000)
     left, stays, report = withhold(visits(), columns, policy)

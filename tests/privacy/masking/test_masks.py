@@ -93,10 +93,37 @@ def test_an_identity_number_gives_age_band_sex_and_county_and_is_gone() -> None:
     assert not any(str(number) in str(result.table.to_pydict()) for number in numbers if number)
 
 
-@pytest.mark.parametrize(("on", "shown"), [(date(2026, 2, 28), "0-13"), (date(2026, 3, 1), "14+")])
+@pytest.mark.parametrize(
+    ("on", "shown"),
+    [
+        (date(2026, 2, 28), "0-13"),
+        (date(2026, 3, 1), "14+"),
+        (date(2028, 2, 28), "14+"),
+        (date(2025, 12, 31), "0-13"),
+    ],
+)
 def test_a_leap_day_birthday_is_kept_on_the_first_of_march(on: date, shown: str) -> None:
     plan = MaskPlan((Mask("id", "identity", edges=(0, 14)),), day_of(on))
     table = pa.table({"id": [identity("330106", "20120229", 1)]})
+    assert apply_plan(table, plan, KEY).table.column("id_age").to_pylist() == [shown]
+
+
+@pytest.mark.parametrize(
+    ("born", "shown"),
+    [
+        ("20240228", "4+"),  # four today
+        ("20240229", "3-3"),  # tomorrow
+        ("20240301", "3-3"),
+        ("20280228", "0-2"),  # born today
+        ("20280229", None),  # tomorrow
+        ("18780228", "4+"),  # 150
+        ("18780229", None),  # no such day
+        ("18770228", None),  # nobody is so old
+    ],
+)
+def test_ages_are_whole_years_from_birth_to_150(born: str, shown: str | None) -> None:
+    plan = MaskPlan((Mask("id", "identity", edges=(0, 3, 4)),), day_of(date(2028, 2, 28)))
+    table = pa.table({"id": [identity("330106", born, 1)]})
     assert apply_plan(table, plan, KEY).table.column("id_age").to_pylist() == [shown]
 
 
@@ -191,6 +218,14 @@ def test_dates_move_together_per_person_and_differently_per_grant() -> None:
     again = apply_plan(table, plan, KEY, persons).table.column("seen").to_pylist()
     assert again == seen
     assert [other[0], other[2]] != [seen[0], seen[2]]  # by chance once in 364^2
+
+
+def test_a_grants_next_extract_moves_a_person_as_its_first_did() -> None:
+    """Also one of another version of this program: two copies that move differently, laid together, tell the days."""
+    table = pa.table({"seen": pa.array([0] * 4, pa.int32()).cast(pa.date32())})
+    persons = pa.chunked_array([[b"%016d" % number for number in range(4)]])
+    moved = apply_plan(table, MaskPlan((Mask("seen", "shift"),), ON), KEY, persons).table.column("seen")
+    assert moved.cast(pa.int32()).to_pylist() == [-60, -142, 32, -18]
 
 
 def test_shifts_spread_over_all_days() -> None:
