@@ -360,7 +360,7 @@ def test_grants_are_listed_as_they_are_at_an_instant(world: Any) -> None:
     assert [state.status(world.start) for state in found] == ["not-yet", "not-yet"]  # before it was revoked
 
 
-@pytest.mark.parametrize("begin,end", [(5, 5), (10**9, 5), (-(10**9), -1)])
+@pytest.mark.parametrize("begin,end", [(5, 5), (10**9, 10**9), (10**9, 5), (-(10**9), -1), (-5, 1000)])
 def test_empty_and_past_periods(world: Any, begin: int, end: int) -> None:
     op = AnchorGrant("g", bytes(32), world.start + begin, world.start + end, 0)
     assert world.refused("hospital-1", op).code == "grants.period"

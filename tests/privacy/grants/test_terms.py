@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from privacy.decide import UseRequest, decide
+from privacy.grants.purposes import CONDITIONS
 from privacy.grants.terms import (
     LEGAL_BASES,
     USE_KINDS,
@@ -28,7 +29,7 @@ from privacy.grants.terms import (
     sign_grant,
 )
 from privacy.masking.masks import Mask
-from privacy.predicate import Compare, IsNull, Not, Predicate
+from privacy.predicate import And, Compare, IsNull, Not, Predicate
 from wire import commitment
 from wire.canonical import decode, encode
 from wire.domains import GRANT
@@ -180,6 +181,20 @@ def test_malformed_terms_are_never_signed_nor_accepted(
     assert isinstance(raised.value, (Refused, DecodeError))
     with pytest.raises(MedveilError):
         sign_grant(bad, signer, salt_key)
+
+
+def test_terms_at_every_bound_stand(terms: GrantTerms, signer: Signer, salt_key: bytes) -> None:
+    wide = msgspec.structs.replace(
+        terms,
+        not_before=terms.expires - 1,
+        review=terms.expires,
+        delete_by=terms.expires,
+        records_until=terms.expires,
+        conditions=tuple(CONDITIONS),
+        masks=tuple(Mask(field, "drop") for field in terms.fields),
+        predicate=And(tuple(IsNull(field) for field in terms.fields)),
+    )
+    check_grant(sign_grant(wide, signer, salt_key), signer.key)
 
 
 def test_the_lists_are_the_types() -> None:

@@ -131,6 +131,8 @@ def test_three_institutions_and_the_dominance_rule() -> None:
     assert dominated(100, 80) == (1, ["institutions", "dominance"])
     assert dominated(100, 80, 9) == (1, ["dominance"])
     assert dominated(100, 80, 10) == (0, [])
+    assert dominated(10_000, 9_000, 999) == (1, ["dominance"])
+    assert dominated(10_000, 9_000, 1_000) == (0, [])
     assert dominated(-100, -80, -10) == (0, [])
     assert dominated(0, 0, 0) == (0, [])
     assert dominated(-100, 80, 10) == (0, [])
