@@ -76,6 +76,30 @@ def test_without_noise_the_totals_are_the_exact_pool(make_query, make_table, mak
             assert all(value % lattice == 0 for value in values)
 
 
+@pytest.mark.parametrize("values", [(30,) * 8, (0,) * 8, (0, 30) * 4, (15,) * 8, (-99, 99) * 4])
+def test_a_full_table_of_extreme_values_is_summed_exactly(make_query, make_table, exact, values):
+    """As many rows as the table declares, all in one group: what a cell can hold is not cut off."""
+    query = make_query(max_rows=len(values))
+    (plan,) = local_plans(query)
+    rows = [(2, value) for value in values]
+    layout = layouts(query)[1]
+    found = cells.noisy(layout, cells.contribution(query, layout, make_table(query, rows), draw=exact), 1)
+    shifted = [min(max(value, 0), 30) - plan.centre for value in values]
+    for block in layout.blocks:
+        told = found[block.scale.measure, block.scale.kind]
+        assert all(value % block.scale.lattice == 0 for value in told)
+        exactly = [value // block.scale.lattice for value in told]
+        wanted = {
+            "counts": len(values),
+            "sums": sum(shifted),
+            "squares": sum(2 * value**2 - plan.largest**2 for value in shifted),
+        }
+        if block.scale.kind in wanted:
+            assert exactly == [wanted[block.scale.kind] if group == 2 else 0 for group in ALL]
+        else:
+            assert sum(exactly) == len(values)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     low=st.integers(-(10**6), 10**6),
