@@ -169,6 +169,37 @@ def test_noise_really_covers_the_intervals_over_many_releases(make_query, make_t
         assert 1350 <= inside <= 1485, name
 
 
+@pytest.mark.parametrize("scale", [10, 100, 1000])
+def test_a_finer_scale_changes_nothing_but_digits(scale, make_query, make_table, rows, consortium, salt, exact):
+    """Costs are kept in cents: numbers, intervals and noise are told in the measure's own unit all the same."""
+    plain = make_query()
+    fine = make_query(measures=(Measure("visits", 0, 30 * scale, scale, tuple(edge * scale for edge in EDGES)),))
+    found = []
+    for query, times in ((plain, 1), (fine, scale)):
+        tables = {
+            site: make_table(query, [(group, value * times) for group, value in one])
+            for site, one in zip(query.roster, rows, strict=True)
+        }
+        found.append(finish(query, salt, consortium.answer(query, tables, draw=exact)))
+    same = pytest.approx
+    for one, other in zip(found[0].noise, found[1].noise, strict=True):
+        assert (one.kind, one.unit, one.rho_nano) == (other.kind, other.unit, other.rho_nano)
+        assert number(other.sensitivity) == number(one.sensitivity)
+        assert number(other.required) == same(number(one.required), rel=1e-5)
+        assert number(one.required) <= number(one.pooled) == same(number(other.pooled), rel=0.05)
+        assert number(one.site) == same(number(other.site), rel=0.05)
+    (first,), (second,) = found[0].results, found[1].results
+    assert [group.label for group in first.groups] == [group.label for group in second.groups] and first.groups
+    for one, other in zip(first.groups, second.groups, strict=True):
+        for name in ("count", "mean", "sd"):
+            here, there = getattr(one, name), getattr(other, name)
+            assert number(there.value) == same(number(here.value), abs=1e-3), name
+            for end in ("low", "high"):
+                half = abs(number(getattr(here, end)) - number(here.value))
+                assert abs(number(getattr(there, end)) - number(there.value)) == same(half, rel=0.1, abs=2e-3), name
+        assert [number(one.value) for one in one.bins] == [number(other.value) for other in other.bins]
+
+
 def test_a_person_unit_says_so_and_has_four_times_the_noise(make_query, make_table, rows, consortium, salt):
     query = make_query(unit="person")
     tables = {s: make_table(query, one) for s, one in zip(query.roster, rows, strict=True)}
