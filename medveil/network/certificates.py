@@ -291,6 +291,7 @@ class PeerTls:
         days: int = DAYS,
     ) -> None:
         self.organisation = organisation
+        self.renewals = 0  # of its certificate: what was connected before a renewal still shows the one of before
         self._path = folder / _FILE
         self._next: PeerTls | None = None
         self._hosts = tuple(hosts)
@@ -337,6 +338,7 @@ class PeerTls:
         if renew:
             for kept in self._towards.values():
                 kept.load_cert_chain(self._path)
+            self.renewals += 1
         self._keys = keys
         return renew
 

@@ -56,23 +56,26 @@ class PeerLines:
     def __init__(self, tls: PeerTls, addresses: Mapping[str, str]) -> None:
         self._tls = tls
         self._addresses = dict(addresses)
-        self._lines: dict[str, tuple[object, PeerLine]] = {}
+        self._lines: dict[str, tuple[object, PeerLine]] = {}  # by organisation, with what it connects by
         self._left: list[PeerLine] = []
 
     def to(self, organisation: str) -> PeerLine:
-        """The line to `organisation`: the same until its keys change. Raises Unavailable where none can be made."""
+        """The line to `organisation`: the same until keys or the own certificate change, since a connection that is
+        always in use would outlive the certificate it showed. Raises Unavailable where none can be made.
+        """
         url = self._addresses.get(organisation)
         if url is None:
             raise Unavailable("network.no_address", organisation=organisation)
+        renewals = self._tls.renewals
         try:
             contexts = self._tls.towards(organisation)
         except VerificationError:
             raise Unavailable("network.no_member", organisation=organisation) from None
         known = self._lines.get(organisation)
-        if known is None or known[0] != contexts:
+        if known is None or known[0] != (contexts, renewals):
             if known is not None:
                 self._left.append(known[1])  # others may be waiting for an answer on it
-            known = self._lines[organisation] = (contexts, PeerLine(organisation, url, contexts))
+            known = self._lines[organisation] = ((contexts, renewals), PeerLine(organisation, url, contexts))
         return known[1]
 
     async def close(self) -> None:

@@ -6,15 +6,22 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import secrets
+import socket
 import warnings
 from typing import Any
 
 import pytest
 import uvloop
+from starlette.requests import Request
+from starlette.routing import Route
 
 from medveil.network.answers import write_answer
-from medveil.network.ledger_door import Done
+from medveil.network.certificates import PeerTls
+from medveil.network.ledger_door import Done, answering
 from medveil.network.line import PeerLine
+from medveil.network.peers import PeerLines, identify, peers_app
+from medveil.network.protocol import PeerServer
 from wire.canonical import LARGEST
 from wire.errors import MedveilError, Unavailable
 
@@ -154,3 +161,42 @@ def test_an_answer_without_end_is_left(scene_of: Any, field: Any) -> None:
     endless = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + piece * (LARGEST // 2**20 + 2)
     said, _ = _told(scene_of(field, "httptools"), endless)
     assert said == ["network.bad_answer"]
+
+
+def test_a_connection_in_constant_use_does_not_outlive_its_certificate(field: Any) -> None:
+    """As that of a member that waits for blocks: it is never idle, so nothing else would end it."""
+
+    async def whole() -> None:
+        both, at = field.members(bureau=0, insurer=0), [field.now() - 21 * field.DAY]
+        folders = [field.folder / name for name in ("bureau", "insurer")]
+        for folder in folders:
+            folder.mkdir()
+        bureau = PeerTls(folders[0], "bureau", field.HOSTS, field.now, secrets.token_bytes)
+        bureau.refresh(both, field.seed("bureau"))
+        insurer = PeerTls(folders[1], "insurer", field.HOSTS, lambda: at[0], secrets.token_bytes)
+        insurer.refresh(both, field.seed("insurer"))
+        ports, judged = list[int](), [field.now()]
+
+        async def take(request: Request, sender: str) -> Done:
+            assert sender == "insurer" and request.client is not None
+            ports.append(request.client.port)
+            return Done()
+
+        route = Route("/", answering(identify(lambda: both, lambda: judged[0]), take))
+        server = PeerServer(peers_app([route]), socket.create_server(("127.0.0.1", 0)), bureau.listening)
+        async with server:
+            lines = PeerLines(insurer, {"bureau": f"https://127.0.0.1:{server.address[1]}"})
+            line = lines.following("bureau")
+            await line.ask("GET", "/", Done)
+            await line.ask("GET", "/", Done)
+            at[0] = field.now()
+            assert insurer.refresh(both, field.seed("insurer"))  # nine days are left of thirty
+            await line.ask("GET", "/", Done)
+            assert not insurer.refresh(both, field.seed("insurer"))
+            await line.ask("GET", "/", Done)
+            judged[0] += 10 * field.DAY
+            await line.ask("GET", "/", Done)
+            await lines.close()
+        assert [ports.index(port) for port in ports] == [0, 0, 2, 2, 2]
+
+    asyncio.run(whole())
