@@ -460,12 +460,12 @@ class NetworkPost:
         """See `Channel.openings`."""
         into = incoming.c
         began = select(into.session, into.sender).where(into.sequence == 0).order_by(into.place)
-        for row in await self._look(lambda db: db.execute(began).all()):
+        for row in await self._look_until(lambda db: db.execute(began).all()):
             self._openings.put_nowait((row.session, row.sender))
         while True:
             session, sender = await self._openings.get()  # contents one by one: together they may be gigabytes
             first = select(into.payload).where(into.session == session, into.sender == sender, into.sequence == 0)
-            payload = await self._look(lambda db, first=first: db.scalars(first).first())  # type: ignore[misc]
+            payload = await self._look_until(lambda db, first=first: db.scalars(first).first())  # type: ignore[misc]
             if payload is not None:
                 yield session, Delivery(sender, 0, payload)
 
@@ -574,3 +574,13 @@ class NetworkPost:
                 return look(db)
 
         return await asyncio.to_thread(read)
+
+    async def _look_until(self, look: Callable[[Connection], T]) -> T:
+        """The same, as soon as the disk is there."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await self._look(look)
+            except Unavailable:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
