@@ -190,7 +190,11 @@ class Reception:
         except MedveilError:
             # It is not what it claims to be; the sender hears nothing, as from a flow that nobody runs.
             if isinstance(wanted, SignedGrant):
-                await self._organisation.forget(session, peer)  # it comes again in another session, if at all
+                try:
+                    await self._organisation.forget(session, peer)  # it comes again in another session, if at all
+                except Unavailable:  # the disk
+                    self._put_off(peer, session, wanted)
+                    return False
         except Exception as error:
             self._fault(error)
         return True

@@ -14,9 +14,10 @@ from medveil.gateway.extract_wanted import ExtractRequest
 from medveil.gateway.organisation import Opening
 from medveil.gateway.reception import Reception
 from privacy.erasure.deletion import DELETION_HEADER, NOTICE_HEADER, UNSIGNED, DeleteNotice, Deletion
+from privacy.grants.terms import SignedGrant
 from privacy.uses import UseRequest
 from tests.medveil.leaping import leap
-from wire.errors import Unavailable
+from wire.errors import ProtocolAbort, Unavailable
 
 OTHERS = [Opening("greedy", bytes([number]) * 16, EvidenceRequest(bytes(16))) for number in range(50)]
 HONEST = Opening("honest", b"h" * 16, EvidenceRequest(bytes(16)))
@@ -59,6 +60,42 @@ def test_a_fault_over_one_opening_leaves_the_others(monkeypatch: Any) -> None:
 
     leap(main())
     assert begun == ["honest"] and [type(error) for error in told] == [ValueError]
+
+
+def test_a_forged_grant_while_the_disk_is_away_leaves_the_others(monkeypatch: Any) -> None:
+    monkeypatch.setattr(reception, "AGAIN", 0.05)
+    begun: list[str] = []
+
+    class Away(Arriving):
+        tries = 0
+
+        async def forget(self, session: bytes, *peers: str) -> None:
+            self.tries += 1
+            if self.tries < 3:
+                raise Unavailable("database.unreachable", place="here")
+            await super().forget(session, *peers)
+
+    async def begin(kind: str, peer: str, session: bytes) -> None:
+        begun.append(peer)
+
+    def check(*_: Any) -> None:
+        raise ProtocolAbort("gateway.grant_of_others", round="delivery", parties=("greedy",))
+
+    monkeypatch.setattr(reception.granting, "check_delivered", check)
+
+    async def main() -> None:
+        forged = Opening("greedy", b"g" * 16, SignedGrant(cast(Any, None), bytes(32), bytes(64)))
+        here = Away(forged, HONEST)
+        attending = asyncio.ensure_future(Reception(cast(Any, here), begin).attend())
+        async with asyncio.timeout(10):
+            while not (begun and here.forgotten):
+                assert not attending.done()
+                await asyncio.sleep(0.01)
+        attending.cancel()
+        assert here.forgotten == [(b"g" * 16, "greedy")]
+
+    leap(main())
+    assert begun == ["honest"]
 
 
 def test_who_has_no_room_is_tried_once_a_round(monkeypatch: Any) -> None:
