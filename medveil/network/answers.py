@@ -35,6 +35,8 @@ _KINDS: dict[str, type[MedveilError]] = {
 }
 _LONGEST_RETRY = 3600
 _OF_THIS_MACHINE = frozenset({"path", "file", "folder"})
+_OF_ITS_DATABASE = "database."
+"""What codes begin with whose `place` is a file, or the host and name of a PostgreSQL database."""
 
 
 class ToldFact(Wire, frozen=True, tag="network.fact"):
@@ -56,7 +58,7 @@ class Told(Wire, frozen=True, tag="network.told"):
 
 def tell(error: MedveilError) -> Told:
     """What another gateway is told of `error`: all of it, unless it names a place on this machine."""
-    if _OF_THIS_MACHINE & error.facts.keys():
+    if _OF_THIS_MACHINE & error.facts.keys() or error.code.startswith(_OF_ITS_DATABASE):
         error = Unavailable("network.trouble", retry_after=5)
     facts = tuple(ToldFact(name, str(fact), isinstance(fact, int)) for name, fact in error.facts.items())
     retry_after = min(error.retry_after, _LONGEST_RETRY) if isinstance(error, Unavailable) else 0

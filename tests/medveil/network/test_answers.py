@@ -9,7 +9,15 @@ import pytest
 from medveil.network.answers import Told, ToldFact, read_answer, tell, told, write_answer
 from medveil.network.ledger_door import Done, Number
 from wire.canonical import encode
-from wire.errors import BudgetExhausted, MedveilError, ProtocolAbort, Refused, Unavailable, VerificationError
+from wire.errors import (
+    BudgetExhausted,
+    DecodeError,
+    MedveilError,
+    ProtocolAbort,
+    Refused,
+    Unavailable,
+    VerificationError,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,8 +42,18 @@ def test_an_error_arrives_as_it_left(error: MedveilError) -> None:
         assert (arrived.round, arrived.parties) == (error.round, error.parties)
 
 
-def test_places_of_this_machine_do_not_leave_it() -> None:
-    said = tell(Unavailable("ledger.storage", path="/srv/medveil/ledger.sqlite"))
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unavailable("ledger.storage", path="/srv/medveil/ledger.sqlite"),
+        Unavailable("database.busy", place="/srv/medveil/gateway.sqlite", retry_after=1),
+        Unavailable("database.unreachable", place="/srv.within:5432/medveil"),
+        DecodeError("database.damaged", place="/srv/medveil/gateway.sqlite"),
+    ],
+    ids=lambda error: error.code,
+)
+def test_places_of_this_machine_do_not_leave_it(error: MedveilError) -> None:
+    said = tell(error)
     assert said.code == "network.trouble" and "/srv" not in repr(said)
 
 
