@@ -23,7 +23,7 @@ import msgspec
 from ledger.contracts import access, bills, models, queries
 from ledger.export import EXPORT
 from ledger.pieces import BLOCKS, write_whole
-from ledger.receipts import verify_receipt
+from ledger.receipts import Receipt, verify_receipt
 from medveil.gateway.accounting import anchor_audit
 from medveil.gateway.collecting import (
     SUPERVISORS,
@@ -284,11 +284,14 @@ def _fitting(evidence: Evidence, everybody: dict[str, Evidence], state: FinalSta
         found = state.get(models.model_key(model.model), models.ModelState)
         return found is not None and found.height < size
 
+    def seen(receipt: Receipt) -> bool:  # a run that was cut short has its ledger, and asks for receipts again
+        return parse_note(receipt.note).checkpoint.size <= size
+
     return Evidence(
         tuple(filter(released, evidence.releases)),
         tuple(filter(proven, evidence.presentations)),
         tuple(filter(registered, evidence.models)),
-        evidence.receipts,
+        tuple(filter(seen, evidence.receipts)),
         evidence.batches,
     )
 

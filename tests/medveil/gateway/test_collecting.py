@@ -25,12 +25,13 @@ from medveil.gateway.collecting import (
     booked_until,
     parts_of,
 )
-from medveil.gateway.exporting import Exported, export_folder
+from medveil.gateway.exporting import Exported, _fitting, export_folder
 from medveil.gateway.organisation import Refusal
 from medveil.gateway.steps import Passing
 from medveil.verification import verify
 from privacy.audit import Use
 from wire.canonical import encode
+from wire.checkpoint import parse_note
 from wire.errors import MedveilError, ProtocolAbort, Refused, Unavailable, VerificationError
 
 from .cutting import Cut, Cuts, KeptSteps
@@ -434,5 +435,20 @@ def test_a_disk_that_refuses_is_said_so(play: Play, tmp_path: Path) -> None:
         with pytest.raises(Unavailable) as refused:
             await exported(world, tmp_path / "file" / "evidence", collect=False)
         assert refused.value.code == "gateway.evidence_unwritable"
+
+    play(story)
+
+
+def test_a_receipt_under_a_later_head_than_the_ledger_that_was_written_is_left_out(play: Any) -> None:
+    """An export that was cut short has its ledger, and asks for receipts again: these may lead further by then."""
+
+    async def story(world: Any) -> None:
+        await world.grant_study()
+        hospital = world["hospital-1"]
+        receipt = hospital.account.receipts[0]
+        size = parse_note(receipt.note).checkpoint.size
+        mine = Evidence(receipts=(receipt,))
+        for until, left in ((size, (receipt,)), (size + 5, (receipt,)), (size - 1, ())):
+            assert _fitting(mine, {"hospital-1": mine}, hospital.account.state, until).receipts == left
 
     play(story)

@@ -550,36 +550,6 @@ def test_a_disk_that_is_busy_for_a_moment_ends_no_carrying(tmp_path: Path) -> No
     run(tmp_path, test)
 
 
-def test_a_disk_that_is_away_for_a_moment_ends_no_openings(tmp_path: Path) -> None:
-    """Whoever attends to them would end, and the gateway's process with it."""
-
-    async def test(town: Town) -> None:
-        a, b = await town.open("a"), await town.open("b")
-        look, away = b._look, [3]
-
-        async def trouble(what: Any) -> Any:
-            if away[0]:
-                away[0] -= 1
-                raise Unavailable("database.unreachable", place="here")
-            return await look(what)
-
-        b._look = trouble  # type: ignore[method-assign]
-        openings = b.openings()
-        async with asyncio.timeout(10):
-            await a.send("b", b"first", 0, b"hello")
-            assert await anext(openings) == (b"first", ("a", 0, b"hello"))
-            assert away == [0]
-            away[0] = 2
-            await a.send("b", b"second", 0, b"hello again")
-            found = await anext(openings)
-            while found[0] == b"first":  # it had come by the time of the first look
-                found = await anext(openings)
-        assert found == (b"second", ("a", 0, b"hello again"))
-        assert away == [0]
-
-    run(tmp_path, test)
-
-
 def test_who_reads_waits_for_nobody_who_writes(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         a, b = await town.open("a"), await town.open("b")
